@@ -1,0 +1,256 @@
+"""The metrics of SUPERB: numbers in, a fraction out, no input or output.
+
+Every public function takes the truth first, as jiwer and scikit-learn do, and returns a fraction
+(0.05 is 5 %); tables multiply by 100. Where a corpus metric is a ratio of sums, the function that
+gives the two sums per item is public too, because the bootstrap resamples items.
+
+Legend: Q queries, D documents.
+"""
+
+import re
+from collections.abc import Hashable, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from rapidfuzz.distance import Levenshtein
+from scipy.optimize import linear_sum_assignment
+
+from skill.superb.score import superb_score
+
+__all__ = [
+    "Turn",
+    "accuracy",
+    "diarization_counts",
+    "diarization_error_rate",
+    "edit_counts",
+    "equal_error_rate",
+    "maximum_term_weighted_value",
+    "parse_slots",
+    "phone_error_rate",
+    "slot_f1",
+    "slot_type_scores",
+    "slot_value_cer",
+    "slot_value_counts",
+    "superb_score",
+    "word_error_rate",
+]
+
+Slots = Sequence[tuple[str, str]]
+
+
+class Turn(NamedTuple):
+    """One speaker's stretch of speech: `start` and `end` in seconds."""
+
+    speaker: Hashable
+    start: float
+    end: float
+
+
+def edit_counts(
+    references: Sequence[Sequence[Hashable]], hypotheses: Sequence[Sequence[Hashable]]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Levenshtein distance and reference length of each pair of token sequences.
+
+    Raises:
+        ValueError: the two lists have different lengths.
+    """
+    pairs = list(zip(references, hypotheses, strict=True))
+    errors = [Levenshtein.distance(reference, hypothesis) for reference, hypothesis in pairs]
+    lengths = [len(reference) for reference, _ in pairs]
+    return np.array(errors, dtype=np.int64), np.array(lengths, dtype=np.int64)
+
+
+def _ratio(counts: tuple[NDArray[np.int64], NDArray[np.int64]]) -> float:
+    errors, lengths = counts
+    if lengths.sum() == 0:
+        raise ValueError("an error rate needs at least one reference token")
+    return float(errors.sum() / lengths.sum())
+
+
+def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> float:
+    """Σ word edits / Σ reference words over the corpus; tokens are separated by blanks.
+
+    Raises:
+        ValueError: lists of different lengths, or no reference word at all.
+    """
+    return _ratio(edit_counts([r.split() for r in references], [h.split() for h in hypotheses]))
+
+
+def phone_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> float:
+    """Σ phone edits / Σ reference phones; phones are separated by blanks, stress digits count.
+
+    Raises:
+        ValueError: lists of different lengths, or no reference phone at all.
+    """
+    return word_error_rate(references, hypotheses)
+
+
+def accuracy(references: Sequence[Hashable], hypotheses: Sequence[Hashable]) -> float:
+    """Share of items whose answer is right; an item of several labels is right as a whole."""
+    hits = [r == h for r, h in zip(references, hypotheses, strict=True)]
+    if not hits:
+        raise ValueError("an accuracy needs at least one item")
+    return sum(hits) / len(hits)
+
+
+def equal_error_rate(labels: ArrayLike, scores: ArrayLike) -> float:
+    """Where the false acceptance rate equals the false rejection rate.
+
+    `labels`: 1 for a target trial, 0 for an impostor; `scores`: higher is more alike. Between two
+    operating points the ROC curve is a straight line, as in `brentq` on scikit-learn's curve.
+
+    Raises:
+        ValueError: there is no target or no impostor trial.
+    """
+    target = np.asarray(labels).astype(bool)
+    value = np.asarray(scores, dtype=np.float64)
+    if target.shape != value.shape or not target.any() or target.all():
+        raise ValueError("an equal error rate needs target and impostor trials, one score each")
+    order = np.argsort(-value, kind="stable")
+    target, value = target[order], value[order]
+    last_of_tie = np.append(np.flatnonzero(np.diff(value)), len(value) - 1)
+    accepted = np.append(0, np.cumsum(target)[last_of_tie]) / target.sum()
+    false_alarms = np.append(0, np.cumsum(~target)[last_of_tie]) / (~target).sum()
+    gap = false_alarms - (1 - accepted)
+    after = int(np.argmax(gap >= 0))
+    before = after - 1
+    step = gap[before] / (gap[before] - gap[after])
+    return float(false_alarms[before] + step * (false_alarms[after] - false_alarms[before]))
+
+
+def diarization_counts(
+    reference: Iterable[Turn], hypothesis: Iterable[Turn]
+) -> tuple[float, float]:
+    """Seconds of error (missed + false alarm + confused) and of reference speech, one recording.
+
+    Collar 0, overlap counted, speakers matched one to one so that shared time is greatest.
+    """
+    turns = [list(reference), list(hypothesis)]
+    times = np.unique([t for turn in turns[0] + turns[1] for t in (turn.start, turn.end)])
+    if len(times) < 2:
+        return 0.0, 0.0
+    durations = np.diff(times)
+    activity = [_activity(side, times) for side in turns]  # per side [speakers, intervals]
+    counts = [side.sum(axis=0) for side in activity]
+    shared = (activity[0] * durations) @ activity[1].T
+    rows, columns = linear_sum_assignment(shared, maximize=True)
+    # miss + false alarm + confusion of an interval is max(n_ref, n_hyp) - n_correct
+    wrong = float(np.maximum(counts[0], counts[1]) @ durations - shared[rows, columns].sum())
+    return max(wrong, 0.0), float(counts[0] @ durations)
+
+
+def _activity(turns: list[Turn], times: NDArray[np.float64]) -> NDArray[np.float64]:
+    """1 where a speaker is active in the interval between two neighbouring `times`."""
+    speakers = sorted({turn.speaker for turn in turns}, key=repr)
+    active = np.zeros((len(speakers), len(times) - 1))
+    for turn in turns:
+        first, last = np.searchsorted(times, (turn.start, turn.end))
+        active[speakers.index(turn.speaker), first:last] = 1
+    return active
+
+
+def diarization_error_rate(
+    references: Sequence[Iterable[Turn]], hypotheses: Sequence[Iterable[Turn]]
+) -> float:
+    """(miss + false alarm + confusion) / reference speech over recordings; collar 0, overlap in.
+
+    One list of turns (`Turn`, or any (speaker, start, end) triple) per recording.
+
+    Raises:
+        ValueError: lists of different lengths, or no reference speech at all.
+    """
+    pairs = zip(references, hypotheses, strict=True)
+    counts = [
+        diarization_counts([Turn(*t) for t in reference], [Turn(*t) for t in hypothesis])
+        for reference, hypothesis in pairs
+    ]
+    speech = sum(seconds for _, seconds in counts)
+    if speech == 0:
+        raise ValueError("a diarization error rate needs reference speech")
+    return sum(wrong for wrong, _ in counts) / speech
+
+
+def maximum_term_weighted_value(
+    targets: ArrayLike,
+    scores: ArrayLike,
+    prior: float = 0.0008,
+    cost_false_alarm: float = 1.0,
+    cost_miss: float = 100.0,
+) -> float:
+    """max over θ of 1 - mean_q [P_miss(q, θ) + β P_fa(q, θ)], β = C_fa (1 - prior) / (C_miss prior).
+
+    `targets`, `scores`: [Q, D]; one threshold θ for all queries (scores are z-normed per query).
+    Queries without a target are left out, as NIST does; the value is never below 0 (detect
+    nothing).
+
+    Raises:
+        ValueError: shapes differ, or no query has both a target and a non-target.
+    """
+    truth = np.asarray(targets).astype(bool)
+    value = np.asarray(scores, dtype=np.float64)
+    if truth.ndim != 2 or truth.shape != value.shape:
+        raise ValueError("targets and scores are two tables of queries by documents")
+    usable = truth.any(axis=1) & ~truth.all(axis=1)
+    if not usable.any():
+        raise ValueError("a term-weighted value needs a query with a target and a non-target")
+    truth, value = truth[usable], value[usable]
+    beta = cost_false_alarm * (1 - prior) / (cost_miss * prior)
+    per_target = 1 / truth.sum(axis=1, keepdims=True)
+    per_other = beta / (~truth).sum(axis=1, keepdims=True)
+    gain = (np.where(truth, per_target, -per_other) / len(truth)).ravel()
+    order = np.argsort(-value.ravel(), kind="stable")
+    falling = value.ravel()[order]
+    last_of_tie = np.append(np.flatnonzero(np.diff(falling)), len(falling) - 1)
+    return float(max(0.0, np.cumsum(gain[order])[last_of_tie].max()))
+
+
+_SLOT = re.compile(r"B-(\S+) (.+?) E-\1")
+
+
+def parse_slots(text: str) -> list[tuple[str, str]]:
+    """(slot, value) pairs of a decoded string: `B-slot value E-slot`, other words ignored."""
+    return [(slot, value) for slot, value in _SLOT.findall(text)]
+
+
+def slot_type_scores(reference: Slots, hypothesis: Slots) -> float:
+    """F1 between the sets of slot names of one utterance; 1 if both are empty, 0 if one is."""
+    wanted, found = {name for name, _ in reference}, {name for name, _ in hypothesis}
+    if not wanted and not found:
+        return 1.0
+    return 2 * len(wanted & found) / (len(wanted) + len(found))
+
+
+def slot_f1(references: Sequence[Slots], hypotheses: Sequence[Slots]) -> float:
+    """Mean over utterances of the F1 between the *sets of slot names* (s3prl's slot_type_f1)."""
+    scores = [slot_type_scores(r, h) for r, h in zip(references, hypotheses, strict=True)]
+    if not scores:
+        raise ValueError("a slot F1 needs at least one utterance")
+    return float(np.mean(scores))
+
+
+def slot_value_counts(reference: Slots, hypothesis: Slots) -> tuple[int, int]:
+    """Character edits and reference characters of one utterance's slot values.
+
+    Each reference value is compared with the closest value that the hypothesis has for that slot,
+    or with nothing where the slot is absent.
+    """
+    edits = characters = 0
+    for name, value in reference:
+        found = [other for slot, other in hypothesis if slot == name] or [""]
+        edits += min(Levenshtein.distance(value, other) for other in found)
+        characters += len(value)
+    return edits, characters
+
+
+def slot_value_cer(references: Sequence[Slots], hypotheses: Sequence[Slots]) -> float:
+    """Σ character edits of slot values / Σ their characters (s3prl's slot_value_cer).
+
+    Raises:
+        ValueError: lists of different lengths, or no reference value at all.
+    """
+    counts = [slot_value_counts(r, h) for r, h in zip(references, hypotheses, strict=True)]
+    characters = sum(length for _, length in counts)
+    if characters == 0:
+        raise ValueError("a slot value error rate needs at least one reference value")
+    return sum(edits for edits, _ in counts) / characters
