@@ -1,0 +1,192 @@
+"""Distillation methods as data: SKILL, DPHuBERT, DistilHuBERT and EKD are values of one type.
+
+`params.yaml` writes the values (section `methods`); `resolve` turns one into the list of targets that
+the distillation learns. A layer is a state's number, 0…N, or "projection": the feature projection's
+output, which DPHuBERT's code calls layer 0.
+
+| method | start | pruned | targets | student side | distance |
+|---|---|---|---|---|---|
+| SKILL | teacher | yes | mean of each cluster of layers | mean of the same layers | L1 − cos |
+| DPHuBERT | teacher | yes | projection, 4, 8, 12 | the same layer | L1 − cos |
+| DistilHuBERT | first 2 blocks | no | 4, 8, 12 | last state, one head each | L1 − log σ(cos) |
+| EKD | first 2 blocks | no | 4, 8, 12 of several teachers: mean, concatenation or one head each | last state | L1 − log σ(cos) |
+
+Imports no torch, so that the workflow can check a method when it is parsed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveInt
+
+from skill.errors import SkillError
+
+Layer = int | Literal["projection"]
+TeacherLayer = tuple[str, Layer]
+
+
+class Distances(BaseModel):
+    """Weights of the distances between a prediction and its target (`skill.objectives`)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    l1: NonNegativeFloat = 0.0
+    l2: NonNegativeFloat = 0.0
+    cosine: NonNegativeFloat = 0.0
+    log_sigmoid_cosine: NonNegativeFloat = 0.0
+
+
+class LayerTarget(BaseModel):
+    """A hand-picked target: one teacher layer, and the student layer that learns it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layer: Layer
+    student: Layer | Literal["last"] | None = None
+    """None: the layer of the same number."""
+    projection: str | None = None
+    """Targets that name the same projection share it; None: one of its own."""
+
+
+class Method(BaseModel):
+    """How a student learns from its teachers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    start_blocks: PositiveInt | None = None
+    """The student starts as the first teacher's first n blocks; None: as the whole teacher."""
+    prune: tuple[Literal["conv", "head", "ffn", "attention_layer", "ffn_layer"], ...] = ()
+    """What stage 1 puts gates on; empty: nothing is pruned."""
+    targets: Literal["clusters"] | tuple[LayerTarget, ...]
+    cluster_student: Literal["mean", "single", "each"] = "mean"
+    """Student side of a cluster: the mean of its layers, its last layer alone (ablation), or each
+    layer of the cluster by itself, weighted so that a cluster counts once (ablation)."""
+    cluster_projection: Literal["own", "shared", "none"] = "own"
+    across_teachers: Literal["mean", "concat", "each"] = "mean"
+    """One layer of several teachers, for hand-picked targets: their mean, their concatenation, or
+    one target per teacher."""
+    head: Literal["linear", "mlp"] = "linear"
+    """A projection: one linear map that starts as the identity (DPHuBERT), or linear, GELU, linear
+    (DistilHuBERT)."""
+    distances: Distances
+
+
+@dataclass(frozen=True)
+class Target:
+    """What one prediction of the student has to equal.
+
+    The target is the mean (or concatenation) of `teacher` layers; the prediction is the projection
+    named `projection` (None: none) of the mean of the `student` layers; `weight` is its share in the
+    loss, all shares add up to 1.
+    """
+
+    teacher: tuple[TeacherLayer, ...]
+    aggregate: Literal["mean", "concat"]
+    student: tuple[Layer, ...]
+    projection: str | None
+    weight: float
+
+    @property
+    def name(self) -> str:
+        """A short name for curves: the student's layers."""
+        return "+".join(str(layer) for layer in self.student)
+
+
+def resolve(
+    method: Method,
+    teachers: Mapping[str, tuple[int, int]],
+    clusters: Sequence[Sequence[TeacherLayer]] | None = None,
+) -> list[Target]:
+    """The targets of `method` for these teachers.
+
+    Args:
+        teachers: name to (blocks, width); the first one is the teacher that the student starts as.
+        clusters: groups of teacher layers, where the method's targets are clusters.
+
+    Raises:
+        SkillError: a layer that a teacher or the student does not have, a mean of layers of
+            different widths, or clusters that are missing.
+    """
+    student_blocks = method.start_blocks or next(iter(teachers.values()))[0]
+    if method.targets == "clusters":
+        if not clusters:
+            raise SkillError("the method's targets are clusters, but there is no grouping")
+        targets = [t for c in clusters for t in _cluster_targets(method, list(c), teachers)]
+    else:
+        targets = [t for p in method.targets for t in _layer_targets(method, p, teachers)]
+        targets = [
+            Target(t.teacher, t.aggregate, t.student, t.projection, 1 / len(targets))
+            for t in targets
+        ]
+    if method.targets == "clusters":
+        total = sum(t.weight for t in targets)
+        targets = [
+            Target(t.teacher, t.aggregate, t.student, t.projection, t.weight / total)
+            for t in targets
+        ]
+    for target in targets:
+        _check(target, teachers, student_blocks)
+    return targets
+
+
+def _layer_targets(
+    method: Method, picked: LayerTarget, teachers: Mapping[str, tuple[int, int]]
+) -> list[Target]:
+    last = method.start_blocks or next(iter(teachers.values()))[0]
+    student: Layer = picked.layer if picked.student is None else picked.student  # type: ignore[assignment]
+    side: tuple[Layer, ...] = (last,) if student == "last" else (student,)
+    layers = tuple((name, picked.layer) for name in teachers)
+    projection = picked.projection or f"layer{picked.layer}"
+    if method.across_teachers == "each":
+        return [
+            Target((layer,), "mean", side, projection if len(layers) == 1 else f"{projection}-{layer[0]}", 1.0)
+            for layer in layers
+        ]
+    return [Target(layers, method.across_teachers, side, projection, 1.0)]
+
+
+def _cluster_targets(
+    method: Method, cluster: list[TeacherLayer], teachers: Mapping[str, tuple[int, int]]
+) -> list[Target]:
+    """Targets of one cluster; their weights add up to 1.
+
+    Layers of teachers of different widths have no common mean: each width has a target of its own.
+    """
+    for name, _ in cluster:
+        if name not in teachers:
+            raise SkillError(f"the grouping has layers of {name}, which is not a teacher here")
+    numbers = sorted({layer for _, layer in cluster}, key=lambda n: -1 if n == "projection" else n)
+    label = "-".join(f"{name}.{layer}" for name, layer in cluster)
+    if method.cluster_student == "each":
+        parts = [([layer], (layer[1],)) for layer in cluster]
+    else:
+        side = tuple(numbers) if method.cluster_student == "mean" else (numbers[-1],)
+        widths = sorted({teachers[name][1] for name, _ in cluster})
+        parts = [([c for c in cluster if teachers[c[0]][1] == w], side) for w in widths]
+    targets = []
+    for index, (layers, student) in enumerate(parts):
+        width = teachers[layers[0][0]][1]
+        projection = {
+            "own": f"cluster {label}" if len(parts) == 1 else f"cluster {label} {index}",
+            "shared": f"shared {width}",
+            "none": None,
+        }[method.cluster_projection]
+        targets.append(Target(tuple(layers), "mean", student, projection, 1 / len(parts)))
+    return targets
+
+
+def _check(
+    target: Target, teachers: Mapping[str, tuple[int, int]], student_blocks: int
+) -> None:
+    for name, layer in target.teacher:
+        if layer != "projection" and not 0 <= layer <= teachers[name][0]:
+            raise SkillError(f"teacher {name} has no layer {layer} (0 to {teachers[name][0]})")
+    for layer in target.student:
+        if layer != "projection" and not 0 <= layer <= student_blocks:
+            raise SkillError(f"the student has no layer {layer} (0 to {student_blocks})")
+    widths = {teachers[name][1] for name, _ in target.teacher}
+    if target.aggregate == "mean" and len(widths) > 1:
+        raise SkillError(
+            f"no mean of layers of widths {sorted(widths)}: use concat or each across teachers"
+        )

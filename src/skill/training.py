@@ -1,0 +1,357 @@
+"""The training loop: schedule, precision, accumulation, several processes, resume, curves.
+
+What is trained is an `Experiment`; the loop knows neither methods nor models. A step is a pure
+function of (weights, optimiser, step number): the order of the data and every random draw follow
+from the seed and the step's number, so that a run which is stopped at any moment and started again
+ends with the same bits as one that was not (on a CPU).
+
+A step has one or more micro-batches. Process r of R takes every R-th of them, and gradients are
+averaged over audio, not over micro-batches or processes: how many processes share a step changes
+nothing but the time it takes.
+"""
+
+import hashlib
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from skill.errors import SkillError
+from skill.files import replacing
+from skill.progress import track
+
+_CHECKPOINT_SECONDS = 60.0
+_DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Settings(Protocol):
+    """What a section of the parameters says about the loop (`skill.params`)."""
+
+    steps: int
+    warmup: int
+    clip: float
+    precision: str
+    log_every: int
+    validate_every: int
+    max_bad_steps: int
+
+
+@dataclass(frozen=True)
+class Micro:
+    """One micro-batch as the loop sees it."""
+
+    ids: list[str]
+    waveforms: Tensor  # [B, S]
+    lengths: Tensor  # [B], in samples
+    extra: Any = None
+
+    @property
+    def audio(self) -> int:
+        """Samples of audio, the weight of this micro-batch's gradient."""
+        return int(self.lengths.sum())
+
+
+class Experiment(Protocol):
+    """What is trained. `losses` returns at least "loss"; every entry goes into the curve."""
+
+    def losses(self, micro: Micro, step: int) -> dict[str, Tensor]:
+        """The mean losses of one micro-batch."""
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Groups for AdamW with `lr` (the peak), and `maximize` where it ascends."""
+
+    def begin_step(self, step: int) -> None:
+        """Called before a step's first micro-batch."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> Any:
+        """The inverse."""
+
+
+@dataclass
+class Outcome:
+    """How a run ended."""
+
+    curve: list[dict[str, float]] = field(default_factory=list)
+    skipped_steps: int = 0
+    best_step: int | None = None
+    best_loss: float = math.inf
+
+
+class Stopped(SystemExit):
+    """The run was told to stop and has saved its state."""
+
+
+def learning_rate_factor(step: int, warmup: int, total: int) -> float:
+    """Linear warm-up from 0 to 1 over `warmup` steps, then linear decay to 0 at `total`.
+
+    DPHuBERT's schedule; step 0 has the factor 0. Every parameter group follows it.
+    """
+    if step < warmup:
+        return step / warmup
+    return max(0.0, (total - step) / max(1, total - warmup))
+
+
+def seed_step(seed: int, step: int, rank: int = 0) -> None:
+    """Seed torch from (seed, step, rank), so that a step's draws don't depend on its past."""
+    digest = hashlib.sha256(f"{seed}/{step}/{rank}".encode()).digest()
+    torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def train(
+    experiment: Experiment,
+    batches: Callable[[int], Iterable[tuple[int, list[Micro]]]],
+    settings: Settings,
+    *,
+    seed: int,
+    folder: Path,
+    label: str,
+    fingerprint: str,
+    validate: Callable[[], dict[str, float]] | None = None,
+    device: str = "cpu",
+) -> Outcome:
+    """Train to `settings.steps`, from the newest sound checkpoint in `folder` if there is one.
+
+    Args:
+        batches: called with the first step that is needed; yields (step, this process's
+            micro-batches) in order.
+        fingerprint: what the run depends on (parameters, inputs); a checkpoint of another one is
+            not resumed.
+        validate: figures on held-out audio, "validation_loss" among them.
+
+    Raises:
+        SkillError: `settings.max_bad_steps` steps in a row had no finite loss or gradient.
+        Stopped: SIGTERM or SIGINT came; the state is saved, and the same call goes on from there.
+    """
+    rank, world = _ranks()
+    optimizer = torch.optim.AdamW(experiment.parameter_groups(), weight_decay=0.0)
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    scaler = torch.amp.GradScaler(device, enabled=settings.precision == "fp16")
+    outcome = Outcome()
+    step = _resume(folder, fingerprint, experiment, optimizer, scaler, outcome, device)
+    checkpoints = _Checkpoints(folder, fingerprint, experiment, optimizer, scaler, outcome, rank)
+    bad: list[str] = []
+    bad_steps, audio_since, since = 0, 0, time.monotonic()
+    with _signals() as stop, track(settings.steps, label, start=step) as progress:
+        for step, micros in _until(batches(step), step, settings.steps):
+            factor = learning_rate_factor(step, settings.warmup, settings.steps)
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["lr"] = peak * factor
+            seed_step(seed, step, rank)
+            experiment.begin_step(step)
+            optimizer.zero_grad(set_to_none=True)
+            figures, audio = _accumulate(experiment, micros, step, settings, scaler, device)
+            audio = _average_gradients(parameters, audio, figures)
+            scaler.unscale_(optimizer)
+            norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.clip))
+            figures["gradient_norm"] = norm
+            if math.isfinite(figures["loss"]) and math.isfinite(norm):
+                scaler.step(optimizer)
+                bad, bad_steps = [], 0
+            else:
+                outcome.skipped_steps += 1
+                bad_steps += 1
+                bad += [name for micro in micros for name in micro.ids]
+                if bad_steps >= settings.max_bad_steps:
+                    raise SkillError(
+                        f"{label}: {bad_steps} steps in a row up to step {step} had no finite loss "
+                        f"or gradient; their utterances: {', '.join(sorted(set(bad))[:20])}"
+                    )
+            scaler.update()
+            audio_since += audio
+            done = step + 1
+            if done % settings.log_every == 0 or done == settings.steps:
+                seconds = time.monotonic() - since
+                figures["audio_per_second"] = audio_since / 16000 / seconds
+                audio_since, since = 0, time.monotonic()
+                row = {"step": float(done), "learning_rate": peaks[0] * factor} | figures
+                if validate is not None and (
+                    done % settings.validate_every == 0 or done == settings.steps
+                ):
+                    seed_step(seed, 0)
+                    row |= validate()
+                    if row["validation_loss"] < outcome.best_loss:
+                        outcome.best_loss, outcome.best_step = row["validation_loss"], done
+                    since = time.monotonic()
+                outcome.curve.append(row)
+                shown = {key: row[key] for key in ("loss", "sparsity") if key in row}
+                progress.update(done, **shown, audio_per_second=row["audio_per_second"])
+            if stop.is_set() or checkpoints.due():
+                checkpoints.save(done)
+            if stop.is_set():
+                print(f"{label}: stopped at step {done}, state saved", file=sys.stderr, flush=True)
+                raise Stopped(128 + stop.signal)
+        checkpoints.save(settings.steps)
+    return outcome
+
+
+def _accumulate(
+    experiment: Experiment,
+    micros: list[Micro],
+    step: int,
+    settings: Settings,
+    scaler: torch.amp.GradScaler,
+    device: str,
+) -> tuple[dict[str, float], int]:
+    """Add up gradients and losses of the micro-batches, each weighted by its audio."""
+    dtype = _DTYPES[settings.precision]
+    sums: dict[str, float] = {}
+    audio = 0
+    for micro in micros:
+        cast = torch.autocast(device, dtype) if dtype != torch.float32 else nullcontext()
+        with cast:
+            losses = experiment.losses(micro, step)
+        weight = micro.audio / 16000
+        scaler.scale(losses["loss"] * weight).backward()
+        for name, value in losses.items():
+            sums[name] = sums.get(name, 0.0) + float(value.detach()) * weight
+        audio += micro.audio
+    return sums, audio
+
+
+def _average_gradients(
+    parameters: list[nn.Parameter],
+    audio: int,
+    figures: dict[str, float],
+) -> int:
+    """Divide by the audio of all processes, after adding up over them; returns that audio."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    names = sorted(figures)
+    total = torch.tensor([float(audio), *(figures[name] for name in names)], dtype=torch.float64)
+    if dist.is_initialized():
+        total = total.to(gradients[0].device)
+        dist.all_reduce(total)
+        flat = torch.cat([g.flatten() for g in gradients])
+        dist.all_reduce(flat)
+        for gradient, part in zip(
+            gradients, flat.split([g.numel() for g in gradients]), strict=True
+        ):
+            gradient.copy_(part.view_as(gradient))
+    seconds = float(total[0]) / 16000
+    torch._foreach_div_(gradients, seconds)
+    for name, value in zip(names, total[1:].tolist(), strict=True):
+        figures[name] = value / seconds
+    return int(total[0])
+
+
+def _until(
+    batches: Iterable[tuple[int, list[Micro]]], first: int, steps: int
+) -> Iterator[tuple[int, list[Micro]]]:
+    if first >= steps:
+        return
+    for step, micros in batches:
+        yield step, micros
+        if step + 1 >= steps:
+            return
+
+
+def _ranks() -> tuple[int, int]:
+    if dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+class _Stop:
+    signal = 0
+
+    def is_set(self) -> bool:
+        return self.signal != 0
+
+
+@contextmanager
+def _signals() -> Iterator[_Stop]:
+    """Turn SIGTERM and SIGINT into a flag that the loop reads between steps."""
+    stop = _Stop()
+
+    def handler(number: int, _frame: object) -> None:
+        if stop.signal == number:
+            raise KeyboardInterrupt
+        stop.signal = number
+
+    previous = {s: signal.signal(s, handler) for s in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, old in previous.items():
+            signal.signal(number, old)
+
+
+@dataclass
+class _Checkpoints:
+    """Two files: the newest state, and the one before it."""
+
+    folder: Path
+    fingerprint: str
+    experiment: Experiment
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    outcome: Outcome
+    rank: int
+    saved: float = field(default_factory=time.monotonic)
+
+    def due(self) -> bool:
+        return time.monotonic() - self.saved > _CHECKPOINT_SECONDS
+
+    def save(self, step: int) -> None:
+        self.saved = time.monotonic()
+        if self.rank:
+            return
+        state = {
+            "step": step,
+            "fingerprint": self.fingerprint,
+            "experiment": self.experiment.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "outcome": vars(self.outcome),
+        }
+        newest = self.folder / "newest.pt"
+        with replacing(self.folder / "next.pt") as temporary:
+            torch.save(state, temporary)
+        if newest.exists():
+            os.replace(newest, self.folder / "previous.pt")
+        os.replace(self.folder / "next.pt", newest)
+
+
+def _resume(
+    folder: Path,
+    fingerprint: str,
+    experiment: Experiment,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    outcome: Outcome,
+    device: str,
+) -> int:
+    """Load the newest sound checkpoint of this run; returns the step to go on with."""
+    for name in ("newest.pt", "next.pt", "previous.pt"):
+        path = folder / name
+        if not path.exists():
+            continue
+        try:
+            state = torch.load(path, map_location=device, weights_only=True)
+        except Exception as error:  # torch raises many kinds for a damaged file
+            print(f"warning: {path}: damaged checkpoint skipped ({error})", file=sys.stderr)
+            continue
+        if state["fingerprint"] != fingerprint:
+            print(f"{path}: of another run, not resumed", file=sys.stderr)
+            continue
+        experiment.load_state_dict(state["experiment"])
+        optimizer.load_state_dict(state["optimizer"])
+        scaler.load_state_dict(state["scaler"])
+        for key, value in state["outcome"].items():
+            setattr(outcome, key, value)
+        print(f"{path}: resumed at step {state['step']}", file=sys.stderr, flush=True)
+        return int(state["step"])
+    return 0
