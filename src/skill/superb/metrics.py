@@ -178,11 +178,11 @@ def maximum_term_weighted_value(
     cost_false_alarm: float = 1.0,
     cost_miss: float = 100.0,
 ) -> float:
-    """max over θ of 1 - mean_q [P_miss(q, θ) + β P_fa(q, θ)], β = C_fa (1 - prior) / (C_miss prior).
+    """max over θ of 1 - mean_q [P_miss(q, θ) + β P_fa(q, θ)], β = C_fa (1 - p) / (C_miss p).
 
-    `targets`, `scores`: [Q, D]; one threshold θ for all queries (scores are z-normed per query).
-    Queries without a target are left out, as NIST does; the value is never below 0 (detect
-    nothing).
+    p is the `prior`; `targets` and `scores` are [Q, D]. One threshold θ serves all queries, so
+    scores are z-normed per query first. Queries without a target are left out, as NIST does. The
+    value is never below 0 (detect nothing).
 
     Raises:
         ValueError: shapes differ, or no query has both a target and a non-target.

@@ -1,0 +1,129 @@
+"""What a task is trained and tested on: examples, in folds, with official or hashed splits."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Waveform = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One item: `read` gives its samples [S] at 16 kHz, `target` is what the head has to say."""
+
+    id: str
+    samples: int
+    target: Any
+    cluster: Hashable  # items of one cluster (speaker, session) are not independent
+    read: Callable[[], Waveform] = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Training, development and test examples; `labels` names the classes where there are any."""
+
+    train: list[Example]
+    dev: list[Example]
+    test: list[Example]
+    labels: tuple[tuple[str, ...], ...] = ()
+    left_out: dict[str, int] = field(default_factory=dict)
+
+
+def hashed(text: str, seed: int = 0) -> int:
+    """A number that depends on `text` alone, the same everywhere: for splits and samples."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{text}".encode()).digest()[:8], "big")
+
+
+def limited(examples: Iterable[Example], seconds: float, seed: int = 0) -> list[Example]:
+    """At most `seconds` of audio, chosen by the hash of the id, in the given order."""
+    examples = list(examples)
+    kept: set[str] = set()
+    used = 0.0
+    for example in sorted(examples, key=lambda e: hashed(e.id, seed)):
+        used += example.samples / 16000
+        if used > seconds and kept:
+            break
+        kept.add(example.id)
+    return [example for example in examples if example.id in kept]
+
+
+def group_folds(groups: Iterable[str], folds: int) -> list[set[str]]:
+    """`groups` dealt into `folds` sets in the order of their hashes; sizes differ by at most 1."""
+    ranked = sorted(set(groups), key=hashed)
+    return [set(ranked[number::folds]) for number in range(folds)]
+
+
+def cropped(example: Example, seconds: float, crops: int) -> list[Example]:
+    """The example, or `crops` seeded excerpts of `seconds` where it is longer."""
+    length = round(min(seconds * 16000, example.samples))
+    if length >= example.samples:
+        return [example]
+    starts = [
+        hashed(f"{example.id}#{number}") % (example.samples - length + 1) for number in range(crops)
+    ]
+    return [
+        Example(f"{example.id}#{number}", length, example.target, example.cluster,
+                _Excerpt(example.read, start, length))
+        for number, start in enumerate(starts)
+    ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Excerpt:
+    read: Callable[[], Waveform]
+    start: int
+    length: int
+
+    def __call__(self) -> Waveform:
+        return self.read()[self.start : self.start + self.length]
+
+
+def batch_order(
+    order: str, examples: Sequence[Example], batch: int, epoch: int, seed: int
+) -> list[list[int]]:
+    """Index batches of one epoch, a pure function of (seed, epoch).
+
+    shuffled: a permutation, cut. buckets (ASR): by length, each bucket in two halves, a lone last
+    item dropped, bucket order shuffled. windows (PR, SF): by target length, a window from each
+    item on, in shuffled order, halved where its first item exceeds 300,000 samples. balanced (KS):
+    drawn with replacement, every class as often; an incomplete batch is dropped.
+    """
+    generator = np.random.default_rng([seed, epoch])
+    count = len(examples)
+    batch = min(batch, count)
+    if order == "shuffled":
+        return _cut(generator.permutation(count).tolist(), batch)
+    if order == "buckets":
+        longest = sorted(range(count), key=lambda i: (-examples[i].samples, examples[i].id))
+        halves = [
+            part
+            for bucket in _cut(longest, batch)
+            for part in _cut(bucket, max(1, (len(bucket) + 1) // 2))
+            if len(part) > 1 or count == 1
+        ]
+        return [halves[i] for i in generator.permutation(len(halves))]
+    if order == "windows":
+        longest = sorted(range(count), key=lambda i: (-len(examples[i].target), examples[i].id))
+        windows = []
+        for first in generator.permutation(count):
+            start = min(int(first), count - batch)
+            window = longest[start : start + batch]
+            if examples[window[0]].samples > 300_000:
+                window = window[: max(1, batch // 2)]
+            windows.append(window)
+        return windows
+    if order == "balanced":
+        sizes = Counter(example.target for example in examples)
+        weight = np.array([1.0 / sizes[example.target] for example in examples])
+        drawn = generator.choice(count, size=count, p=weight / weight.sum()).tolist()
+        return [part for part in _cut(drawn, batch) if len(part) == batch]
+    raise ValueError(f"unknown order {order!r}")
+
+
+def _cut(items: list[int], size: int) -> list[list[int]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]

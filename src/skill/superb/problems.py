@@ -1,0 +1,133 @@
+"""What a task asks of a head: how it is built, its loss, its answers, and how these are counted.
+
+Legend: L states, B utterances, T frames, D width, C outputs.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from skill.superb import metrics, text
+from skill.superb.examples import Example, Fold
+from skill.superb.heads import FrameHead, MeanHead, RecurrentHead
+from skill.superb.tasks import Task
+
+Counts = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
+
+
+class Problem(Protocol):
+    """A trainable task. `pooled`: its head needs only the time mean of each state."""
+
+    pooled: bool
+
+    def build(self, states: int, width: int) -> nn.Module: ...
+
+    def loss(
+        self, head: nn.Module, states: Tensor, lengths: Tensor, examples: Sequence[Example]
+    ) -> Tensor: ...
+
+    def answers(
+        self, head: nn.Module, states: Tensor, lengths: Tensor, examples: Sequence[Example]
+    ) -> list[Any]: ...
+
+    def counts(self, examples: Sequence[Example], answers: Sequence[Any]) -> Counts:
+        """Per metric, the numerator and denominator of each item; the metric is Σ / Σ."""
+        ...
+
+
+class Labels:
+    """KS, SID, IC, ER: one class, or several of different kinds (targets are tuples of ids)."""
+
+    pooled = True
+
+    def __init__(self, task: Task, fold: Fold) -> None:
+        self.task = task
+        self.sizes = [len(names) for names in fold.labels]
+
+    def build(self, states: int, width: int) -> nn.Module:
+        return MeanHead(states, width, self.task.hidden, sum(self.sizes))
+
+    def _scores(self, head: nn.Module, states: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
+        scores: Tensor = head(states, lengths)
+        return scores.split(self.sizes, dim=-1)
+
+    def loss(
+        self, head: nn.Module, states: Tensor, lengths: Tensor, examples: Sequence[Example]
+    ) -> Tensor:
+        targets = torch.tensor([example.target for example in examples], device=states.device).T
+        parts = zip(self._scores(head, states, lengths), targets, strict=True)
+        return torch.stack([F.cross_entropy(scores, target) for scores, target in parts]).sum()
+
+    def answers(
+        self, head: nn.Module, states: Tensor, lengths: Tensor, examples: Sequence[Example]
+    ) -> list[Any]:
+        best = [scores.argmax(dim=-1) for scores in self._scores(head, states, lengths)]
+        return [tuple(row) for row in torch.stack(best, dim=1).tolist()]
+
+    def counts(self, examples: Sequence[Example], answers: Sequence[Any]) -> Counts:
+        hits = [e.target == answer for e, answer in zip(examples, answers, strict=True)]
+        return {"accuracy": (np.array(hits, dtype=np.float64), np.ones(len(hits)))}
+
+
+class Transcription:
+    """PR, ASR and SF: connectionist temporal classification, greedy decoding."""
+
+    pooled = False
+
+    def __init__(self, task: Task, fold: Fold) -> None:
+        self.task = task
+        self.vocabulary = {
+            "phones": text.phone_vocabulary,
+            "letters": text.letter_vocabulary,
+        }[task.vocabulary]()
+
+    def build(self, states: int, width: int) -> nn.Module:
+        task, outputs = self.task, len(self.vocabulary)
+        if not task.recurrent:
+            return FrameHead(states, width, task.hidden, outputs)
+        return RecurrentHead(
+            states, width, task.hidden, task.recurrent, task.recurrent_layers, outputs,
+            task.dropout, task.spec_augment,
+        )  # fmt: skip
+
+    def loss(
+        self, head: nn.Module, states: Tensor, lengths: Tensor, examples: Sequence[Example]
+    ) -> Tensor:
+        scores = F.log_softmax(head(states, lengths).float(), dim=-1).transpose(0, 1)
+        targets = [self.vocabulary.encode(example.target) for example in examples]
+        sizes = torch.tensor([len(target) for target in targets])
+        flat = torch.tensor([symbol for target in targets for symbol in target])
+        blank = self.vocabulary.blank
+        return F.ctc_loss(scores, flat, lengths, sizes, blank=blank, zero_infinity=True)
+
+    def answers(
+        self, head: nn.Module, states: Tensor, lengths: Tensor, examples: Sequence[Example]
+    ) -> list[Any]:
+        best = head(states, lengths).argmax(dim=-1).tolist()
+        return [
+            self.vocabulary.decode(path[: int(length)])
+            for path, length in zip(best, lengths, strict=True)
+        ]
+
+    def counts(self, examples: Sequence[Example], answers: Sequence[Any]) -> Counts:
+        targets = [example.target for example in examples]
+        if self.task.vocabulary == "phones":
+            return {"per": _edits(targets, answers)}
+        wanted = [text.words_of(target) for target in targets]
+        found = [text.words_of(answer) for answer in answers]
+        return {
+            "wer": _edits(wanted, found),
+            "cer": _edits([" ".join(w) for w in wanted], [" ".join(w) for w in found]),
+        }
+
+
+def _edits(
+    references: Sequence[Sequence[str]], hypotheses: Sequence[Sequence[str]]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    errors, lengths = metrics.edit_counts(references, hypotheses)
+    return errors.astype(np.float64), lengths.astype(np.float64)

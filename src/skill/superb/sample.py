@@ -1,0 +1,115 @@
+"""Examples of the sample scale's tasks, from the manifests of corpora with real speech.
+
+PR and ASR: transcripts. SID: characters of Amazon Queen (a character is a voice, an actor may have
+several). KS: Hedgewars phrases; in each fold the test voices are heard in no other split.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from skill.corpora import audio
+from skill.corpora.manifest import Utterance
+from skill.errors import SkillError
+from skill.superb import text
+from skill.superb.examples import Example, Fold, cropped, group_folds, limited
+from skill.superb.tasks import Task
+
+_SHORTEST = 1600  # samples: a tenth of a second
+
+
+def _example(utterance: Utterance, target: object) -> Example:
+    return Example(
+        utterance.id,
+        utterance.samples,
+        target,
+        utterance.speaker or utterance.id,
+        partial(audio.read, utterance),
+    )
+
+
+def _split(task: Task, examples: Sequence[tuple[str, Example]], **kept: object) -> Fold:
+    """A fold from (split, example) pairs, each split cut to the task's seconds."""
+    parts: dict[str, list[Example]] = {"train": [], "dev": [], "test": []}
+    for split, example in examples:
+        parts[split].append(example)
+    train = [
+        excerpt
+        for example in limited(parts["train"], task.train_seconds)
+        for excerpt in cropped(example, task.crop_seconds, task.crops)
+    ]
+    dev, test = limited(parts["dev"], task.dev_seconds), limited(parts["test"], task.test_seconds)
+    return Fold(train, dev, test, **kept)  # type: ignore[arg-type]
+
+
+def transcripts(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
+    """PR and ASR on English utterances with a transcript that can be spelled or pronounced."""
+    left_out: Counter[str] = Counter()
+    letters = set(text.LETTERS)
+    examples = []
+    for utterance in utterances:
+        if not utterance.text or utterance.language != "en" or utterance.samples < _SHORTEST:
+            continue
+        if task.vocabulary == "phones":
+            target = text.pronounced(utterance.text.upper(), text.cmu_lexicon())
+            reason = "a word is not in the dictionary"
+        else:
+            target = text.spelled(utterance.text)
+            target = target if letters.issuperset(target) else None
+            reason = "a character is not in the alphabet"
+        if target is None:
+            left_out[reason] += 1
+            continue
+        examples.append((utterance.split, _example(utterance, target)))
+    return [_split(task, examples, left_out=dict(left_out))]
+
+
+def speakers(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
+    """SID among the speakers with `min_clips` clips or more, and with some in each split."""
+    usable = [u for u in utterances if u.speaker and u.samples >= _SHORTEST]
+    clips = Counter(u.speaker for u in usable)
+    complete = [
+        {u.speaker for u in usable if u.split == split} for split in ("train", "dev", "test")
+    ]
+    names = tuple(
+        sorted(s for s in set.intersection(*complete) if clips[s] >= max(task.min_clips, 3))
+    )
+    if len(names) < 2:
+        raise SkillError(f"{task.name}: fewer than two speakers have {task.min_clips} clips")
+    number = {name: index for index, name in enumerate(names)}
+    examples = [(u.split, _example(u, (number[u.speaker],))) for u in usable if u.speaker in number]
+    left_out = {"speaker with few clips": len(usable) - len(examples)}
+    return [_split(task, examples, labels=(names,), left_out=left_out)]
+
+
+def phrases(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
+    """KS among the phrases that `min_clips` voices or more say; folds of unseen voices."""
+    usable = [u for u in utterances if u.speaker and u.text and u.samples >= _SHORTEST]
+    voices = Counter(phrase for phrase, _ in {(u.text, u.speaker) for u in usable})
+    names = tuple(sorted(p for p, count in voices.items() if count >= max(task.min_clips, 3)))
+    groups = group_folds((u.speaker for u in usable), task.folds)
+    if len(names) < 2 or task.folds < 3 or not all(groups):
+        raise SkillError(
+            f"{task.name}: {len(names)} phrases in {len(voices)} voices do not make "
+            f"{task.folds} folds of unseen voices (3 or more)"
+        )
+    number = {name: index for index, name in enumerate(names)}
+    left_out = {"phrase of few voices": sum(u.text not in number for u in usable)}
+    folds = []
+    for fold in range(task.folds):
+        test, dev = groups[fold], groups[(fold + 1) % task.folds]
+        examples = [
+            ("test" if u.speaker in test else "dev" if u.speaker in dev else "train",
+             _example(u, (number[u.text],)))
+            for u in usable if u.text in number
+        ]  # fmt: skip
+        folds.append(_split(task, examples, labels=(names,), left_out=left_out))
+    return folds
+
+
+SAMPLE: dict[str, Callable[[Task, Sequence[Utterance]], list[Fold]]] = {
+    "pr": transcripts,
+    "asr": transcripts,
+    "sid": speakers,
+    "ks": phrases,
+}

@@ -1,0 +1,165 @@
+"""The ten tasks of SUPERB as data: what each head, loss, batch, schedule and metric is.
+
+The values are the protocol's (s3prl's `downstream/`); `configured` replaces some of them, as
+`params.yaml` says, and knows which may be replaced. Imports no torch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from skill.errors import SkillError
+
+Kind = Literal["ctc", "labels", "verification", "diarization", "search"]
+Order = Literal["shuffled", "buckets", "windows", "balanced"]
+UNLIMITED = float("inf")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is written: its title, and whether low is good. Values are in percent."""
+
+    title: str
+    low_is_good: bool
+    unit: str = "%"
+
+
+METRICS: dict[str, Metric] = {
+    "per": Metric("phone error rate", True),
+    "wer": Metric("word error rate", True),
+    "cer": Metric("character error rate", True),
+    "accuracy": Metric("accuracy", False),
+    "mtwv": Metric("maximum term weighted value", False, unit=""),
+    "eer": Metric("equal error rate", True),
+    "der": Metric("diarization error rate", True),
+    "slot_f1": Metric("slot type F1", False),
+    "slot_cer": Metric("slot value character error rate", True),
+}
+
+
+Count = Annotated[int, Field(ge=0)]
+Some = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Task(BaseModel):
+    """One task. `metrics[0]` selects checkpoints and learning rates on dev."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    title: str
+    kind: Kind
+    corpora: tuple[str, ...]
+    metrics: tuple[str, ...]
+    learning_rates: tuple[float, ...] = (1e-3, 5e-4, 1e-4, 5e-5)
+    vocabulary: Literal["none", "phones", "letters", "slots"] = "none"
+    hidden: Count = 256  # width of the first linear layer
+    recurrent: Count = 0  # units of each LSTM (per direction); 0: no LSTM
+    recurrent_layers: Count = 0
+    dropout: float = 0.0
+    weight_decay: float = 0.0
+    batch: Some = 32  # utterances of one micro-batch
+    accumulate: Some = 1  # micro-batches of one step
+    steps: Count = 200_000
+    eval_every: Count = 5_000
+    clip: float = 1.0
+    order: Order = "shuffled"
+    spec_augment: bool = False
+    crop_seconds: Seconds = UNLIMITED  # longest training excerpt
+    crops: Some = 1  # seeded excerpts of a longer training utterance that are cached
+    folds: Some = 1
+    chunk_frames: Count = 0
+    train_seconds: Seconds = UNLIMITED
+    dev_seconds: Seconds = UNLIMITED
+    test_seconds: Seconds = UNLIMITED
+    cache_gib: float = 1.0  # half-precision states kept in memory
+    batch_seconds: Seconds = 40.0  # padded audio of one pass through the upstream
+    precision: Literal["float32", "bf16"] = "float32"
+    protocol: Literal["superb", "clean"] = "clean"  # superb: ASV and SD choose on the test set
+    bootstrap: Some = 1000
+    min_clips: Count = 0  # a class or speaker needs that many clips
+    threshold: float = 2.0  # QbE: a z-score above is a detection
+
+
+PROTOCOL: dict[str, Task] = {
+    task.name: task
+    for task in (
+        Task(
+            name="pr", title="phoneme recognition", kind="ctc", corpora=("librispeech",),
+            metrics=("per",), learning_rates=(1e-2, 1e-3, 5e-4), vocabulary="phones", batch=16,
+            accumulate=2, steps=100_000, eval_every=1_000, order="windows",
+        ),
+        Task(
+            name="asr", title="speech recognition", kind="ctc", corpora=("librispeech",),
+            metrics=("wer", "cer"), vocabulary="letters", hidden=1024, recurrent=1024,
+            recurrent_layers=2, dropout=0.2, eval_every=2_000, order="buckets", spec_augment=True,
+        ),
+        Task(
+            name="ks", title="keyword spotting", kind="labels", corpora=("speech_commands",),
+            metrics=("accuracy",), order="balanced", crops=100,
+        ),
+        Task(
+            name="qbe", title="query by example", kind="search", corpora=("quesst14",),
+            metrics=("mtwv",), steps=0, eval_every=0,
+        ),
+        Task(
+            name="sid", title="speaker identification", kind="labels", corpora=("voxceleb1",),
+            metrics=("accuracy",), learning_rates=(1e-1, 1e-2, 1e-3), batch=8, accumulate=4,
+            crop_seconds=8.0, crops=4,
+        ),
+        Task(
+            name="asv", title="speaker verification", kind="verification", corpora=("voxceleb1",),
+            metrics=("eer",), hidden=512, weight_decay=0.01, batch=10, accumulate=5,
+            eval_every=10_000, clip=1e3, crop_seconds=8.0, protocol="superb",
+        ),
+        Task(
+            name="sd", title="speaker diarization", kind="diarization", corpora=("libri2mix",),
+            metrics=("der",), recurrent=512, recurrent_layers=1, batch=8, accumulate=4,
+            steps=30_000, eval_every=500, chunk_frames=2000, protocol="superb",
+        ),
+        Task(
+            name="ic", title="intent classification", kind="labels",
+            corpora=("fluent_speech_commands",), metrics=("accuracy",),
+        ),
+        Task(
+            name="sf", title="slot filling", kind="ctc", corpora=("audio_snips",),
+            metrics=("slot_f1", "slot_cer"), vocabulary="slots", hidden=1024, recurrent=1024,
+            recurrent_layers=2, dropout=0.2, eval_every=2_000, order="windows", spec_augment=True,
+        ),
+        Task(
+            name="er", title="emotion recognition", kind="labels", corpora=("iemocap",),
+            metrics=("accuracy",), batch=4, accumulate=8, steps=30_000, eval_every=1_000, folds=5,
+        ),
+    )
+}  # fmt: skip
+
+_FIXED = {"name", "title", "kind", "metrics", "vocabulary"}
+
+
+def configured(name: str, settings: Mapping[str, Any]) -> Task:
+    """The protocol's task with `settings` replaced.
+
+    Raises:
+        SkillError: the task or a setting is unknown, or a value is of a wrong type or range; the
+            message has the key's path.
+    """
+    if name not in PROTOCOL:
+        raise SkillError(f"superb.tasks.{name}: unknown task; there are {', '.join(PROTOCOL)}")
+    for key in settings:
+        if key in _FIXED:
+            raise SkillError(f"superb.tasks.{name}.{key}: belongs to the task and cannot be set")
+    try:
+        task = Task.model_validate({**PROTOCOL[name].model_dump(), **settings})
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(str(part) for part in ("superb", "tasks", name, *first["loc"]))
+        raise SkillError(f"{path}: {first['msg']}") from None
+    if task.kind != "search" and not (0 < task.eval_every <= task.steps and task.learning_rates):
+        raise SkillError(
+            f"superb.tasks.{name}: steps {task.steps}, eval_every {task.eval_every} and "
+            f"learning_rates {list(task.learning_rates)} allow no training"
+        )
+    return task
