@@ -1,0 +1,159 @@
+"""Linear CKA in one pass, without keeping a frame: sums of products only.
+
+Axes: L states, N frames, D width.
+"""
+
+from collections.abc import Sequence
+from itertools import combinations_with_replacement
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from skill.errors import SkillError
+from skill.similarity.feature import feature_sums
+from skill.similarity.hsic import KernelSums, align, from_centred_products, hsic
+from skill.similarity.states import as_states, centred
+
+_CHUNK = 4096  # frames in one float32 product, whose result is added up in float64
+
+
+class StreamingCKA:
+    """Accumulates states and gives the same CKA as `cka` of all of them at once.
+
+    For each state z, shifted by the mean of its first frames so that large means do no harm, the
+    row u = [z, |z|^2, 1] is formed, and sum_i u_i u'_i is added up for each pair of states. The
+    mean is known only at the end; but then k_ii = |z_i - m|^2 = c·u_i with c = [-2m, 1, |m|^2], so
+    that sum_i k_ii l_ii = c' (sum_i u_i u'_i) c, and the centred product is Z'Z' - n m m'.
+    With `standardize` the row is [z, z*z, 1] and c weighs each dimension by 1/variance.
+
+    Frames are gathered to chunks of a fixed size, so the result does not depend on how they were
+    divided into updates. Memory: L(L+1)/2 products of D x D in float64 and one chunk, whatever N.
+
+    `estimator`: "unbiased" or "biased"; or "minibatch", HSIC_1 over each `batch_size` frames
+    (arXiv:2010.15327, equation 3), which needs one batch and [L, L] sums only.
+    """
+
+    def __init__(
+        self,
+        estimator: str = "unbiased",
+        *,
+        standardize: bool = False,
+        batch_size: int = 256,
+        names: Sequence[str] | None = None,
+    ) -> None:
+        if estimator not in ("unbiased", "biased", "minibatch"):
+            raise SkillError(f"similarity: estimator `{estimator}` is not known")
+        if estimator == "minibatch" and standardize:
+            raise SkillError("similarity: a minibatch stream cannot be standardised in one pass")
+        self.estimator, self.standardize, self.names = estimator, standardize, names
+        self.chunk = batch_size if estimator == "minibatch" else _CHUNK
+        self.frames = 0
+        self._widths: list[int] = []
+        self._waiting: list[list[Tensor]] = []
+        self._waiting_frames = 0
+        self._shifts: list[Tensor] = []
+        self._moments: dict[tuple[int, int], Tensor] = {}
+        self._batches: Tensor | float = 0.0
+
+    def update(self, states: Any) -> None:
+        """Add frames: [L, n, D], or a list of [n, D_l]; n may be anything, also 0.
+
+        Raises:
+            SkillError: a value is NaN or infinite (the state is named), or the shape changed.
+        """
+        tensors = as_states(states)
+        widths = [tensor.shape[1] for tensor in tensors]
+        self._widths = self._widths or widths
+        if widths != self._widths:
+            raise SkillError(
+                f"similarity: states of widths {widths} follow states of widths {self._widths}"
+            )
+        for index, tensor in enumerate(tensors):
+            if not bool(torch.isfinite(tensor).all()):
+                raise SkillError(f"similarity: {self._name(index)} is NaN or infinite")
+        count, start = tensors[0].shape[0], 0
+        while start < count:
+            stop = min(count, start + self.chunk - self._waiting_frames)
+            self._waiting.append([tensor[start:stop].clone() for tensor in tensors])
+            self._waiting_frames += stop - start
+            start = stop
+            if self._waiting_frames == self.chunk:
+                self._flush()
+        self.frames += count
+
+    def result(self) -> Tensor:
+        """CKA of all frames so far: [L, L] in float64. More updates may follow.
+
+        Raises:
+            SkillError: fewer than four frames, or a state that is constant over them.
+        """
+        if self.frames < 4:
+            raise SkillError(f"similarity: {self.frames} frames are fewer than four")
+        if self.estimator == "minibatch":
+            last = self._batch() if self._waiting_frames >= 4 else 0.0
+            return align(torch.as_tensor(self._batches + last), self.names)
+        self._flush()
+        return align(hsic(self._sums(), self.estimator), self.names)
+
+    def _name(self, index: int) -> str:
+        return self.names[index] if self.names else f"state {index}"
+
+    def _gather(self) -> list[Tensor]:
+        return [torch.cat(parts) for parts in zip(*self._waiting, strict=True)]
+
+    def _batch(self) -> Tensor:
+        return self._waiting_frames * hsic(feature_sums(centred(self._gather())), "unbiased")
+
+    def _flush(self) -> None:
+        if not self._waiting:
+            return
+        if self.estimator == "minibatch":
+            self._batches = self._batches + self._batch()
+        else:
+            self._multiply()
+        self._waiting, self._waiting_frames = [], 0
+
+    def _multiply(self) -> None:
+        chunk = self._gather()
+        self._shifts = self._shifts or [x.double().mean(0).float() for x in chunk]
+        rows = [self._row(x - shift) for x, shift in zip(chunk, self._shifts, strict=True)]
+        for left, right in combinations_with_replacement(range(len(rows)), 2):
+            product = rows[left].T @ rows[right]
+            if (left, right) in self._moments:
+                self._moments[left, right] += product
+            else:
+                self._moments[left, right] = product.double()
+
+    def _row(self, z: Tensor) -> Tensor:
+        z = z.float()
+        squares = z.square()
+        extra = squares if self.standardize else squares.sum(1, keepdim=True)
+        return torch.cat([z, extra, torch.ones_like(z[:, :1])], dim=1)
+
+    def _sums(self) -> KernelSums:
+        count, n = len(self._widths), self.frames
+        means, scales, forms = [], [], []
+        for index, width in enumerate(self._widths):
+            own = self._moments[index, index]
+            mean = own[:width, -1] / n
+            variance = own.diagonal()[:width] / n - mean.square()
+            if not bool((own.diagonal()[:width] > 0).any()):
+                raise SkillError(f"similarity: {self._name(index)} is constant over all frames")
+            weight = torch.ones_like(mean)
+            if self.standardize:
+                weight = torch.where(variance > 0, 1 / variance, 0.0)
+            middle = weight if self.standardize else weight[:1]
+            last = (weight * mean.square()).sum().reshape(1)
+            means.append(mean)
+            scales.append(weight.sqrt())
+            forms.append(torch.cat([-2 * weight * mean, middle, last]))
+        squares, diagonal = torch.zeros(2, count, count, dtype=torch.float64)
+        traces = torch.stack([self._moments[i, i][:, -1] @ form for i, form in enumerate(forms)])
+        for (a, b), moment in self._moments.items():
+            product = moment[: self._widths[a], : self._widths[b]]
+            product = torch.addr(product, means[a], means[b], alpha=-n)
+            product *= torch.outer(scales[a], scales[b])
+            squares[a, b] = squares[b, a] = product.square_().sum()
+            diagonal[a, b] = diagonal[b, a] = forms[a] @ moment @ forms[b]
+        return from_centred_products(n, squares, diagonal, traces.cpu())
