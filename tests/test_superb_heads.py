@@ -12,7 +12,7 @@ from skill.errors import SkillError
 from skill.superb import fbank, fitting, heads, text
 from skill.superb.examples import Example, Fold, batch_order, cropped, group_folds, limited
 from skill.superb.features import Encoder, Fbank, Features
-from skill.superb.problems import Labels, Transcription
+from skill.superb.problems import Labels, Transcription, value
 from skill.superb.tasks import PROTOCOL, configured
 
 
@@ -177,10 +177,10 @@ def test_stopped_and_resumed_training_ends_with_the_same_bits(tmp_path, monkeypa
     if name == "asr":
         made = [Example(e.id, e.samples, text.spelled("".join(p[0] for p in e.target)), 0, e.read)
                 for e in made]  # fmt: skip
-    problem = Transcription(task, Fold([], [], []))
+    problem = Transcription(task, Fold([], made[14:], []))
     features = Features(Fbank(), pooled=False)
-    train, dev = made[:14], made[14:]
-    whole = fitting.fit(problem, features, task, train, dev, seed=3)
+    train = made[:14]
+    whole = fitting.fit(problem, features, task, train, seed=3)
 
     real = fitting._step
 
@@ -192,36 +192,36 @@ def test_stopped_and_resumed_training_ends_with_the_same_bits(tmp_path, monkeypa
     monkeypatch.setattr(fitting, "_step", stopping)
     checkpoint = tmp_path / "fold0.pt"
     with pytest.raises(Interrupted):
-        fitting.fit(problem, features, task, train, dev, 3, checkpoint, "run")
+        fitting.fit(problem, features, task, train, 3, checkpoint, "run")
     steps = []
     monkeypatch.setattr(fitting, "_step", lambda *a: steps.append(a[-1]) or real(*a))
-    same(fitting.fit(problem, features, task, train, dev, 3, checkpoint, "run"), whole)
+    same(fitting.fit(problem, features, task, train, 3, checkpoint, "run"), whole)
     assert steps[0] == 21
     steps.clear()
-    fitting.fit(problem, features, task, train, dev, 3, checkpoint, "another upstream")
+    fitting.fit(problem, features, task, train, 3, checkpoint, "another upstream")
     assert steps[0] == 1
     checkpoint.write_bytes(b"half a file")
-    same(fitting.fit(problem, features, task, train, dev, 3, checkpoint, "run"), whole)
+    same(fitting.fit(problem, features, task, train, 3, checkpoint, "run"), whole)
 
 
 def test_a_learning_rate_does_not_depend_on_its_neighbours():
     made = spoken(16)
     features = Features(Fbank(), pooled=False)
     both, one = small_task("pr"), small_task("pr", learning_rates=[1e-3])
-    problem = Transcription(both, Fold([], [], []))
-    together = fitting.fit(problem, features, both, made[:10], made[10:], seed=0)
-    alone = fitting.fit(problem, features, one, made[:10], made[10:], seed=0)
+    problem = Transcription(both, Fold([], made[10:], []))
+    together = fitting.fit(problem, features, both, made[:10], seed=0)
+    alone = fitting.fit(problem, features, one, made[:10], seed=0)
     same(together[1:], alone)
 
 
 def test_tones_are_transcribed():
     made = spoken(60)
     task = small_task("pr", steps=250, eval_every=50, learning_rates=[1e-2])
-    problem = Transcription(task, Fold([], [], []))
+    problem = Transcription(task, Fold([], made[40:50], []))
     features = Features(Fbank(), pooled=False)
-    candidate = fitting.fit(problem, features, task, made[:40], made[40:50], seed=0)[0]
+    candidate = fitting.fit(problem, features, task, made[:40], seed=0)[0]
     answers = fitting.answer(problem, [candidate.head], features, made[50:])[0]
-    assert fitting.metric_value(problem.counts(made[50:], answers), "per") < 10
+    assert value("per", problem.counts(made[50:], answers)["per"]) < 10
 
 
 def test_all_rates_failing_is_an_error():
@@ -231,7 +231,7 @@ def test_all_rates_failing_is_an_error():
     broken = [Example(f"n{i}", 4000, ["B"], 0, silent) for i in range(3)]
     task = small_task("pr")
     with pytest.raises(SkillError, match="n0: the upstream's states are not finite"):
-        fitting.fit(Transcription(task, Fold([], [], [])), Features(Fbank(), False), task, broken,
+        fitting.fit(Transcription(task, Fold([], broken, [])), Features(Fbank(), False), task,
                     broken, seed=0)  # fmt: skip
 
 

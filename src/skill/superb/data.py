@@ -6,7 +6,9 @@ from skill.corpora.manifest import Utterance
 from skill.errors import SkillError
 from skill.superb.examples import Fold
 from skill.superb.sample import SAMPLE
-from skill.superb.tasks import Task
+from skill.superb.tasks import PROTOCOL, Task
+
+OFFICIAL = {corpus for task in PROTOCOL.values() for corpus in task.corpora}
 
 
 def folds_of(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:

@@ -1,69 +1,98 @@
 """One upstream on one task: heads trained, the best chosen on dev, the test set counted once.
 
 The result is one JSON: metrics in percent with their bootstrap intervals, the learning rates' dev
-values, the learned weight of every state, and the counts of every test item, from which two
-upstreams can be compared in pairs. The trained heads lie beside it for `predict`.
+values and the learned weight of every state. Beside it lie a table with the counts of every test
+item, from which two upstreams can be compared in pairs, and the trained heads, for `predict`.
 """
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from skill import provenance
 from skill.corpora.manifest import read_manifest
-from skill.files import write_json, write_tensors
-from skill.superb import bootstrap, fitting
-from skill.superb.data import folds_of
-from skill.superb.examples import Example, Fold
+from skill.errors import SkillError
+from skill.files import write_csv, write_json, write_tensors
+from skill.superb import bootstrap, fitting, search
+from skill.superb.data import OFFICIAL, folds_of
+from skill.superb.diarization import Diarization
+from skill.superb.examples import Fold
 from skill.superb.features import Encoder, Features, Upstream, load_upstream
-from skill.superb.problems import Counts, Labels, Problem, Transcription
-from skill.superb.tasks import METRICS, Task, configured
+from skill.superb.problems import Counts, Labels, Problem, Transcription, value
+from skill.superb.tasks import METRICS, Task
+from skill.superb.verification import Verification
 
-_PROBLEMS: dict[str, Any] = {"ctc": Transcription, "labels": Labels}
+PROBLEMS: dict[str, type[Problem]] = {
+    "ctc": Transcription,
+    "labels": Labels,
+    "verification": Verification,
+    "diarization": Diarization,
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an evaluation gives: the JSON, the table of items, and the heads' tensors."""
+
+    result: dict[str, Any]
+    items: list[dict[str, Any]]
+    tensors: dict[str, Tensor]
+
+
+class Job(Protocol):
+    """What the parameters say of one (upstream, task): `skill.params.TaskJob`."""
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def task(self) -> Task: ...
 
 
 def run(
     upstream: str,
     task: str,
-    settings: Mapping[str, Any],
+    job: Job,
+    encoder: Path | None,
     manifests: Sequence[Path],
     output: Path,
-    seed: int,
-    scratch: Path | None = None,
+    items: Path,
+    head: Path,
+    scratch: Path,
 ) -> None:
-    """Evaluate `upstream` (a file of an encoder, or `fbank`) on `task`; write JSON to `output`.
+    """Evaluate `encoder` (None: FBANK) under the name `upstream`; write the three files.
 
-    `settings` replace values of the protocol's task. With `scratch`, training goes on from the
-    checkpoint of an interrupted run. Beside `output`, the heads are kept as safetensors.
+    Training goes on from the checkpoint that an interrupted run left in `scratch`.
 
     Raises:
-        SkillError: a setting, a manifest, an audio file or the upstream is no good.
+        SkillError: a manifest, an audio file or the upstream is no good.
     """
-    began = time.monotonic()
-    configuration = configured(task, settings)
-    model = load_upstream(upstream, configuration.precision)
-    utterances = [u for path in manifests for u in read_manifest(path)]
-    folds = folds_of(configuration, utterances)
-    inputs = [*manifests, *([] if upstream == "fbank" else [Path(upstream)])]
-    stamp = provenance.stamp(inputs, {"task": configuration.model_dump(), "seed": seed})
-    result, tensors = evaluate(model, configuration, folds, seed, scratch, str(stamp), output.stem)
-    result |= {"upstream": upstream, "provenance": stamp}
+    if job.task.name != task:
+        raise SkillError(f"superb {upstream} {task}: the parameters are those of {job.task.name}")
+    model = load_upstream(encoder, job.task.precision)
+    folds = folds_of(job.task, [u for path in manifests for u in read_manifest(path)])
+    inputs = [*manifests, *([encoder] if encoder else [])]
+    settings = job.task.model_dump(mode="json")
+    stamp = provenance.stamp(inputs, {"task": settings, "seed": job.seed})
+    if job.task.kind == "search":
+        outcome = search.evaluate(model, job.task, folds[0], job.seed)
+    else:
+        outcome = evaluate(model, job.task, folds, job.seed, scratch, f"{upstream} {stamp}")
     header = {
-        "task": configuration.model_dump(mode="json"),
+        "task": settings,
         "labels": folds[0].labels,
         "upstream": upstream,
+        "layer": outcome.result.get("layer"),
         "provenance": stamp,
     }
-    write_tensors(output.with_suffix(".safetensors"), tensors, header)
-    write_json(output, result)
-    for name, metric in result["metrics"].items():
-        print(f"{upstream} {task}: {name} {metric['value']:.2f} "
-              f"({metric['low']:.2f} to {metric['high']:.2f}), {metric['items']} items, "
-              f"{time.monotonic() - began:.0f} s", flush=True)  # fmt: skip
+    write_tensors(head, outcome.tensors, header)
+    write_csv(items, outcome.items, list(outcome.items[0]))
+    write_json(output, {**outcome.result, "upstream": upstream, "provenance": stamp})
 
 
 def evaluate(
@@ -73,121 +102,142 @@ def evaluate(
     seed: int,
     scratch: Path | None = None,
     identity: str = "",
-    label: str = "",
-) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """The result of `task` on `folds`, and the tensors of the heads chosen (prefixed `foldK.`)."""
-    problem_type = _PROBLEMS[task.kind]
-    trained: list[tuple[Problem, Features, list[fitting.Candidate]]] = []
-    shared = Features(upstream, problem_type.pooled, task.cache_gib * 2**30, task.batch_seconds)
-    for number, fold in enumerate(folds):
-        problem = problem_type(task, fold)
+) -> Outcome:
+    """Train, choose and test the heads of `task` on every fold; tensors are prefixed `foldK.`."""
+    kind = PROBLEMS[task.kind]
+    problems = [kind(task, fold, upstream.hop) for fold in folds]
+    features = Features(upstream, kind.pooled, task.cache_gib * 2**30, task.batch_seconds)
+    trained = []
+    for number, (fold, problem) in enumerate(zip(folds, problems, strict=True)):
         checkpoint = None if scratch is None else scratch / f"fold{number}.pt"
-        candidates = fitting.fit(
-            problem, shared, task, fold.train, fold.dev, seed, checkpoint, identity,
-            f"{label} fold {number + 1} of {len(folds)}" if len(folds) > 1 else label,
-        )  # fmt: skip
-        trained.append((problem, shared, candidates))
-    sweep = _sweep(task, [candidates for _, _, candidates in trained])
-    chosen = next(i for i, row in enumerate(sweep) if row["chosen"])
-    examples: list[Example] = []
+        label = f"{task.name} fold {number + 1}/{len(folds)}" if len(folds) > 1 else task.name
+        trained.append(
+            fitting.fit(problem, features, task, fold.train, seed, checkpoint, identity, label)
+        )
+    sweep = sweep_of(task, trained)
+    chosen = next(index for index, row in enumerate(sweep) if row["chosen"])
+    names: list[tuple[str, Hashable]] = []
     parts: list[Counts] = []
-    tensors: dict[str, torch.Tensor] = {}
-    for number, (fold, (problem, features, candidates)) in enumerate(
-        zip(folds, trained, strict=True)
-    ):
+    tensors: dict[str, Tensor] = {}
+    for number, (problem, candidates) in enumerate(zip(problems, trained, strict=True)):
         head = candidates[chosen].head
         head.load_state_dict(candidates[chosen].best_head)
-        answers = fitting.answer(problem, [head], features, fold.test)[0]
-        parts.append(problem.counts(fold.test, answers))
-        examples += fold.test
+        dev, test = (
+            problem.counts(part, fitting.answer(problem, [head], features, part)[0])
+            for part in (problem.fold.dev, problem.fold.test)
+        )
+        parts.append(problem.final(dev, test))
+        names += problem.items(problem.fold.test)
         tensors |= {f"fold{number}.{name}": t for name, t in head.state_dict().items()}
-    counts: Counts = {
+    counts = _joined(parts)
+    weights = torch.stack(
+        [tensors[f"fold{n}.featurizer.weights"].softmax(0) for n in range(len(folds))]
+    )
+    result = {
+        **described(task, upstream, folds),
+        "metrics": {name: measured(task, name, counts[name], names) for name in counts},
+        "learning_rate": sweep[chosen]["learning_rate"],
+        "sweep": sweep,
+        "state_weights": weights.mean(dim=0).tolist(),
+    }
+    if task.kind == "verification":
+        result["best_on_test"] = {"eer": _best_on_test(trained[0])}
+    return Outcome(result, _rows(names, counts), tensors)
+
+
+def _joined(parts: Sequence[Counts]) -> Counts:
+    """The items of all folds in one row."""
+    return {
         name: (
             np.concatenate([part[name][0] for part in parts]),
             np.concatenate([part[name][1] for part in parts]),
         )
         for name in parts[0]
     }
-    weights = [tensors[f"fold{n}.featurizer.weights"].softmax(0) for n in range(len(folds))]
-    return {
-        "task": task.name,
-        "title": task.title,
-        "metrics": {name: _measured(task, counts, name, examples) for name in task.metrics},
-        "protocol": task.protocol,
-        "synthetic": False,
-        "learning_rate": sweep[chosen]["learning_rate"],
-        "sweep": sweep,
-        "state_weights": torch.stack(weights).mean(0).tolist(),
-        "examples": {
-            "train": [len(fold.train) for fold in folds],
-            "dev": [len(fold.dev) for fold in folds],
-            "test": [len(fold.test) for fold in folds],
-            "classes": [len(names) for names in folds[0].labels],
-            "train_seconds": [sum(e.samples for e in fold.train) / 16000 for fold in folds],
-            "left_out": folds[0].left_out,
-        },
-        "model": {
-            "states": upstream.states,
-            "width": upstream.width,
-            "hop": upstream.hop,
-            "parameters": (
-                upstream.encoder.num_parameters() if isinstance(upstream, Encoder) else 0
-            ),
-        },
-        "items": _compact(examples, counts),
-    }, tensors
 
 
-def _sweep(task: Task, trained: Sequence[Sequence[fitting.Candidate]]) -> list[dict[str, Any]]:
-    """Per learning rate, the best dev values of the folds; the one with the best mean is chosen."""
-    metric = task.metrics[0]
+def _best_on_test(candidates: Sequence[fitting.Candidate]) -> float:
+    """The published practice of ASV: the best that any checkpoint reached on the test trials."""
+    return min(
+        row.get("eer_test", row["eer"]) for candidate in candidates for row in candidate.curve
+    )
+
+
+def sweep_of(task: Task, trained: Sequence[Sequence[fitting.Candidate]]) -> list[dict[str, Any]]:
+    """Per learning rate, the best dev value of each fold; the one with the best mean is chosen."""
     rows: list[dict[str, Any]] = []
     for candidates in zip(*trained, strict=True):
-        values = [candidate.best for candidate in candidates]
         rows.append(
             {
                 "learning_rate": candidates[0].learning_rate,
-                "dev": float(np.mean(values)),
-                "dev_folds": values,
+                "dev": float(np.mean([candidate.best for candidate in candidates])),
+                "dev_folds": [candidate.best for candidate in candidates],
                 "steps": [candidate.best_step for candidate in candidates],
                 "skipped_updates": sum(candidate.skipped for candidate in candidates),
-                "curve": [[step, value] for step, value in candidates[0].curve],
                 "chosen": False,
             }
         )
     best = 0
     for index, row in enumerate(rows):
-        if fitting.better(row["dev"], rows[best]["dev"], metric):
+        if fitting.better(row["dev"], rows[best]["dev"], task.selection):
             best = index
     rows[best]["chosen"] = True
     return rows
 
 
-def _measured(task: Task, counts: Counts, name: str, examples: Sequence[Example]) -> dict[str, Any]:
-    """A metric's value in percent, its interval by cluster and by item, and how many of each."""
-    numerators, denominators = counts[name]
-    clusters = [example.cluster for example in examples]
-    low, high = bootstrap.ratio_interval(
-        numerators, denominators, clusters, resamples=task.bootstrap
-    )
+def described(task: Task, upstream: Upstream, folds: Sequence[Fold]) -> dict[str, Any]:
+    """What a result says about its task, data and upstream."""
+    parameters = upstream.encoder.num_parameters() if isinstance(upstream, Encoder) else 0
     return {
-        "value": fitting.metric_value(counts, name),
+        "task": task.name,
+        "title": task.title,
+        "protocol": task.protocol,
+        "official": set(task.corpora) <= OFFICIAL,
+        "synthetic": any(fold.synthetic for fold in folds),
+        "examples": {
+            **{part: [len(getattr(f, part)) for f in folds] for part in ("train", "dev", "test")},
+            "classes": [len(names) for names in folds[0].labels],
+            "train_seconds": [sum(e.samples for e in fold.train) / 16000 for fold in folds],
+            "left_out": folds[0].left_out,
+        },
+        "model": {"states": upstream.states, "width": upstream.width, "parameters": parameters},
+    }
+
+
+def measured(
+    task: Task,
+    name: str,
+    counts: tuple[np.ndarray, np.ndarray],
+    items: Sequence[tuple[str, Hashable]],
+) -> dict[str, Any]:
+    """A metric's value in percent and its 95 % interval, whole clusters resampled together."""
+    first, second = counts
+    clusters = [cluster for _, cluster in items]
+    if name.startswith("eer"):
+        low, high = bootstrap.statistic_interval(
+            lambda drawn: value(name, (first[drawn], second[drawn])) / 100,
+            len(items), clusters, resamples=task.bootstrap,
+        )  # fmt: skip
+    else:
+        low, high = bootstrap.ratio_interval(first, second, clusters, resamples=task.bootstrap)
+    metric = METRICS[name.split("_")[0] if name not in METRICS else name]
+    return {
+        "value": value(name, counts),
         "low": 100 * low,
         "high": 100 * high,
-        "items": len(examples),
+        "items": len(items),
         "clusters": len(set(clusters)),
-        "low_is_good": METRICS[name].low_is_good,
-        "unit": METRICS[name].unit,
+        "low_is_good": metric.low_is_good,
+        "unit": metric.unit,
     }
 
 
-def _compact(examples: Sequence[Example], counts: Counts) -> dict[str, Any]:
-    """Per-item counts as blank-separated strings, so that the JSON stays readable."""
-    order = sorted(range(len(examples)), key=lambda i: examples[i].id)
-    table: dict[str, Any] = {
-        "id": " ".join(examples[i].id.replace(" ", "_") for i in order),
-        "cluster": " ".join(str(examples[i].cluster).replace(" ", "_") for i in order),
-    }
-    for name, (numerators, denominators) in counts.items():
-        table[name] = " ".join(f"{numerators[i]:g}/{denominators[i]:g}" for i in order)
-    return table
+def _rows(items: Sequence[tuple[str, Hashable]], counts: Counts) -> list[dict[str, Any]]:
+    """One row per test item, sorted: its cluster, and the two numbers of each metric."""
+    rows = []
+    for index, (name, cluster) in enumerate(items):
+        row: dict[str, Any] = {"id": name, "cluster": cluster}
+        for metric, (first, second) in counts.items():
+            row |= {metric: float(first[index]), f"{metric}_of": float(second[index])}
+        rows.append(row)
+    return sorted(rows, key=lambda row: str(row["id"]))

@@ -4,7 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,15 @@ class Example:
     read: Callable[[], Waveform] = field(repr=False, compare=False)
 
 
+class Trial(NamedTuple):
+    """Do two utterances have the same speaker? `cluster` is the first one's speaker."""
+
+    same: bool
+    first: str
+    second: str
+    cluster: Hashable
+
+
 @dataclass(frozen=True)
 class Fold:
     """Training, development and test examples; `labels` names the classes where there are any."""
@@ -32,6 +41,8 @@ class Fold:
     test: list[Example]
     labels: tuple[tuple[str, ...], ...] = ()
     left_out: dict[str, int] = field(default_factory=dict)
+    trials: dict[str, list[Trial]] = field(default_factory=dict)  # of dev and test (ASV)
+    synthetic: bool = False
 
 
 def hashed(text: str, seed: int = 0) -> int:

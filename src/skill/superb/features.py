@@ -84,9 +84,9 @@ class Encoder:
         return [stacked[:, b, : int(count)] for b, count in enumerate(frames)]
 
 
-def load_upstream(source: str | Path, precision: str = "float32") -> Upstream:
-    """`fbank`, or the encoder stored in a file or folder."""
-    if str(source) == "fbank":
+def load_upstream(source: str | Path | None, precision: str = "float32") -> Upstream:
+    """The encoder stored in a file or folder; None is FBANK."""
+    if source is None:
         return Fbank()
     encoder = SpeechEncoder.from_pretrained(source)
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -21,7 +21,7 @@ from skill.files import canonical_json, replacing
 from skill.progress import track
 from skill.superb.examples import Example, batch_order
 from skill.superb.features import Features
-from skill.superb.problems import Counts, Problem
+from skill.superb.problems import Problem, value
 from skill.superb.tasks import METRICS, Task
 
 
@@ -35,7 +35,7 @@ class Candidate:
     best: float = math.nan
     best_step: int = 0
     best_head: dict[str, Tensor] = field(default_factory=dict)
-    curve: list[tuple[int, float]] = field(default_factory=list)
+    curve: list[dict[str, float]] = field(default_factory=list)  # step and every dev metric
     skipped: int = 0  # updates left out because a gradient was not finite
 
     def state(self) -> dict[str, Any]:
@@ -56,13 +56,7 @@ class Candidate:
         self.optimizer.load_state_dict(state["optimizer"])
         self.best, self.best_step = state["best"], state["best_step"]
         self.best_head, self.skipped = state["best_head"], state["skipped"]
-        self.curve = [(int(step), float(value)) for step, value in state["curve"]]
-
-
-def metric_value(counts: Counts, name: str) -> float:
-    """Σ numerators / Σ denominators in percent."""
-    numerators, denominators = counts[name]
-    return float(100 * numerators.sum() / denominators.sum())
+        self.curve = state["curve"]
 
 
 def better(value: float, than: float, metric: str) -> bool:
@@ -104,7 +98,6 @@ def fit(
     features: Features,
     task: Task,
     train: Sequence[Example],
-    dev: Sequence[Example],
     seed: int,
     checkpoint: Path | None = None,
     identity: str = "",
@@ -117,6 +110,7 @@ def fit(
     Raises:
         SkillError: a split is empty, or no candidate ever had a finite loss.
     """
+    dev = problem.watched()
     for name, part in (("training", train), ("development", dev)):
         if not part:
             raise SkillError(f"{task.name}: there is no {name} example")
@@ -202,13 +196,13 @@ def _evaluate(
     dev: Sequence[Example],
     step: int,
 ) -> None:
-    metric = task.metrics[0]
     every = answer(problem, [candidate.head for candidate in candidates], features, dev)
     for candidate, answers in zip(candidates, every, strict=True):
-        value = metric_value(problem.counts(dev, answers), metric)
-        candidate.curve.append((step, value))
-        if better(value, candidate.best, metric):
-            candidate.best, candidate.best_step = value, step
+        counts = problem.counts(dev, answers)
+        values = {metric: value(metric, pair) for metric, pair in counts.items()}
+        candidate.curve.append({"step": step, **values})
+        if better(values[task.selection], candidate.best, task.selection):
+            candidate.best, candidate.best_step = values[task.selection], step
             weights = candidate.head.state_dict()
             candidate.best_head = {name: tensor.clone() for name, tensor in weights.items()}
 

@@ -3,8 +3,9 @@
 Legend: L states, B utterances, T frames, D width, C outputs.
 """
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,33 +21,68 @@ from skill.superb.tasks import Task
 Counts = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
 
 
-class Problem(Protocol):
+class Problem(ABC):
     """A trainable task. `pooled`: its head needs only the time mean of each state."""
 
-    pooled: bool
+    pooled = False
 
-    def build(self, states: int, width: int) -> nn.Module: ...
+    def __init__(self, task: Task, fold: Fold, hop: int) -> None:
+        self.task, self.fold, self.hop = task, fold, hop
 
+    @abstractmethod
+    def build(self, states: int, width: int) -> nn.Module:
+        """A new head for an upstream of so many states of this width."""
+
+    @abstractmethod
     def loss(
         self, head: nn.Module, states: Tensor, lengths: Tensor, examples: Sequence[Example]
-    ) -> Tensor: ...
+    ) -> Tensor:
+        """What training minimises, on states [L, B, T, D] or (`pooled`) means [L, B, D]."""
 
+    @abstractmethod
     def answers(
         self, head: nn.Module, states: Tensor, lengths: Tensor, examples: Sequence[Example]
-    ) -> list[Any]: ...
+    ) -> list[Any]:
+        """What the head says of each example."""
 
+    @abstractmethod
     def counts(self, examples: Sequence[Example], answers: Sequence[Any]) -> Counts:
-        """Per metric, the numerator and denominator of each item; the metric is Σ / Σ."""
-        ...
+        """Per metric, two numbers of each item, which `value` turns into the metric."""
+
+    def items(self, examples: Sequence[Example]) -> list[tuple[str, Hashable]]:
+        """Name and cluster of each item that `counts` counts."""
+        return [(example.id, example.cluster) for example in examples]
+
+    def watched(self) -> list[Example]:
+        """What is answered during training, to choose a checkpoint."""
+        return self.fold.dev
+
+    def final(self, dev: Counts, test: Counts) -> Counts:
+        """The test counts that are reported, where something is still to be chosen on dev."""
+        return test
 
 
-class Labels:
+def value(metric: str, counts: tuple[NDArray[np.float64], NDArray[np.float64]]) -> float:
+    """A metric in percent: Σ first / Σ second; for EER, first are scores and second are labels.
+
+    Raises:
+        ValueError: nothing to divide by, or no target or no impostor trial.
+    """
+    first, second = counts
+    if metric.startswith("eer"):
+        return 100 * metrics.equal_error_rate(second, first)
+    if second.sum() == 0:
+        raise ValueError(f"{metric}: nothing to count")
+    return float(100 * first.sum() / second.sum())
+
+
+class Labels(Problem):
     """KS, SID, IC, ER: one class, or several of different kinds (targets are tuples of ids)."""
 
     pooled = True
 
-    def __init__(self, task: Task, fold: Fold) -> None:
-        self.task = task
+    def __init__(self, task: Task, fold: Fold, hop: int = 320) -> None:
+        super().__init__(task, fold, hop)
         self.sizes = [len(names) for names in fold.labels]
 
     def build(self, states: int, width: int) -> nn.Module:
@@ -74,13 +110,11 @@ class Labels:
         return {"accuracy": (np.array(hits, dtype=np.float64), np.ones(len(hits)))}
 
 
-class Transcription:
+class Transcription(Problem):
     """PR, ASR and SF: connectionist temporal classification, greedy decoding."""
 
-    pooled = False
-
-    def __init__(self, task: Task, fold: Fold) -> None:
-        self.task = task
+    def __init__(self, task: Task, fold: Fold, hop: int = 320) -> None:
+        super().__init__(task, fold, hop)
         self.vocabulary = {
             "phones": text.phone_vocabulary,
             "letters": text.letter_vocabulary,

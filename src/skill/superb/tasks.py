@@ -14,7 +14,7 @@ from skill.errors import SkillError
 
 Kind = Literal["ctc", "labels", "verification", "diarization", "search"]
 Order = Literal["shuffled", "buckets", "windows", "balanced"]
-UNLIMITED = float("inf")
+UNLIMITED = 1e9  # seconds; finite, so that it survives JSON
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ METRICS: dict[str, Metric] = {
     "wer": Metric("word error rate", True),
     "cer": Metric("character error rate", True),
     "accuracy": Metric("accuracy", False),
+    "frame_accuracy": Metric("frame accuracy", False),
     "mtwv": Metric("maximum term weighted value", False, unit=""),
     "eer": Metric("equal error rate", True),
     "der": Metric("diarization error rate", True),
@@ -45,7 +46,7 @@ Seconds = Annotated[float, Field(gt=0)]
 
 
 class Task(BaseModel):
-    """One task. `metrics[0]` selects checkpoints and learning rates on dev."""
+    """One task. `selection` is the metric that chooses checkpoints and learning rates on dev."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -54,9 +55,11 @@ class Task(BaseModel):
     kind: Kind
     corpora: tuple[str, ...]
     metrics: tuple[str, ...]
+    selection: str
     learning_rates: tuple[float, ...] = (1e-3, 5e-4, 1e-4, 5e-5)
     vocabulary: Literal["none", "phones", "letters", "slots"] = "none"
-    hidden: Count = 256  # width of the first linear layer
+    hidden: Count = 256  # width of the first linear layer, of the x-vector's layers
+    pooled: Count = 0  # width of the x-vector's last layer before the statistics
     recurrent: Count = 0  # units of each LSTM (per direction); 0: no LSTM
     recurrent_layers: Count = 0
     dropout: float = 0.0
@@ -88,55 +91,143 @@ PROTOCOL: dict[str, Task] = {
     task.name: task
     for task in (
         Task(
-            name="pr", title="phoneme recognition", kind="ctc", corpora=("librispeech",),
-            metrics=("per",), learning_rates=(1e-2, 1e-3, 5e-4), vocabulary="phones", batch=16,
-            accumulate=2, steps=100_000, eval_every=1_000, order="windows",
+            name="pr",
+            title="phoneme recognition",
+            kind="ctc",
+            corpora=("librispeech",),
+            metrics=("per",),
+            selection="per",
+            learning_rates=(1e-2, 1e-3, 5e-4),
+            vocabulary="phones",
+            batch=16,
+            accumulate=2,
+            steps=100_000,
+            eval_every=1_000,
+            order="windows",
         ),
         Task(
-            name="asr", title="speech recognition", kind="ctc", corpora=("librispeech",),
-            metrics=("wer", "cer"), vocabulary="letters", hidden=1024, recurrent=1024,
-            recurrent_layers=2, dropout=0.2, eval_every=2_000, order="buckets", spec_augment=True,
+            name="asr",
+            title="speech recognition",
+            kind="ctc",
+            corpora=("librispeech",),
+            metrics=("wer", "cer"),
+            selection="wer",
+            vocabulary="letters",
+            hidden=1024,
+            recurrent=1024,
+            recurrent_layers=2,
+            dropout=0.2,
+            eval_every=2_000,
+            order="buckets",
+            spec_augment=True,
         ),
         Task(
-            name="ks", title="keyword spotting", kind="labels", corpora=("speech_commands",),
-            metrics=("accuracy",), order="balanced", crops=100,
+            name="ks",
+            title="keyword spotting",
+            kind="labels",
+            corpora=("speech_commands",),
+            metrics=("accuracy",),
+            selection="accuracy",
+            order="balanced",
+            crops=100,
         ),
         Task(
-            name="qbe", title="query by example", kind="search", corpora=("quesst14",),
-            metrics=("mtwv",), steps=0, eval_every=0,
+            name="qbe",
+            title="query by example",
+            kind="search",
+            corpora=("quesst14",),
+            metrics=("mtwv",),
+            selection="mtwv",
+            steps=0,
+            eval_every=0,
         ),
         Task(
-            name="sid", title="speaker identification", kind="labels", corpora=("voxceleb1",),
-            metrics=("accuracy",), learning_rates=(1e-1, 1e-2, 1e-3), batch=8, accumulate=4,
-            crop_seconds=8.0, crops=4,
+            name="sid",
+            title="speaker identification",
+            kind="labels",
+            corpora=("voxceleb1",),
+            metrics=("accuracy",),
+            selection="accuracy",
+            learning_rates=(1e-1, 1e-2, 1e-3),
+            batch=8,
+            accumulate=4,
+            crop_seconds=8.0,
+            crops=4,
         ),
         Task(
-            name="asv", title="speaker verification", kind="verification", corpora=("voxceleb1",),
-            metrics=("eer",), hidden=512, weight_decay=0.01, batch=10, accumulate=5,
-            eval_every=10_000, clip=1e3, crop_seconds=8.0, protocol="superb",
+            name="asv",
+            title="speaker verification",
+            kind="verification",
+            corpora=("voxceleb1",),
+            metrics=("eer",),
+            selection="eer",
+            hidden=512,
+            pooled=1500,
+            weight_decay=0.01,
+            batch=10,
+            accumulate=5,
+            eval_every=10_000,
+            clip=1e3,
+            crop_seconds=8.0,
+            protocol="superb",
         ),
         Task(
-            name="sd", title="speaker diarization", kind="diarization", corpora=("libri2mix",),
-            metrics=("der",), recurrent=512, recurrent_layers=1, batch=8, accumulate=4,
-            steps=30_000, eval_every=500, chunk_frames=2000, protocol="superb",
+            name="sd",
+            title="speaker diarization",
+            kind="diarization",
+            corpora=("libri2mix",),
+            metrics=("der",),
+            selection="frame_accuracy",
+            recurrent=512,
+            recurrent_layers=1,
+            batch=8,
+            accumulate=4,
+            steps=30_000,
+            eval_every=500,
+            chunk_frames=2000,
+            protocol="superb",
         ),
         Task(
-            name="ic", title="intent classification", kind="labels",
-            corpora=("fluent_speech_commands",), metrics=("accuracy",),
+            name="ic",
+            title="intent classification",
+            kind="labels",
+            corpora=("fluent_speech_commands",),
+            metrics=("accuracy",),
+            selection="accuracy",
         ),
         Task(
-            name="sf", title="slot filling", kind="ctc", corpora=("audio_snips",),
-            metrics=("slot_f1", "slot_cer"), vocabulary="slots", hidden=1024, recurrent=1024,
-            recurrent_layers=2, dropout=0.2, eval_every=2_000, order="windows", spec_augment=True,
+            name="sf",
+            title="slot filling",
+            kind="ctc",
+            corpora=("audio_snips",),
+            metrics=("slot_f1", "slot_cer"),
+            selection="slot_f1",
+            vocabulary="slots",
+            hidden=1024,
+            recurrent=1024,
+            recurrent_layers=2,
+            dropout=0.2,
+            eval_every=2_000,
+            order="windows",
+            spec_augment=True,
         ),
         Task(
-            name="er", title="emotion recognition", kind="labels", corpora=("iemocap",),
-            metrics=("accuracy",), batch=4, accumulate=8, steps=30_000, eval_every=1_000, folds=5,
+            name="er",
+            title="emotion recognition",
+            kind="labels",
+            corpora=("iemocap",),
+            metrics=("accuracy",),
+            selection="accuracy",
+            batch=4,
+            accumulate=8,
+            steps=30_000,
+            eval_every=1_000,
+            folds=5,
         ),
     )
-}  # fmt: skip
+}
 
-_FIXED = {"name", "title", "kind", "metrics", "vocabulary"}
+_FIXED = {"name", "title", "kind", "metrics", "selection", "vocabulary"}
 
 
 def configured(name: str, settings: Mapping[str, Any]) -> Task:

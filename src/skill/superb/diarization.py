@@ -1,0 +1,150 @@
+"""Speaker diarization of two speakers: LSTM, permutation-invariant loss, turns from frames.
+
+Legend: B recordings, T frames, S = 2 speakers.
+"""
+
+from collections.abc import Sequence
+from itertools import permutations, product
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.signal import medfilt
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from skill.superb.examples import Example
+from skill.superb.heads import WeightedSum
+from skill.superb.metrics import Turn, diarization_counts
+from skill.superb.problems import Counts, Problem, value
+
+SPEAKERS = 2
+MEDIANS, THRESHOLDS = (1, 11), (0.3, 0.4, 0.5, 0.6, 0.7)
+
+
+class DiarizationHead(nn.Module):
+    """One forward LSTM on the weighted sum, then one logit per speaker and frame."""
+
+    def __init__(self, states: int, width: int, units: int, layers: int) -> None:
+        super().__init__()
+        self.featurizer = WeightedSum(states)
+        self.recurrent = nn.LSTM(width, units, layers, batch_first=True)
+        self.classifier = nn.Linear(units, SPEAKERS)
+
+    def forward(self, states: Tensor, lengths: Tensor) -> Tensor:
+        """[L, B, T, D] and lengths [B] to logits [B, T, S]."""
+        x = self.featurizer(states)
+        packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        x, _ = pad_packed_sequence(self.recurrent(packed)[0], batch_first=True)
+        return self.classifier(x)
+
+
+def permutation_loss(logits: Tensor, targets: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Binary cross-entropy under the better naming of the speakers, and that naming's targets.
+
+    Mean over speakers, sum over frames, minimum over permutations; Σ over the batch / Σ lengths.
+    logits, targets: [B, T, S]; lengths: [B].
+    """
+    lengths = lengths.to(logits.device)
+    valid = torch.arange(logits.shape[1], device=logits.device) < lengths[:, None]
+    orders = list(permutations(range(SPEAKERS)))
+    named = torch.stack([targets[..., list(order)] for order in orders])  # [P, B, T, S]
+    losses = F.binary_cross_entropy_with_logits(
+        logits.expand_as(named), named, reduction="none"
+    ).mean(dim=-1)
+    best = (losses * valid).sum(dim=-1).min(dim=0)
+    chosen = named[best.indices, torch.arange(len(logits), device=logits.device)]
+    return best.values.sum() / lengths.sum(), chosen
+
+
+def frame_targets(turns: Sequence[Turn], frames: int, hop: int) -> NDArray[np.float32]:
+    """[T, S] activity of the speakers, in the order in which they are first named.
+
+    A turn covers the frames from rint(start x 16000 / hop) to rint(end x 16000 / hop).
+    """
+    activity = np.zeros((frames, SPEAKERS), dtype=np.float32)
+    names = list(dict.fromkeys(turn.speaker for turn in turns))
+    for turn in turns:
+        first, last = (int(np.rint(t * 16000 / hop)) for t in (turn.start, turn.end))
+        activity[first:last, names.index(turn.speaker)] = 1
+    return activity
+
+
+def turns_of(
+    probabilities: NDArray[np.float32], hop: int, median: int, threshold: float
+) -> list[Turn]:
+    """Speaker turns from probabilities [T, S]: threshold, median filter, runs of frames.
+
+    Times are rounded to hundredths of a second, as in an RTTM file.
+    """
+    turns = []
+    active = medfilt((probabilities > threshold).astype(float), (median, 1)) > 0.5
+    for speaker in range(probabilities.shape[1]):
+        edges = np.flatnonzero(np.diff(active[:, speaker].astype(int), prepend=0, append=0))
+        for first, last in edges.reshape(-1, 2):
+            start, length = round(first * hop / 16000, 2), round((last - first) * hop / 16000, 2)
+            turns.append(Turn(speaker, start, start + length))
+    return turns
+
+
+def setting_name(median: int, threshold: float) -> str:
+    """The DER's name under one of the ten ways to make turns."""
+    return f"der_median{median}_threshold{threshold}"
+
+
+class Diarization(Problem):
+    """SD: who of two speakers is active in each frame. Targets are turns in seconds."""
+
+    def build(self, states: int, width: int) -> nn.Module:
+        return DiarizationHead(states, width, self.task.recurrent, self.task.recurrent_layers)
+
+    def _targets(self, examples: Sequence[Example], frames: int) -> Tensor:
+        rows = [frame_targets(example.target, frames, self.hop) for example in examples]
+        return torch.from_numpy(np.stack(rows))
+
+    def loss(
+        self, head: nn.Module, states: Tensor, lengths: Tensor, examples: Sequence[Example]
+    ) -> Tensor:
+        logits = head(states, lengths)
+        targets = self._targets(examples, logits.shape[1]).to(logits.device)
+        return permutation_loss(logits, targets, lengths)[0]
+
+    def answers(
+        self, head: nn.Module, states: Tensor, lengths: Tensor, examples: Sequence[Example]
+    ) -> list[Any]:
+        logits = head(states, lengths)
+        return [
+            row[: int(n)].sigmoid().cpu().numpy() for row, n in zip(logits, lengths, strict=True)
+        ]
+
+    def counts(self, examples: Sequence[Example], answers: Sequence[Any]) -> Counts:
+        """Right frames after the best naming, and the DER under each of the ten settings."""
+        table: dict[str, list[tuple[float, float]]] = {}
+        for example, probabilities in zip(examples, answers, strict=True):
+            wanted = frame_targets(example.target, len(probabilities), self.hop)
+            said = probabilities > 0.5
+            right = max(
+                (said[:, list(order)] == wanted).sum() for order in permutations(range(SPEAKERS))
+            )
+            table.setdefault("frame_accuracy", []).append((float(right), float(wanted.size)))
+            for median, threshold in product(MEDIANS, THRESHOLDS):
+                turns = turns_of(probabilities, self.hop, median, threshold)
+                name = setting_name(median, threshold)
+                table.setdefault(name, []).append(diarization_counts(example.target, turns))
+        return {
+            name: (np.array([a for a, _ in rows]), np.array([b for _, b in rows]))
+            for name, rows in table.items()
+        }
+
+    def final(self, dev: Counts, test: Counts) -> Counts:
+        """`der` by the task's protocol; `der_superb` is the least of ten on test, as published."""
+        on_dev, on_test = _best_setting(dev), _best_setting(test)
+        chosen = on_test if self.task.protocol == "superb" else on_dev
+        return {"der": test[chosen], "der_clean": test[on_dev], "der_superb": test[on_test]}
+
+
+def _best_setting(counts: Counts) -> str:
+    settings = [name for name in counts if name.startswith("der_")]
+    return min(settings, key=lambda name: value(name, counts[name]))

@@ -1,0 +1,174 @@
+"""All results in one table, the SUPERB score where it is due, and comparisons in pairs.
+
+One row per (upstream, task, metric). Synthetic tasks are marked and never averaged. The SUPERB
+score and rank exist only for results of the official corpora, all ten tasks of them; the sample
+scale never gets them.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from skill.errors import SkillError
+from skill.files import read_csv, read_json, write_csv, write_json
+from skill.superb.bootstrap import Comparison, paired_ratio_test
+from skill.superb.score import REFERENCE_POINTS, superb_rank, superb_score
+from skill.superb.tasks import METRICS, PROTOCOL
+
+COLUMNS = [
+    *("upstream", "kind", "method", "base", "teachers", "sparsity", "seed"),
+    *("parameters", "macs", "real_time_factor"),
+    *("task", "title", "metric", "value", "low", "high", "items", "clusters", "unit"),
+    *("low_is_good", "learning_rate", "official", "synthetic", "protocol"),
+]
+_SCORE_NAMES = {("sf", "slot_f1"): "sf_f1", ("sf", "slot_cer"): "sf_cer"}
+_RATIOS = {name for name in METRICS if name not in ("eer", "mtwv")}
+
+
+class Upstream(Protocol):
+    """What the parameters say of an upstream: `skill.params.Upstream`."""
+
+    kind: str
+    method: str
+    base: str
+    teachers: tuple[str, ...]
+    sparsity: float | None
+    seed: int | None
+
+
+class Job(Protocol):
+    """What the parameters say of the table: `skill.params.ScoresJob`."""
+
+    @property
+    def upstreams(self) -> Mapping[str, Any]: ...
+
+
+def rows_of(
+    results: Iterable[Mapping[str, Any]], sizes: Mapping[str, Mapping[str, Any]], job: Job
+) -> list[dict[str, Any]]:
+    """The table's rows, sorted by upstream (in the job's order), task and metric.
+
+    Raises:
+        SkillError: a result is of an upstream that the parameters do not have.
+    """
+    order = {name: index for index, name in enumerate(job.upstreams)}
+    tasks = {name: index for index, name in enumerate(PROTOCOL)}
+    rows = []
+    for result in results:
+        name, task = result["upstream"], result["task"]
+        if name not in order:
+            raise SkillError(f"results of {name}, which the parameters do not have")
+        about: Upstream = job.upstreams[name]
+        size = sizes.get(name, {})
+        for metric, measured in result["metrics"].items():
+            if metric not in METRICS:
+                continue
+            rows.append(
+                {
+                    "upstream": name,
+                    "kind": about.kind,
+                    "method": about.method,
+                    "base": about.base or name,
+                    "teachers": "+".join(about.teachers),
+                    "sparsity": "" if about.sparsity is None else about.sparsity,
+                    "seed": "" if about.seed is None else about.seed,
+                    "parameters": size.get("parameters", result["model"]["parameters"]),
+                    "macs": size.get("macs", ""),
+                    "real_time_factor": size.get("real_time_factor", ""),
+                    "task": task,
+                    "title": result["title"],
+                    "metric": metric,
+                    **{key: measured[key] for key in ("value", "low", "high", "items", "clusters")},
+                    "unit": measured["unit"],
+                    "low_is_good": measured["low_is_good"],
+                    "learning_rate": result.get("learning_rate", ""),
+                    "official": result["official"],
+                    "synthetic": result["synthetic"],
+                    "protocol": result["protocol"],
+                }
+            )
+    return sorted(rows, key=lambda row: (order[row["upstream"]], tasks[row["task"]]))
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """{upstream: {task: {metric: value}}}, with superb_score and superb_rank where they exist."""
+    values: dict[str, Any] = {}
+    official: dict[str, dict[str, float]] = {}
+    for row in rows:
+        task, metric = row["task"], row["metric"]
+        values.setdefault(row["upstream"], {}).setdefault(task, {})[metric] = row["value"]
+        name = _SCORE_NAMES.get((task, metric), task)
+        is_main = metric == PROTOCOL[task].metrics[0] or (task, metric) in _SCORE_NAMES
+        if row["official"] and not row["synthetic"] and is_main:
+            official.setdefault(row["upstream"], {})[name] = row["value"]
+    needed = {name for metrics in REFERENCE_POINTS.values() for name in metrics}
+    complete = {name: board for name, board in official.items() if set(board) == needed}
+    for name, rank in superb_rank(complete).items():
+        values[name]["superb_score"] = superb_score(complete[name])
+        values[name]["superb_rank"] = rank
+    return values
+
+
+def run(results: Sequence[Path], job: Job, output: Path, table: Path) -> None:
+    """Gather the JSON files of tasks and sizes into `output` (JSON) and `table` (CSV).
+
+    Raises:
+        SkillError: a file is damaged, or of an upstream that the parameters do not have.
+    """
+    loaded = [read_json(path) for path in results]
+    sizes = {entry["upstream"]: entry for entry in loaded if "task" not in entry}
+    rows = rows_of((entry for entry in loaded if "task" in entry), sizes, job)
+    write_csv(table, rows, COLUMNS)
+    write_json(output, summary(rows))
+
+
+def compare(first: Path, second: Path, metric: str, resamples: int) -> Comparison:
+    """Two upstreams on one task, from their tables of items: first minus second, in percent.
+
+    Raises:
+        SkillError: the metric is no ratio over items, or the tables are not of the same items.
+    """
+    if metric not in _RATIOS:
+        raise SkillError(f"{metric}: no ratio over items, so it cannot be compared in pairs")
+    tables = [read_csv(path) for path in (first, second)]
+    ids = [[row["id"] for row in table] for table in tables]
+    if ids[0] != ids[1]:
+        raise SkillError(f"{first} and {second} are not of the same test items")
+    pairs = [
+        (
+            np.array([float(row[metric]) for row in table]),
+            np.array([float(row[f"{metric}_of"]) for row in table]),
+        )
+        for table in tables
+    ]
+    clusters = [row["cluster"] for row in tables[0]]
+    found = paired_ratio_test(pairs[0], pairs[1], clusters, resamples)
+    interval = type(found.interval)(100 * found.interval.low, 100 * found.interval.high)
+    return Comparison(100 * found.difference, interval, found.p_value)
+
+
+def comparisons(
+    folder: Path, upstreams: Sequence[str], resamples: int
+) -> list[dict[str, str | float]]:
+    """Every pair of `upstreams` on every task of `folder` (results/superb) that both have."""
+    rows: list[dict[str, str | float]] = []
+    for task in PROTOCOL.values():
+        for metric in task.metrics:
+            if metric not in _RATIOS:
+                continue
+            for first, second in combinations(upstreams, 2):
+                paths = [folder / name / f"{task.name}.csv" for name in (first, second)]
+                if not all(path.exists() for path in paths):
+                    continue
+                found = compare(paths[0], paths[1], metric, resamples)
+                rows.append(
+                    {
+                        "task": task.name, "metric": metric, "first": first, "second": second,
+                        "difference": found.difference, "low": found.interval.low,
+                        "high": found.interval.high, "p_value": found.p_value,
+                    }
+                )  # fmt: skip
+    return rows
