@@ -1,0 +1,68 @@
+"""A folder of audio as a corpus, for systems without Debian packages and for one's own speech.
+
+Sub-folders are speakers; a `.txt` of the same name beside a file is its transcript (English).
+Split: by text where there is one, else by file name.
+"""
+
+import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import soundfile
+
+from skill.corpora import splits
+from skill.corpora.clips import Clip, Signal
+from skill.corpora.text import transcript
+from skill.errors import SkillError
+
+_SUFFIXES = frozenset((".flac", ".wav", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"))
+
+
+def root(name: str) -> Path:
+    """The folder for the corpus `name`: its own below SKILL_CORPORA, else all of that folder."""
+    given = os.environ.get("SKILL_CORPORA")
+    if not given:
+        raise SkillError(f"corpus {name}: SKILL_CORPORA is not set to a folder of audio")
+    if not Path(given).is_dir():
+        raise SkillError(f"corpus {name}: SKILL_CORPORA is {given}, which is no folder")
+    own = Path(given) / name
+    return own if own.is_dir() else Path(given)
+
+
+def clips(name: str, place: Path) -> Iterator[Clip]:
+    """All audio files below `place`, sorted by path."""
+    files = sorted(
+        path for path in place.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file()
+    )
+    if not files:
+        kinds = ", ".join(sorted(_SUFFIXES))
+        raise SkillError(f"corpus {name}: no audio file ({kinds}) in {place}")
+    for path in files:
+        inside = path.relative_to(place)
+        script = path.with_suffix(".txt")
+        text = transcript(_text(script)) if script.is_file() else ""
+        yield Clip(
+            f"{name}-{inside.as_posix()}",
+            partial(_decoded, path),
+            speaker=inside.parts[0] if len(inside.parts) > 1 else "",
+            text=text,
+            split=splits.by_text(text or inside.as_posix()),
+        )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SkillError(f"{path}: not readable as text: {error}") from error
+
+
+def _decoded(path: Path) -> tuple[Signal, int]:
+    try:
+        signal, rate = soundfile.read(path, dtype="float32")
+    except soundfile.LibsndfileError as error:
+        raise SkillError(f"{path}: not readable as audio: {error}") from error
+    if not len(signal):
+        raise SkillError(f"{path}: no audio in it")
+    return signal, rate

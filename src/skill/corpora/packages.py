@@ -1,0 +1,178 @@
+"""Files out of Debian packages, without root and without installing anything.
+
+`apt-get update` writes its lists to a private folder and `apt-get download` fetches the package;
+only the listed files are taken out of it, and each is compared with the SHA-256 in
+`data/checksums.csv`. The sum is of the file, not of the package, so that every Debian or Ubuntu
+release that carries the same recordings serves. What ends in `.gz` is unpacked first.
+
+Files land in `packages/` of the folder in SKILL_CACHE (default `scratch`). They are moved there
+only when complete and right, so an interruption leaves nothing behind that looks finished.
+"""
+
+import fcntl
+import gzip
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from skill.errors import SkillError
+from skill.files import read_csv
+
+_TOOLS = ("apt-get", "dpkg-deb")
+_ELSE = "set SKILL_CORPORA to a folder of audio instead"
+_MEBIBYTE = 1 << 20
+
+
+def cache() -> Path:
+    """The folder for what can be fetched or computed again."""
+    return Path(os.environ.get("SKILL_CACHE") or "scratch")
+
+
+def missing_tools() -> list[str]:
+    """Names of the Debian tools that this system lacks."""
+    return [tool for tool in _TOOLS if shutil.which(tool) is None]
+
+
+def checksums() -> dict[str, dict[str, str]]:
+    """SHA-256 by package and path, from `data/checksums.csv` of the repository."""
+    table: dict[str, dict[str, str]] = {}
+    for folder in (Path(__file__).parents[3], Path()):
+        path = folder / "data" / "checksums.csv"
+        if path.is_file():
+            for row in read_csv(path):
+                table.setdefault(row["package"], {})[row["path"]] = row["sha256"]
+            return table
+    raise SkillError("data/checksums.csv is missing: work in a clone of the repository")
+
+
+def files_of(package: str) -> dict[str, Path]:
+    """The listed files of `package`, fetched once: path inside the package to path here.
+
+    Raises:
+        SkillError: no Debian tools, no network, no disk space, or a file that is missing from the
+            package or not the one that is listed.
+    """
+    wanted = checksums().get(package)
+    if not wanted:
+        raise SkillError(f"{package}: no file of this package is listed in data/checksums.csv")
+    home = cache() / "packages"
+    home.mkdir(parents=True, exist_ok=True)
+    folder = home / package
+    with _locked(home / f".{package}.lock"):
+        if not folder.is_dir():
+            _fetch(package, wanted, folder)
+    found = {path: folder / path for path in wanted}
+    gone = next((path for path in found.values() if not path.is_file()), None)
+    if gone is not None:
+        raise SkillError(f"{gone} is missing: delete {folder} and start again")
+    return found
+
+
+def need_space(folder: Path, mebibytes: int, what: str) -> None:
+    """Raise `SkillError` where `folder`'s disk has less than `mebibytes` left."""
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free // _MEBIBYTE
+    if free < mebibytes:
+        raise SkillError(
+            f"no disk space: {what} needs {mebibytes} MiB in {folder}, {free} MiB are free"
+        )
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _fetch(package: str, wanted: dict[str, str], folder: Path) -> None:
+    missing = missing_tools()
+    if missing:
+        raise SkillError(f"no {' and no '.join(missing)} on this system: {_ELSE}")
+    need_space(folder.parent, 400, f"package {package}")
+    print(f"corpora: getting the Debian package {package}", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory(prefix=f".{package}-", dir=folder.parent) as temporary:
+        archive = _download(package, Path(temporary).resolve())
+        unpacked = Path(temporary) / "files"
+        _unpack(archive, wanted, unpacked)
+        unpacked.rename(folder)
+
+
+def _download(package: str, work: Path) -> Path:
+    """The package's archive, through the system's own sources and keys."""
+    lists, archives = work / "lists" / "partial", work / "cache" / "archives" / "partial"
+    lists.mkdir(parents=True)
+    archives.mkdir(parents=True)
+    options = [
+        f"Dir::State::Lists={lists.parent}",
+        f"Dir::Cache={archives.parents[1]}",
+        "Debug::NoLocking=true",
+        "APT::Sandbox::User=",
+        "Acquire::Retries=3",
+    ]
+    flags = [word for option in options for word in ("-o", option)]
+    said = ""
+    for words in (["update"], ["download", package]):
+        done = subprocess.run(
+            ["apt-get", "--quiet", *flags, *words],
+            cwd=work,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"},
+        )
+        said += done.stdout + done.stderr
+    found = sorted(work.glob("*.deb"))
+    if found:
+        return found[0]
+    lines = [line for line in said.splitlines() if line.startswith(("E:", "W:", "Err:"))]
+    print("\n".join(lines), file=sys.stderr)
+    if "No space left" in said:
+        raise SkillError(f"no disk space: package {package} could not be written to {work}")
+    if any(sign in said for sign in ("resolving", "resolve", "connect", "Network", "timed out")):
+        raise SkillError(f"no network: package {package} could not be fetched; {_ELSE}")
+    raise SkillError(
+        f"{package}: apt-get does not find this package ({lines[-1] if lines else 'it said nothing'}"
+        f"); add the distribution's full archive (Debian `main`, Ubuntu `universe`), or {_ELSE}"
+    )
+
+
+def _unpack(archive: Path, wanted: dict[str, str], folder: Path) -> None:
+    """Take the wanted files out of `archive`; nothing else in it is written anywhere."""
+    left = dict(wanted)
+    with subprocess.Popen(
+        ["dpkg-deb", "--fsys-tarfile", str(archive)], stdout=subprocess.PIPE
+    ) as process:
+        try:
+            with tarfile.open(fileobj=process.stdout, mode="r|") as tar:
+                for member in tar:
+                    path = PurePosixPath(member.name).as_posix().removeprefix("./")
+                    path = path.removesuffix(".gz")
+                    if path not in left or not member.isfile():
+                        continue
+                    content = tar.extractfile(member).read()  # type: ignore[union-attr]
+                    if member.name.endswith(".gz"):
+                        content = gzip.decompress(content)
+                    if hashlib.sha256(content).hexdigest() != left.pop(path):
+                        raise SkillError(
+                            f"{archive.name}: {path} is not the file that data/checksums.csv "
+                            "lists (wrong SHA-256)"
+                        )
+                    target = folder / path
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    target.write_bytes(content)
+        except (tarfile.TarError, EOFError, gzip.BadGzipFile) as error:
+            raise SkillError(f"{archive.name}: not a readable Debian package: {error}") from error
+        except OSError as error:
+            raise SkillError(f"{folder}: cannot be written: {error.strerror}") from error
+        finally:
+            process.kill()
+    if left:
+        raise SkillError(f"{archive.name}: {min(left)} is not in this version of the package")
