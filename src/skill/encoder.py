@@ -400,6 +400,22 @@ class SpeechEncoder(nn.Module):
         self.feature_projection = FeatureProjection(config)
         self.encoder = Transformer(config)
         self.exact_padding = False
+        self._initialize()
+
+    def _initialize(self) -> None:
+        """He's initialisation for the convolutions, a small normal one for the rest.
+
+        torch's default shrinks the signal in every convolution, until the projection's layer norm
+        sees little more than its epsilon, and masked prediction then learns nothing. The deviation
+        is HuBERT's 0.02 at width 768, and grows as the width shrinks.
+        """
+        deviation = 0.02 * math.sqrt(768 / self.config.width)
+        for layer in self.feature_extractor.conv_layers:
+            nn.init.kaiming_normal_(layer.conv.weight)
+        for module in self.modules():
+            if isinstance(module, nn.Linear) and module.weight.numel():
+                nn.init.normal_(module.weight, std=deviation)
+                nn.init.zeros_(module.bias)
 
     @property
     def blocks(self) -> nn.ModuleList:
