@@ -1,0 +1,235 @@
+"""The loop: schedule, resume after any stop, bad steps, several processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from skill.errors import SkillError
+from skill.training import Micro, Outcome, learning_rate_factor, train
+
+
+@dataclass(frozen=True)
+class Settings:
+    steps: int = 12
+    warmup: int = 3
+    clip: float = 10.0
+    precision: str = "float32"
+    log_every: int = 2
+    validate_every: int = 4
+    max_bad_steps: int = 3
+
+
+class Toy(nn.Module):
+    """A small regression with dropout and one ascending parameter."""
+
+    def __init__(self, poison: int | None = None) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(7)
+        self.map = nn.Linear(16, 4)
+        with torch.no_grad():
+            self.map.weight.copy_(torch.randn(4, 16, generator=generator))
+            self.map.bias.zero_()
+        self.multiplier = nn.Parameter(torch.zeros(()))
+        self.dropout = nn.Dropout(0.2)
+        self.poison = poison
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        return [
+            {"params": list(self.map.parameters()), "lr": 0.01},
+            {"params": [self.multiplier], "lr": 0.02, "maximize": True},
+        ]
+
+    def begin_step(self, step: int) -> None:
+        self.train()
+
+    def losses(self, micro: Micro, step: int) -> dict[str, Tensor]:
+        x = micro.waveforms
+        loss = (self.map(self.dropout(x)) - x[:, :4]).square().mean()
+        if self.poison is not None and step >= self.poison:
+            loss = loss * float("nan")
+        return {"loss": loss + self.multiplier * 0.1, "fit": loss.detach()}
+
+
+def batches(first: int, micros: slice = slice(None)) -> Iterator[tuple[int, list[Micro]]]:
+    step = first
+    while True:
+        g = torch.Generator().manual_seed(step)
+        both = [
+            Micro([f"u{step}-{i}"], torch.randn(n, 16, generator=g), torch.full((n,), 16))
+            for i, n in enumerate((3, 5))
+        ]
+        yield step, both[micros]
+        step += 1
+
+
+def run(folder: Path, settings: Settings = Settings(), toy: Toy | None = None, **kw: Any) -> Any:
+    toy = toy or Toy()
+    outcome = train(
+        toy, batches, settings, seed=1, folder=folder, label="toy", fingerprint="f", **kw
+    )
+    return toy, outcome
+
+
+def same(a: Outcome, b: Outcome) -> bool:
+    drop = "audio_per_second"
+    strip = [[{k: v for k, v in row.items() if k != drop} for row in o.curve] for o in (a, b)]
+    return strip[0] == strip[1]
+
+
+def test_schedule_warms_up_and_decays_linearly() -> None:
+    factors = [learning_rate_factor(step, 15_000, 50_000) for step in (0, 1, 15_000, 32_500, 50_000)]
+    assert factors == pytest.approx([0, 1 / 15_000, 1, 0.5, 0])
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stop_at", [1, 5, 6, 11])
+def test_a_stopped_run_ends_with_the_same_bits(tmp_path: Path, stop_at: int) -> None:
+    whole, outcome = run(tmp_path / "whole")
+
+    class Killed(Toy):
+        def begin_step(self, step: int) -> None:
+            super().begin_step(step)
+            if step == stop_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as stopped:
+        run(tmp_path / "parts", toy=Killed())
+    assert stopped.value.code == 128 + signal.SIGTERM
+    resumed, second = run(tmp_path / "parts")
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    assert same(outcome, second)
+
+
+def test_kill_9_goes_on_from_the_last_checkpoint(tmp_path: Path) -> None:
+    program = textwrap.dedent(
+        """
+        import os, signal, sys
+        from pathlib import Path
+        import skill.training
+        from test_training import Settings, Toy, run
+        skill.training._CHECKPOINT_SECONDS = 0.0
+        class Killed(Toy):
+            def begin_step(self, step):
+                super().begin_step(step)
+                if step == 7:
+                    os.kill(os.getpid(), signal.SIGKILL)
+        run(Path(sys.argv[1]), toy=Killed())
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "parts")],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL
+    whole, outcome = run(tmp_path / "whole")
+    resumed, second = run(tmp_path / "parts")
+    assert torch.equal(whole.map.weight, resumed.map.weight)
+    assert same(outcome, second)
+
+
+def test_a_damaged_newest_checkpoint_is_skipped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skill.training._CHECKPOINT_SECONDS", 0.0)
+    whole, _ = run(tmp_path)
+    (tmp_path / "newest.pt").write_bytes(b"half of a file")
+    again, _ = run(tmp_path)
+    assert "damaged checkpoint skipped" in capsys.readouterr().err
+    assert torch.equal(whole.map.weight, again.map.weight)
+
+
+def test_a_checkpoint_of_another_run_is_not_resumed(tmp_path: Path) -> None:
+    run(tmp_path)
+    toy = Toy()
+    first = toy.map.weight.clone()
+    train(
+        toy,
+        batches,
+        replace(Settings(), steps=1),
+        seed=1,
+        folder=tmp_path,
+        label="toy",
+        fingerprint="another",
+    )
+    assert torch.equal(first, toy.map.weight)  # one step, at the schedule's start: rate 0
+
+
+def test_bad_steps_are_skipped_counted_and_bounded(tmp_path: Path) -> None:
+    class Hiccup(Toy):
+        def losses(self, micro: Micro, step: int) -> dict[str, Tensor]:
+            self.poison = 4 if step == 4 else None
+            return super().losses(micro, step)
+
+    toy, outcome = run(tmp_path / "one", toy=Hiccup())
+    assert outcome.skipped_steps == 1
+    assert torch.isfinite(toy.map.weight).all()
+    with pytest.raises(SkillError, match=r"3 steps in a row up to step 7 .*u5-0.*u7-1"):
+        run(tmp_path / "many", toy=Toy(poison=5))
+
+
+def test_validation_marks_the_best_step(tmp_path: Path) -> None:
+    losses = iter([3.0, 1.0, 2.0])
+    _, outcome = run(tmp_path, validate=lambda: {"validation_loss": next(losses)})
+    assert (outcome.best_step, outcome.best_loss) == (8, 1.0)
+    assert [row["step"] for row in outcome.curve] == [2, 4, 6, 8, 10, 12]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "float32"])
+def test_the_loss_falls_and_the_multiplier_rises(tmp_path: Path, precision: str) -> None:
+    toy, outcome = run(tmp_path, Settings(steps=300, warmup=10, precision=precision))
+    assert outcome.curve[-1]["fit"] < 0.5 * outcome.curve[0]["fit"]
+    assert toy.multiplier > 0
+
+
+WORKER = """
+import sys
+from pathlib import Path
+import torch.distributed as dist
+from test_training import Settings, Toy, batches
+from skill.training import train
+from skill.files import write_tensors
+dist.init_process_group("gloo")
+rank, world = dist.get_rank(), dist.get_world_size()
+toy = Toy()
+toy.dropout.p = 0.0
+own = lambda first: batches(first, slice(rank, None, world))
+train(toy, own, Settings(), seed=1, folder=Path(sys.argv[1]), label="toy", fingerprint="f")
+if rank == 0:
+    write_tensors(sys.argv[2], toy.state_dict(), {})
+"""
+
+
+def test_two_processes_follow_the_same_curve_as_one(tmp_path: Path) -> None:
+    program = tmp_path / "worker.py"
+    program.write_text(WORKER)
+    out = tmp_path / "two.safetensors"
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+        + [str(program), str(tmp_path / "two"), str(out)],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"},
+        check=True,
+        capture_output=True,
+    )
+    from skill.files import read_tensors
+
+    toy = Toy()
+    toy.dropout.p = 0.0
+    run(tmp_path / "one", toy=toy)
+    weights, _ = read_tensors(out)
+    for name, value in toy.state_dict().items():
+        torch.testing.assert_close(weights[name], value, rtol=1e-5, atol=1e-7)
