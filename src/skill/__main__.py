@@ -1,0 +1,243 @@
+"""`python -m skill VERB …`: one verb per rule of the workflow, each runnable by hand.
+
+A thin table: what a verb reads and writes, and the one function that does it. Its module, and torch
+with it, is imported when the verb runs.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from skill.errors import SkillError
+
+Arguments = argparse.Namespace
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def _job(model: str, text: str) -> Any:
+    from skill import params
+
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise SkillError(f"--params: no valid JSON: {error}") from None
+    return params.parse(getattr(params, model), value, "--params")
+
+
+def corpora(a: Arguments) -> None:
+    from skill.corpora.build import run
+
+    run(a.name, _job("Corpus", a.params), a.manifest, a.audio)
+
+
+def teacher(a: Arguments) -> None:
+    from skill.checkpoints import run_teacher
+
+    run_teacher(a.name, _job("Teacher", a.params), a.output)
+
+
+def pretrain(a: Arguments) -> None:
+    from skill.pretraining import run
+
+    run(a.name, _job("PretrainingJob", a.params), a.manifests, a.output, a.scratch)
+
+
+def activations(a: Arguments) -> None:
+    from skill.activations import run
+
+    run(a.teacher, a.manifests, _job("ActivationsJob", a.params), a.output)
+
+
+def similarity(a: Arguments) -> None:
+    from skill.activations import run_similarity
+
+    run_similarity(a.activations, _job("Similarity", a.params), a.output)
+
+
+def grouping(a: Arguments) -> None:
+    from skill.grouping import run
+
+    run(a.similarity, _job("Grouping", a.params), a.output, a.table)
+
+
+def stage1(a: Arguments) -> None:
+    from skill.distillation import stage1 as run
+
+    run(
+        a.name, _job("Stage1Job", a.params), a.teachers, a.manifests, a.grouping,
+        a.output, a.curve, a.summary, a.scratch,
+    )  # fmt: skip
+
+
+def stage2(a: Arguments) -> None:
+    from skill.distillation import stage2 as run
+
+    run(
+        a.name, _job("Stage2Job", a.params), a.student, a.teachers, a.manifests, a.grouping,
+        a.output, a.curve, a.summary, a.scratch,
+    )  # fmt: skip
+
+
+def superb(a: Arguments) -> None:
+    from skill.superb.evaluation import run
+
+    run(
+        a.upstream, a.task, _job("TaskJob", a.params), a.encoder, a.manifests,
+        a.output, a.items, a.head, a.scratch,
+    )  # fmt: skip
+
+
+def size(a: Arguments) -> None:
+    from skill.superb.cost import run
+
+    run(a.upstream, a.encoder, a.output)
+
+
+def scores(a: Arguments) -> None:
+    from skill.superb.table import run
+
+    run(a.results, _job("ScoresJob", a.params), a.output, a.table)
+
+
+def paper(a: Arguments) -> None:
+    from skill.paper import run
+
+    run(a.name, _job("PaperJob", a.params), a.inputs, a.output)
+
+
+def figure(a: Arguments) -> None:
+    from skill.figures import draw
+
+    draw(a.name, a.table, a.pdf, a.png)
+
+
+def check(a: Arguments) -> None:
+    from skill.params import load
+
+    params = load(a.file)
+    print(f"{a.file}: {len(params.students)} students, {len(params.superb.tasks)} tasks")
+
+
+_FILE: dict[str, Any] = {"type": Path, "metavar": "FILE", "required": True}
+_MAYBE: dict[str, Any] = {"type": Path, "metavar": "FILE"}
+_FILES: dict[str, Any] = {"type": Path, "metavar": "FILE", "nargs": "+", "required": True}
+_FOLDER: dict[str, Any] = {"type": Path, "metavar": "DIR", "required": True}
+_JSON: dict[str, Any] = {"metavar": "JSON", "required": True}
+_STAGE: dict[str, dict[str, Any]] = {
+    "name": {}, "--params": _JSON, "--teachers": _FILES, "--manifests": _FILES,
+    "--grouping": _MAYBE, "--output": _FILE, "--curve": _FILE, "--summary": _FILE,
+    "--scratch": _FOLDER,
+}  # fmt: skip
+
+VERBS: dict[str, tuple[Callable[[Arguments], None], str, dict[str, dict[str, Any]]]] = {
+    "corpora": (
+        corpora, "fetch a corpus and write its manifest",
+        {"name": {}, "--params": _JSON, "--manifest": _FILE, "--audio": _MAYBE},
+    ),
+    "teacher": (
+        teacher, "fetch or convert a teacher",
+        {"name": {}, "--params": _JSON, "--output": _FILE},
+    ),
+    "pretrain": (
+        pretrain, "make a sample teacher by masked prediction",
+        {
+            "name": {}, "--params": _JSON, "--manifests": _FILES, "--output": _FILE,
+            "--scratch": _FOLDER,
+        },
+    ),
+    "activations": (
+        activations, "hidden states of a teacher on the calibration set",
+        {"--params": _JSON, "--teacher": _FILE, "--manifests": _FILES, "--output": _FILE},
+    ),
+    "similarity": (
+        similarity, "similarity of layers",
+        {"--params": _JSON, "--activations": _FILES, "--output": _FILE},
+    ),
+    "grouping": (
+        grouping, "clusters of layers",
+        {"--params": _JSON, "--similarity": _FILE, "--output": _FILE, "--table": _FILE},
+    ),
+    "stage1": (stage1, "prune and distil a student", _STAGE),
+    "stage2": (stage2, "distil the pruned student", _STAGE | {"--student": _FILE}),
+    "superb": (
+        superb, "train and test the head of one task",
+        {
+            "upstream": {}, "task": {}, "--params": _JSON, "--encoder": _MAYBE,
+            "--manifests": _FILES, "--output": _FILE, "--items": _FILE, "--head": _FILE,
+            "--scratch": _FOLDER,
+        },
+    ),
+    "size": (
+        size, "parameters, operations and speed of an upstream",
+        {"upstream": {}, "--encoder": _MAYBE, "--output": _FILE},
+    ),
+    "scores": (
+        scores, "all results in one table",
+        {"--params": _JSON, "--results": _FILES, "--output": _FILE, "--table": _FILE},
+    ),
+    "paper": (
+        paper, "the small table behind a figure",
+        {"name": {}, "--params": _JSON, "--inputs": _FILES, "--output": _FILE},
+    ),
+    "figure": (
+        figure, "draw a figure from its table",
+        {"name": {}, "--table": _FILE, "--pdf": _FILE, "--png": _FILE},
+    ),
+    "check": (check, "check a file of parameters", {"file": {"type": Path}}),
+}  # fmt: skip
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser("python -m skill", description=__doc__)
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name, (_, text, options) in VERBS.items():
+        verb = verbs.add_parser(name, help=text, description=text)
+        for option, settings in options.items():
+            verb.add_argument(option, **settings)
+        verb.add_argument("--threads", type=int, help="of torch and its libraries")
+        verb.add_argument("--gpus", type=int, default=1, help="more than one: one process for each")
+    return top
+
+
+def _distributed(argv: Sequence[str], processes: int) -> int:
+    """Run the same verb once per GPU."""
+    import subprocess
+
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    return subprocess.call([sys.executable, *launcher, "-m", "skill", *argv])
+
+
+def _terminate(number: int, _frame: object) -> None:
+    """Leave by the ordinary way, so that temporary files are removed."""
+    sys.exit(128 + number)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; the exit code is 0, 1 (bad input), 2 (usage), 130 or 143 (told to stop)."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    a = parser().parse_args(argv)
+    if a.threads:
+        for variable in _THREADS:
+            os.environ[variable] = str(a.threads)
+    if a.gpus > 1 and "LOCAL_RANK" not in os.environ:
+        return _distributed(argv, a.gpus)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        VERBS[a.verb][0](a)
+    except SkillError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

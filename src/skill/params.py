@@ -1,0 +1,399 @@
+"""Typed view of `params.yaml`: every number that changes a result, checked before any job starts.
+
+One frozen model per section. Students are written briefly (a method, teachers, what differs from the
+defaults, lists where a sweep is meant) and are expanded and resolved by `skill.students`: each has
+the whole of its sections in the end, so that a rule's `params` are exactly what its program receives.
+The `…Job` models are these programs' parameters. Imports no torch: the Snakefile imports this.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from skill.errors import SkillError
+from skill.methods import Method
+from skill.superb.tasks import Task
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
+Count = Annotated[int, Field(strict=True, ge=0)]
+Some = Annotated[int, Field(strict=True, ge=1)]
+Rate = Annotated[float, Field(strict=True, ge=0)]
+Seconds = Annotated[float, Field(strict=True, gt=0)]
+Share = Annotated[float, Field(strict=True, gt=0, lt=1)]
+Switch = Annotated[bool, Field(strict=True)]
+Kind = Literal[
+    "queen", "asterisk", "hedgewars", "fillets", "folder", "synthetic", "librispeech",
+    "speech_commands", "quesst14", "voxceleb1", "libri2mix", "fluent_speech_commands",
+    "audio_snips", "iemocap",
+]  # fmt: skip
+_CONVERTED = {"queen", "asterisk", "hedgewars", "fillets", "folder", "synthetic"}
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Section(BaseModel):
+    """A section of the parameters: cannot be changed, has no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Corpus(Section):
+    """Where audio comes from. `parts`: which of the corpus's own sets; empty: all of them."""
+
+    kind: Kind
+    parts: tuple[str, ...] = ()
+    speakers: Some = 8
+    """Of synthetic corpora."""
+    sentences: Some = 24
+    """Of synthetic corpora; every speaker says every sentence."""
+
+    @property
+    def stored(self) -> bool:
+        """Whether the audio is converted into one file; otherwise it stays in SKILL_CORPORA."""
+        return self.kind in _CONVERTED
+
+
+class Unlabelled(Section):
+    """The audio for calibration, distillation and pretraining."""
+
+    corpora: tuple[Name, ...] = Field(min_length=1)
+    min_seconds: Seconds = 1.0
+    max_seconds: Seconds = 15.625
+
+
+class RandomEncoder(Section):
+    """A teacher of random weights, for tests."""
+
+    family: Literal["wav2vec2", "hubert", "wavlm"]
+    blocks: Some = 2
+    width: Some = 32
+    heads: Some = 2
+    ffn: Some = 64
+    conv_channels: Some = 16
+    seed: Count = 0
+
+
+class Teacher(Section):
+    """An encoder to learn from: a file or folder, a model of the hub, or random weights."""
+
+    source: str | None = None
+    hub: str | None = None
+    revision: str | None = None
+    sha256: str | None = None
+    random: RandomEncoder | None = None
+    retrain: Switch = False
+    """Make it by `pretraining` instead of taking the stored weights."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "Teacher":
+        if sum(origin is not None for origin in (self.source, self.hub, self.random)) != 1:
+            raise ValueError("give exactly one of source, hub and random")
+        if (self.hub is None) != (self.revision is None):
+            raise ValueError("hub and revision belong together")
+        return self
+
+
+class Training(Section):
+    """One run of the training loop (`skill.training`)."""
+
+    steps: Count
+    warmup: Count
+    learning_rate: Rate
+    batch_seconds: Seconds = 40.0
+    """Audio of one step."""
+    micro_seconds: Seconds = 40.0
+    """Audio of one forward and backward pass, at most."""
+    precision: Literal["float32", "bf16", "fp16"] = "bf16"
+    clip: Rate = 10.0
+    fixed_order: Switch = False
+    """The same batches in the same order in every epoch, as in DPHuBERT's code."""
+    log_every: Some = 10
+    validate_every: Some = 250
+    max_bad_steps: Some = 10
+
+    @model_validator(mode="after")
+    def _warmup_within(self) -> "Training":
+        if self.warmup > self.steps:
+            raise ValueError(f"warmup {self.warmup} is longer than steps {self.steps}")
+        return self
+
+
+class Stage1(Training):
+    """Pruning and distillation at once."""
+
+    gate_learning_rate: Rate = 0.02
+    sparsity_warmup: Count = 0
+    """Steps over which the target sparsity rises linearly from 0."""
+    compact_every: Count = 0
+    """Steps between removals of units whose gates stay shut; 0: only at the end."""
+
+
+class Stage2(Training):
+    """Distillation of the pruned student; 0 steps leave it as it is."""
+
+
+class Pretraining(Section):
+    """Masked prediction of one sample teacher (`skill.pretraining`), two rounds."""
+
+    family: Literal["wav2vec2", "hubert", "wavlm"]
+    blocks: Some = 12
+    width: Some = 160
+    heads: Some = 5
+    ffn: Some = 640
+    conv_channels: Some = 96
+    seed: Count = 0
+    clusters: tuple[Some, Some] = (100, 250)
+    layer: Some = 7
+    """Of round 1's model, whose features are clustered for round 2."""
+    mixing: Rate = 0.0
+    mask_probability: Share = 0.65
+    rounds: tuple[Training, Training]
+
+
+class Activations(Section):
+    """The calibration set: states of at most `max_frames` frames from `seconds` of audio."""
+
+    seconds: Seconds
+    max_frames: Some
+
+
+class Similarity(Section):
+    """Centred kernel alignment between layers."""
+
+    estimator: Literal["unbiased", "biased"] = "unbiased"
+    kernel: Literal["linear", "rbf"] = "linear"
+    standardize: Switch = False
+    max_frames: Some | None = None
+    """Of the calibration set; none: all."""
+
+
+class Grouping(Section):
+    """Hierarchical clustering of layers."""
+
+    num_clusters: Some | Literal["auto"]
+    linkage: Literal["average", "complete", "single", "ward"] = "average"
+    contiguous: Switch = False
+    state0: Literal["clustered", "own", "omitted"] = "clustered"
+
+
+class StudentEntry(Section):
+    """A student as it is written; lists expand to one student each (`skill.students`)."""
+
+    method: Name
+    teachers: tuple[Name, ...] = Field(min_length=1)
+    sparsity: Share | tuple[Share, ...] | None = None
+    seed: Count | None = None
+    seeds: tuple[Count, ...] = ()
+    num_clusters: tuple[Some, ...] = ()
+    calibration_frames: tuple[Some, ...] = ()
+    objective: dict[str, Any] = {}
+    grouping: dict[str, Any] = {}
+    similarity: dict[str, Any] = {}
+    stage1: dict[str, Any] = {}
+    stage2: dict[str, Any] = {}
+
+
+class Student(Section):
+    """A student with the whole of its sections. `base` is its name without the seed."""
+
+    name: Name
+    base: Name
+    method: Name
+    definition: Method
+    teachers: tuple[Name, ...]
+    sparsity: Share | None
+    seed: Count
+    similarity: Similarity | None
+    grouping: Grouping | None
+    stage1: Stage1
+    stage2: Stage2
+
+
+class Upstreams(Section):
+    """What is evaluated beside the students."""
+
+    teachers: Switch = True
+    fbank: Switch = True
+
+
+class Superb(Section):
+    """The evaluation; a task's keys replace those of `skill.superb.tasks.PROTOCOL`."""
+
+    upstreams: Upstreams = Upstreams()
+    tasks: dict[str, dict[str, Any]]
+
+
+class Paper(Section):
+    """Tables and figures."""
+
+    bootstrap: Some = 1000
+
+
+class ActivationsJob(Section):
+    """Parameters of the verb `activations`."""
+
+    seed: Count
+    unlabelled: Unlabelled
+    activations: Activations
+
+
+class PretrainingJob(Section):
+    """Parameters of the verb `pretrain`."""
+
+    unlabelled: Unlabelled
+    pretraining: Pretraining
+
+
+class Stage1Job(Section):
+    """Parameters of the verb `stage1`."""
+
+    seed: Count
+    teachers: tuple[Name, ...]
+    definition: Method
+    sparsity: Share | None
+    unlabelled: Unlabelled
+    stage: Stage1
+
+
+class Stage2Job(Section):
+    """Parameters of the verb `stage2`."""
+
+    seed: Count
+    teachers: tuple[Name, ...]
+    definition: Method
+    unlabelled: Unlabelled
+    stage: Stage2
+
+
+class TaskJob(Section):
+    """Parameters of the verb `superb`."""
+
+    seed: Count
+    task: Task
+
+
+class Upstream(Section):
+    """What a table has to know of one upstream."""
+
+    kind: Literal["student", "teacher", "fbank"]
+    method: str = ""
+    base: str = ""
+    teachers: tuple[Name, ...] = ()
+    sparsity: Share | None = None
+    seed: Count | None = None
+
+
+class ScoresJob(Section):
+    """Parameters of the verb `scores`."""
+
+    upstreams: dict[str, Upstream]
+    bootstrap: Some
+
+
+class PaperJob(Section):
+    """Parameters of the verb `paper`."""
+
+    upstreams: dict[str, Upstream]
+    bootstrap: Some
+
+
+class Params(Section):
+    """The whole of `params.yaml`, students expanded."""
+
+    seed: Count
+    corpora: dict[Name, Corpus] = Field(min_length=1)
+    unlabelled: Unlabelled
+    teachers: dict[Name, Teacher] = Field(min_length=1)
+    pretraining: dict[Name, Pretraining] = {}
+    activations: Activations
+    similarity: Similarity = Similarity()
+    grouping: Grouping
+    stage1: Stage1
+    stage2: Stage2
+    methods: dict[Name, Method] = Field(min_length=1)
+    students: dict[Name, Student]
+    superb: Superb
+    paper: Paper = Paper()
+
+
+def parse(model: type[Model], value: Any, path: str = "") -> Model:
+    """`value` as a `model`.
+
+    Raises:
+        SkillError: it is none; the message has the key's path and every mistake found.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise SkillError("; ".join(_readable(e, path) for e in error.errors())) from None
+
+
+def _readable(error: Mapping[str, Any], path: str) -> str:
+    where = ".".join([*([path] if path else []), *(str(part) for part in error["loc"])])
+    if error["type"] == "extra_forbidden":
+        return f"{where}: unknown key"
+    if error["type"] == "missing":
+        return f"{where}: missing"
+    message = error["msg"].removeprefix("Value error, ")
+    given = error["input"]
+    shown = f" (not {given!r})" if isinstance(given, str | int | float | bool | None) else ""
+    return f"{where}: {message}{shown}"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML where `2e-4` is a number and a key that stands twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                mark = node.start_mark
+                raise SkillError(f"{key}: stands twice in the mapping at line {mark.line + 1}")
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    "-+0123456789",
+)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        SkillError: no such file, or it is no YAML mapping.
+    """
+    try:
+        value = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SkillError(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise SkillError(f"{path}: no valid YAML: {' '.join(str(error).split())}") from None
+    except SkillError as error:
+        raise SkillError(f"{path}: {error}") from None
+    if not isinstance(value, dict):
+        raise SkillError(f"{path}: has no sections")
+    return value
+
+
+def load(path: str | Path) -> Params:
+    """Read, expand, resolve and check a file of parameters.
+
+    Raises:
+        SkillError: anything in it that is wrong, with the file and the key's path.
+    """
+    from skill.students import expand
+
+    path = Path(path)
+    try:
+        return expand(read_yaml(path))
+    except SkillError as error:
+        message = str(error)
+        raise SkillError(
+            message if message.startswith(f"{path}:") else f"{path}: {message}"
+        ) from None

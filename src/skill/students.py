@@ -1,0 +1,171 @@
+"""From the students as written to the students as trained: defaults, overrides, sweeps, checks.
+
+A student's `stage1`, `stage2`, `similarity`, `grouping` and `objective` replace single keys of the
+sections of that name (`objective`: of its method). Lists are sweeps and give each student a name of
+its own: `sparsity: [0.5, 0.75]` NAME-s50 and NAME-s75, `num_clusters` -k4, `calibration_frames`
+-n1000, `seeds` -seed1. Imports no torch.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from skill.errors import SkillError
+from skill.methods import resolve
+from skill.params import Model, Params, Student, StudentEntry, Teacher, parse
+from skill.superb.tasks import configured
+
+_HUB = {  # blocks and width
+    "microsoft/wavlm-base": (12, 768),
+    "microsoft/wavlm-base-plus": (12, 768),
+    "microsoft/wavlm-large": (24, 1024),
+    "facebook/hubert-base-ls960": (12, 768),
+    "facebook/hubert-large-ll60k": (24, 1024),
+    "facebook/wav2vec2-base": (12, 768),
+}
+
+
+def expand(written: Mapping[str, Any]) -> Params:
+    """The parameters with every student resolved.
+
+    Raises:
+        SkillError: a key, value or reference is wrong; the message has the key's path.
+    """
+    entries = written.get("students", {})
+    if not isinstance(entries, dict):
+        raise SkillError("students: has no students")
+    base = parse(Params, {**written, "students": {}})
+    students: dict[str, Student] = {}
+    for name, entry in entries.items():
+        for student in _expand(str(name), parse(StudentEntry, entry, f"students.{name}"), base):
+            if student.name in students:
+                raise SkillError(f"students.{name}: a second student would be named {student.name}")
+            students[student.name] = student
+    params = parse(
+        Params, base.model_dump() | {"students": {k: v.model_dump() for k, v in students.items()}}
+    )
+    _check_references(params)
+    for student in students.values():
+        _check_layers(student, params.teachers)
+    return params
+
+
+def _expand(name: str, entry: StudentEntry, base: Params) -> Iterator[Student]:
+    """One student per combination of the entry's lists."""
+    path = f"students.{name}"
+    if entry.seed is not None and entry.seeds:
+        raise SkillError(f"{path}.seeds: give seed or seeds, not both")
+    if entry.method not in base.methods:
+        raise SkillError(f"{path}.method: there is no method {entry.method} in methods")
+    method = _merged(base.methods[entry.method], entry.objective, f"{path}.objective")
+    clustered = method.targets == "clusters"
+    if bool(method.prune) != (entry.sparsity is not None):
+        needs = "needs a sparsity" if method.prune else f"{entry.method} prunes nothing"
+        raise SkillError(f"{path}.sparsity: {needs}")
+    for key in ("grouping", "similarity", "num_clusters", "calibration_frames"):
+        if getattr(entry, key) and not clustered:
+            raise SkillError(f"{path}.{key}: {entry.method} has no clusters")
+    sweeps: list[list[tuple[str, Any]]] = [
+        [(f"-s{100 * value:g}", value) for value in entry.sparsity]
+        if isinstance(entry.sparsity, tuple)
+        else [("", entry.sparsity)],
+        [(f"-k{k}", {"num_clusters": k}) for k in entry.num_clusters] or [("", {})],
+        [(f"-n{n}", {"max_frames": n}) for n in entry.calibration_frames] or [("", {})],
+        [(f"-seed{seed}", seed) for seed in entry.seeds]
+        or [("", base.seed if entry.seed is None else entry.seed)],
+    ]
+    for (s, sparsity), (k, clusters), (n, frames), (tail, seed) in product(*sweeps):
+        similarity = _merged(base.similarity, {**entry.similarity, **frames}, f"{path}.similarity")
+        grouping = _merged(base.grouping, {**entry.grouping, **clusters}, f"{path}.grouping")
+        yield parse(
+            Student,
+            {
+                "name": name + s + k + n + tail,
+                "base": name + s + k + n,
+                "method": entry.method,
+                "definition": method.model_dump(),
+                "teachers": entry.teachers,
+                "sparsity": sparsity,
+                "seed": seed,
+                "similarity": similarity.model_dump() if clustered else None,
+                "grouping": grouping.model_dump() if clustered else None,
+                "stage1": _merged(base.stage1, entry.stage1, f"{path}.stage1").model_dump(),
+                "stage2": _merged(base.stage2, entry.stage2, f"{path}.stage2").model_dump(),
+            },
+            path,
+        )
+
+
+def _merged(default: Model, override: Mapping[str, Any], path: str) -> Model:
+    return parse(type(default), default.model_dump() | dict(override), path)
+
+
+def _check_references(params: Params) -> None:
+    for index, corpus in enumerate(params.unlabelled.corpora):
+        if corpus not in params.corpora:
+            raise SkillError(f"unlabelled.corpora.{index}: there is no corpus {corpus} in corpora")
+    for name, teacher in params.teachers.items():
+        if teacher.retrain and name not in params.pretraining:
+            raise SkillError(f"teachers.{name}.retrain: there is no pretraining.{name}")
+    for name in {"fbank", *params.teachers} & params.students.keys():
+        raise SkillError(f"students.{name}: a teacher or fbank has this name")
+    if "fbank" in params.teachers:
+        raise SkillError("teachers.fbank: the features have this name")
+    for name, student in params.students.items():
+        for index, teacher_name in enumerate(student.teachers):
+            if teacher_name not in params.teachers:
+                raise SkillError(
+                    f"students.{name}.teachers.{index}: there is no teacher {teacher_name} in teachers"
+                )
+        if len(set(student.teachers)) < len(student.teachers):
+            raise SkillError(f"students.{name}.teachers: a teacher stands twice")
+    for name, settings in params.superb.tasks.items():
+        for corpus in configured(name, settings).corpora:
+            if corpus not in params.corpora:
+                raise SkillError(
+                    f"superb.tasks.{name}.corpora: there is no corpus {corpus} in corpora"
+                )
+
+
+def _check_layers(student: Student, teachers: Mapping[str, Teacher]) -> None:
+    """What can be known of clusters and layers before the teachers are there."""
+    sizes = {name: known_size(teachers[name]) for name in student.teachers}
+    known = {name: size for name, size in sizes.items() if size is not None}
+    if len(known) < len(sizes):
+        return
+    path = f"students.{student.name}"
+    if student.grouping is None:
+        try:
+            resolve(student.definition, known)
+        except SkillError as error:
+            raise SkillError(f"{path}.method: {error}") from None
+        return
+    layers = sum(blocks + (student.grouping.state0 != "omitted") for blocks, _ in known.values())
+    if student.grouping.num_clusters != "auto" and student.grouping.num_clusters > layers:
+        raise SkillError(
+            f"{path}.grouping.num_clusters: {student.grouping.num_clusters} clusters of "
+            f"{layers} layers are impossible"
+        )
+
+
+def known_size(teacher: Teacher) -> tuple[int, int] | None:
+    """Blocks and width of a teacher, where they are known before it is fetched."""
+    if teacher.random is not None:
+        return teacher.random.blocks, teacher.random.width
+    if teacher.hub is not None:
+        return _HUB.get(teacher.hub)
+    file = find(teacher.source or "")
+    if file.suffix != ".safetensors" or not file.is_file():
+        return None
+    with file.open("rb") as stream:
+        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+    config = json.loads(header.get("__metadata__", {}).get("skill", "{}")).get("config", {})
+    return (len(config["ffn"]), config["width"]) if "ffn" in config else None
+
+
+def find(source: str) -> Path:
+    """A file that comes with the repository: below the working directory, or beside the package."""
+    path = Path(source)
+    return path if path.exists() else Path(__file__).parents[2] / path

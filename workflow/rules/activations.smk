@@ -1,0 +1,33 @@
+# Hidden states of each teacher on the calibration set.
+
+
+rule activations:
+    input:
+        expand("results/activations/{teacher}.safetensors", teacher=P.teachers),
+
+
+rule record_states:
+    input:
+        teacher="results/teachers/{teacher}.safetensors",
+        manifests=manifests(UNLABELLED),
+        audio=recordings(UNLABELLED),
+    output:
+        "results/activations/{teacher}.safetensors",
+    log:
+        "logs/activations/{teacher}.log",
+    benchmark:
+        "benchmarks/snakemake/activations/{teacher}.tsv"
+    threads: 2
+    resources:
+        gpu=GPU,
+    params:
+        job=job(
+            sections.ActivationsJob(
+                seed=P.seed, unlabelled=P.unlabelled, activations=P.activations
+            )
+        ),
+        code=fingerprint("skill.activations"),
+    shell:
+        "python -m skill activations --params {params.job:q} --teacher {input.teacher:q} "
+        "--manifests {input.manifests:q} --output {output:q} --threads {threads} "
+        "2>&1 | tee -i {log:q}"

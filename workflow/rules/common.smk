@@ -1,0 +1,199 @@
+# Helpers of all rules: the checked parameters, names for wildcards, files of each phase.
+
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+# The jobs run this checkout's code by this Python, whatever else is installed or activated.
+SOURCE = str(Path(workflow.basedir, "src"))
+sys.path.insert(0, SOURCE)
+os.environ["PYTHONPATH"] = SOURCE
+os.environ["PATH"] = os.pathsep.join(
+    [str(Path(sys.executable).parent), os.environ["PATH"]]
+)
+
+from snakemake.exceptions import WorkflowError
+
+from skill import params as sections
+from skill.errors import SkillError
+from skill.files import canonical_json, sha256
+from skill.provenance import fingerprint
+from skill.students import find
+from skill.superb.tasks import configured
+
+
+def checked_params():
+    """The parameters: of the working directory, or of the checkout."""
+    name = config.get("params", "params.yaml")
+    path = Path(name) if Path(name).exists() else Path(workflow.basedir, name)
+    try:
+        return sections.load(path)
+    except SkillError as error:
+        raise WorkflowError(str(error)) from None
+
+
+P = checked_params()
+
+
+# A program's whole parameters as one line of JSON: what reruns a rule is what its program receives.
+def job(section):
+    return canonical_json(section.model_dump())
+
+
+# A pattern for a wildcard that has these values only, or none at all.
+def one_of(names):
+    return "|".join(re.escape(name) for name in names) or "(?!)"
+
+
+def manifests(corpora):
+    return [f"results/corpora/{name}.csv" for name in corpora]
+
+
+def recordings(corpora):
+    return [
+        f"results/corpora/{name}.flac" for name in corpora if P.corpora[name].stored
+    ]
+
+
+def teachers(names):
+    return [f"results/teachers/{name}.safetensors" for name in names]
+
+
+# The hash of a teacher's weights that come with the repository, so that other weights are noticed.
+def weights(teacher):
+    source = P.teachers[teacher].source
+    file = find(source) if source else None
+    return sha256(file) if file and file.is_file() else None
+
+
+# Students share a similarity matrix, unless one has settings of its own.
+def similarity_name(student):
+    shared = student.similarity == P.similarity
+    return "+".join(student.teachers) if shared else student.name
+
+
+def clusters(student):
+    return [f"results/grouping/{student}.json"] if student in GROUPED else []
+
+
+def pretraining_job(teacher):
+    return job(
+        sections.PretrainingJob(
+            unlabelled=P.unlabelled, pretraining=P.pretraining[teacher]
+        )
+    )
+
+
+def stage1_job(student):
+    s = P.students[student]
+    return job(
+        sections.Stage1Job(
+            seed=s.seed,
+            teachers=s.teachers,
+            definition=s.definition,
+            sparsity=s.sparsity,
+            unlabelled=P.unlabelled,
+            stage=s.stage1,
+        )
+    )
+
+
+def stage2_job(student):
+    s = P.students[student]
+    return job(
+        sections.Stage2Job(
+            seed=s.seed,
+            teachers=s.teachers,
+            definition=s.definition,
+            unlabelled=P.unlabelled,
+            stage=s.stage2,
+        )
+    )
+
+
+def encoder(upstream):
+    if upstream in P.students:
+        return [f"results/stage2/{upstream}.safetensors"]
+    return teachers([upstream]) if upstream in P.teachers else []
+
+
+def task_seed(upstream):
+    return P.students[upstream].seed if upstream in P.students else P.seed
+
+
+def described_upstreams():
+    """What the tables have to know of each upstream."""
+    described = {}
+    for name in UPSTREAMS:
+        if name in P.students:
+            s = P.students[name]
+            described[name] = sections.Upstream(
+                kind="student",
+                method=s.method,
+                base=s.base,
+                teachers=s.teachers,
+                sparsity=s.sparsity,
+                seed=s.seed,
+            )
+        else:
+            kind = "teacher" if name in P.teachers else "fbank"
+            described[name] = sections.Upstream(kind=kind, base=name)
+    return described
+
+
+STORED = [name for name, corpus in P.corpora.items() if corpus.stored]
+LISTED = [name for name, corpus in P.corpora.items() if not corpus.stored]
+RETRAINED = [name for name, teacher in P.teachers.items() if teacher.retrain]
+FETCHED = [name for name in P.teachers if name not in RETRAINED]
+STUDENTS = list(P.students)
+GROUPED = [name for name, student in P.students.items() if student.grouping]
+# Name of a similarity matrix: its teachers and settings. Every teacher has one of its own to look at.
+MATRICES = {name: ((name,), P.similarity) for name in P.teachers} | {
+    similarity_name(s): (s.teachers, s.similarity) for s in map(P.students.get, GROUPED)
+}
+TASKS = {name: configured(name, settings) for name, settings in P.superb.tasks.items()}
+UPSTREAMS = (
+    STUDENTS
+    + (list(P.teachers) if P.superb.upstreams.teachers else [])
+    + (["fbank"] if P.superb.upstreams.fbank else [])
+)
+UNLABELLED = P.unlabelled.corpora
+# Training asks for the GPU on every machine, so that one runs at a time. Short jobs need it where
+# there is one and run side by side where there is none.
+GPU = int(shutil.which("nvidia-smi") is not None)
+# What each figure shows, in the order of the paper.
+FIGURES = (
+    {
+        f"similarity-{name}": [f"results/similarity/{name}.csv"]
+        + [
+            f"results/grouping/{student}.json"
+            for student in GROUPED
+            if similarity_name(P.students[student]) == name
+        ]
+        for name in MATRICES
+    }
+    | {f"dendrogram-{name}": [f"results/grouping/{name}.json"] for name in GROUPED}
+    | {
+        "curves": [
+            f"results/{s}/{name}.csv" for name in STUDENTS for s in ("stage1", "stage2")
+        ],
+        "layers": [f"results/stage1/{name}.json" for name in STUDENTS],
+        "size": ["results/superb/scores.csv"],
+    }
+)
+PAPER = ["results/paper/results.csv", "results/paper/results.md"] + expand(
+    "results/paper/{figure}.{kind}", figure=FIGURES, kind=["csv", "pdf", "png"]
+)
+PAPER_JOB = job(
+    sections.PaperJob(upstreams=described_upstreams(), bootstrap=P.paper.bootstrap)
+)
+
+
+wildcard_constraints:
+    student=one_of(STUDENTS),
+    teacher=one_of(P.teachers),
+    upstream=one_of(UPSTREAMS),
+    task=one_of(TASKS),
+    matrix=one_of(MATRICES),

@@ -1,0 +1,44 @@
+# Speech: audio and a manifest per corpus.
+
+
+rule corpora:
+    input:
+        manifests(P.corpora),
+        recordings(P.corpora),
+
+
+rule convert_corpus:
+    output:
+        audio="results/corpora/{corpus}.flac",
+        manifest="results/corpora/{corpus}.csv",
+    log:
+        "logs/corpora/{corpus}.log",
+    benchmark:
+        "benchmarks/snakemake/corpora/{corpus}.tsv"
+    wildcard_constraints:
+        corpus=one_of(STORED),
+    params:
+        job=lambda w: job(P.corpora[w.corpus]),
+        code=fingerprint("skill.corpora.build"),
+    shell:
+        "python -m skill corpora {wildcards.corpus} --params {params.job:q} "
+        "--audio {output.audio:q} --manifest {output.manifest:q} --threads {threads} "
+        "2>&1 | tee -i {log:q}"
+
+
+rule list_corpus:
+    output:
+        manifest="results/corpora/{corpus}.csv",
+    log:
+        "logs/corpora/{corpus}.log",
+    benchmark:
+        "benchmarks/snakemake/corpora/{corpus}.tsv"
+    wildcard_constraints:
+        corpus=one_of(LISTED),
+    threads: 8
+    params:
+        job=lambda w: job(P.corpora[w.corpus]),
+        code=fingerprint("skill.corpora.build"),
+    shell:
+        "python -m skill corpora {wildcards.corpus} --params {params.job:q} "
+        "--manifest {output.manifest:q} --threads {threads} 2>&1 | tee -i {log:q}"

@@ -1,0 +1,27 @@
+# Clusters of layers, for each student that learns clusters.
+
+
+rule grouping:
+    input:
+        expand(
+            "results/grouping/{student}.{kind}", student=GROUPED, kind=["json", "csv"]
+        ),
+
+
+rule group_layers:
+    input:
+        lambda w: f"results/similarity/{similarity_name(P.students[w.student])}.csv",
+    output:
+        groups="results/grouping/{student}.json",
+        table="results/grouping/{student}.csv",
+    log:
+        "logs/grouping/{student}.log",
+    benchmark:
+        "benchmarks/snakemake/grouping/{student}.tsv"
+    params:
+        job=lambda w: job(P.students[w.student].grouping),
+        code=fingerprint("skill.grouping"),
+    shell:
+        "python -m skill grouping --params {params.job:q} --similarity {input:q} "
+        "--output {output.groups:q} --table {output.table:q} --threads {threads} "
+        "2>&1 | tee -i {log:q}"

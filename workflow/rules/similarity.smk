@@ -1,0 +1,28 @@
+# Which layers of the teachers carry the same information: centred kernel alignment.
+
+
+rule similarity:
+    input:
+        expand("results/similarity/{matrix}.csv", matrix=MATRICES),
+
+
+rule compare_layers:
+    input:
+        lambda w: expand(
+            "results/activations/{teacher}.safetensors", teacher=MATRICES[w.matrix][0]
+        ),
+    output:
+        "results/similarity/{matrix}.csv",
+    log:
+        "logs/similarity/{matrix}.log",
+    benchmark:
+        "benchmarks/snakemake/similarity/{matrix}.tsv"
+    threads: 2
+    resources:
+        gpu=GPU,
+    params:
+        job=lambda w: job(MATRICES[w.matrix][1]),
+        code=fingerprint("skill.activations"),
+    shell:
+        "python -m skill similarity --params {params.job:q} --activations {input:q} "
+        "--output {output:q} --threads {threads} 2>&1 | tee -i {log:q}"

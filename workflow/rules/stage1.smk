@@ -1,0 +1,40 @@
+# The teacher is pruned and distilled at once.
+
+
+rule stage1:
+    input:
+        expand(
+            "results/stage1/{student}.{kind}",
+            student=STUDENTS,
+            kind=["safetensors", "csv", "json"],
+        ),
+
+
+rule prune_student:
+    input:
+        teachers=lambda w: teachers(P.students[w.student].teachers),
+        grouping=lambda w: clusters(w.student),
+        manifests=manifests(UNLABELLED),
+        audio=recordings(UNLABELLED),
+    output:
+        student="results/stage1/{student}.safetensors",
+        curve="results/stage1/{student}.csv",
+        summary="results/stage1/{student}.json",
+    log:
+        "logs/stage1/{student}.log",
+    benchmark:
+        "benchmarks/snakemake/stage1/{student}.tsv"
+    threads: 8
+    resources:
+        gpu=1,
+    params:
+        job=lambda w: stage1_job(w.student),
+        code=fingerprint("skill.distillation"),
+        grouping=lambda w, input: "--grouping" if input.grouping else "",
+    shell:
+        "python -m skill stage1 {wildcards.student} --params {params.job:q} "
+        "--teachers {input.teachers:q} --manifests {input.manifests:q} "
+        "{params.grouping} {input.grouping:q} --output {output.student:q} "
+        "--curve {output.curve:q} --summary {output.summary:q} "
+        "--scratch scratch/stage1/{wildcards.student} "
+        "--threads {threads} --gpus {resources.gpu} 2>&1 | tee -i {log:q}"

@@ -1,0 +1,42 @@
+# The pruned student is distilled further.
+
+
+rule stage2:
+    input:
+        expand(
+            "results/stage2/{student}.{kind}",
+            student=STUDENTS,
+            kind=["safetensors", "csv", "json"],
+        ),
+
+
+rule distil_student:
+    input:
+        student="results/stage1/{student}.safetensors",
+        teachers=lambda w: teachers(P.students[w.student].teachers),
+        grouping=lambda w: clusters(w.student),
+        manifests=manifests(UNLABELLED),
+        audio=recordings(UNLABELLED),
+    output:
+        student="results/stage2/{student}.safetensors",
+        curve="results/stage2/{student}.csv",
+        summary="results/stage2/{student}.json",
+    log:
+        "logs/stage2/{student}.log",
+    benchmark:
+        "benchmarks/snakemake/stage2/{student}.tsv"
+    threads: 8
+    resources:
+        gpu=1,
+    params:
+        job=lambda w: stage2_job(w.student),
+        code=fingerprint("skill.distillation"),
+        grouping=lambda w, input: "--grouping" if input.grouping else "",
+    shell:
+        "python -m skill stage2 {wildcards.student} --params {params.job:q} "
+        "--student {input.student:q} "
+        "--teachers {input.teachers:q} --manifests {input.manifests:q} "
+        "{params.grouping} {input.grouping:q} --output {output.student:q} "
+        "--curve {output.curve:q} --summary {output.summary:q} "
+        "--scratch scratch/stage2/{wildcards.student} "
+        "--threads {threads} --gpus {resources.gpu} 2>&1 | tee -i {log:q}"

@@ -1,0 +1,80 @@
+# Every student, the teachers and log-mel features on every task.
+
+
+rule superb:
+    input:
+        "results/superb/scores.json",
+        "results/superb/scores.csv",
+
+
+rule evaluate:
+    input:
+        encoder=lambda w: encoder(w.upstream),
+        manifests=lambda w: manifests(TASKS[w.task].corpora),
+        audio=lambda w: recordings(TASKS[w.task].corpora),
+    output:
+        result="results/superb/{upstream}/{task}.json",
+        items="results/superb/{upstream}/{task}.csv",
+        head="results/superb/{upstream}/{task}.safetensors",
+    log:
+        "logs/superb/{upstream}/{task}.log",
+    benchmark:
+        "benchmarks/snakemake/superb/{upstream}/{task}.tsv"
+    resources:
+        gpu=GPU,
+    params:
+        job=lambda w: job(
+            sections.TaskJob(seed=task_seed(w.upstream), task=TASKS[w.task])
+        ),
+        code=fingerprint("skill.superb.evaluation"),
+        encoder=lambda w, input: "--encoder" if input.encoder else "",
+    shell:
+        "python -m skill superb {wildcards.upstream} {wildcards.task} --params {params.job:q} "
+        "{params.encoder} {input.encoder:q} --manifests {input.manifests:q} "
+        "--output {output.result:q} --items {output.items:q} --head {output.head:q} "
+        "--scratch scratch/superb/{wildcards.upstream}/{wildcards.task} --threads {threads} "
+        "2>&1 | tee -i {log:q}"
+
+
+rule measure_size:
+    input:
+        encoder=lambda w: encoder(w.upstream),
+    output:
+        "results/superb/{upstream}/size.json",
+    log:
+        "logs/superb/{upstream}/size.log",
+    benchmark:
+        "benchmarks/snakemake/superb/{upstream}/size.tsv"
+    params:
+        code=fingerprint("skill.superb.cost"),
+        encoder=lambda w, input: "--encoder" if input.encoder else "",
+    shell:
+        "python -m skill size {wildcards.upstream} {params.encoder} {input.encoder:q} "
+        "--output {output:q} --threads {threads} 2>&1 | tee -i {log:q}"
+
+
+rule collect_scores:
+    input:
+        expand(
+            "results/superb/{upstream}/{name}.json",
+            upstream=UPSTREAMS,
+            name=[*TASKS, "size"],
+        ),
+    output:
+        scores="results/superb/scores.json",
+        table="results/superb/scores.csv",
+    log:
+        "logs/superb/scores.log",
+    benchmark:
+        "benchmarks/snakemake/superb/scores.tsv"
+    params:
+        job=job(
+            sections.ScoresJob(
+                upstreams=described_upstreams(), bootstrap=P.paper.bootstrap
+            )
+        ),
+        code=fingerprint("skill.superb.table"),
+    shell:
+        "python -m skill scores --params {params.job:q} --results {input:q} "
+        "--output {output.scores:q} --table {output.table:q} --threads {threads} "
+        "2>&1 | tee -i {log:q}"
