@@ -1,9 +1,10 @@
-"""Typed view of `params.yaml`: every number that changes a result, checked before any job starts.
+"""Typed view of `params.yaml`: every number that changes a result, checked before a job starts.
 
-One frozen model per section. Students are written briefly (a method, teachers, what differs from the
-defaults, lists where a sweep is meant) and are expanded and resolved by `skill.students`: each has
-the whole of its sections in the end, so that a rule's `params` are exactly what its program receives.
-The `…Job` models are these programs' parameters. Imports no torch: the Snakefile imports this.
+One frozen model per section. Students are written briefly (a method, teachers, what differs from
+the defaults, lists where a sweep is meant) and are expanded and resolved by `skill.students`: each
+has the whole of its sections in the end, so that a rule's `params` are exactly what its program
+receives. The `…Job` models are these programs' parameters. Imports no torch: the Snakefile imports
+this.
 """
 
 import re

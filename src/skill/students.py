@@ -117,7 +117,8 @@ def _check_references(params: Params) -> None:
         for index, teacher_name in enumerate(student.teachers):
             if teacher_name not in params.teachers:
                 raise SkillError(
-                    f"students.{name}.teachers.{index}: there is no teacher {teacher_name} in teachers"
+                    f"students.{name}.teachers.{index}: there is no teacher {teacher_name}"
+                    " in teachers"
                 )
         if len(set(student.teachers)) < len(student.teachers):
             raise SkillError(f"students.{name}.teachers: a teacher stands twice")

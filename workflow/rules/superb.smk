@@ -14,7 +14,7 @@ rule evaluate:
         audio=lambda w: recordings(TASKS[w.task].corpora),
     output:
         result="results/superb/{upstream}/{task}.json",
-        items="results/superb/{upstream}/{task}.csv",
+        counts="results/superb/{upstream}/{task}.csv",
         head="results/superb/{upstream}/{task}.safetensors",
     log:
         "logs/superb/{upstream}/{task}.log",
@@ -31,7 +31,7 @@ rule evaluate:
     shell:
         "python -m skill superb {wildcards.upstream} {wildcards.task} --params {params.job:q} "
         "{params.encoder} {input.encoder:q} --manifests {input.manifests:q} "
-        "--output {output.result:q} --items {output.items:q} --head {output.head:q} "
+        "--output {output.result:q} --items {output.counts:q} --head {output.head:q} "
         "--scratch scratch/superb/{wildcards.upstream}/{wildcards.task} --threads {threads} "
         "2>&1 | tee -i {log:q}"
 
