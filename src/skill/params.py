@@ -23,6 +23,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
 Count = Annotated[int, Field(strict=True, ge=0)]
 Some = Annotated[int, Field(strict=True, ge=1)]
 Rate = Annotated[float, Field(strict=True, ge=0)]
+Positive = Annotated[float, Field(strict=True, gt=0)]
 Seconds = Annotated[float, Field(strict=True, gt=0)]
 Share = Annotated[float, Field(strict=True, gt=0, lt=1)]
 Switch = Annotated[bool, Field(strict=True)]
@@ -164,8 +165,10 @@ class Activations(Section):
 class Similarity(Section):
     """Centred kernel alignment between layers."""
 
-    estimator: Literal["unbiased", "biased"] = "unbiased"
+    estimator: Literal["unbiased", "biased", "minibatch"] = "unbiased"
     kernel: Literal["linear", "rbf"] = "linear"
+    bandwidth: Positive = 0.8
+    """Width of the rbf kernel, in median distances between frames."""
     standardize: Switch = False
     max_frames: Some | None = None
     """Of the calibration set; none: all."""
@@ -178,6 +181,14 @@ class Grouping(Section):
     linkage: Literal["average", "complete", "single", "ward"] = "average"
     contiguous: Switch = False
     state0: Literal["clustered", "own", "omitted"] = "clustered"
+
+
+class Studies(Section):
+    """How groups depend on the calibration audio, the linkage and the kernel (`studies`)."""
+
+    resamples: Some = 100
+    seconds: tuple[Seconds, ...] = (10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
+    """Amounts of calibration audio; all of it comes on top."""
 
 
 class StudentEntry(Section):
@@ -239,6 +250,15 @@ class ActivationsJob(Section):
     seed: Count
     unlabelled: Unlabelled
     activations: Activations
+
+
+class StudyJob(Section):
+    """Parameters of the verbs `stability` and `study`."""
+
+    seed: Count
+    similarity: Similarity
+    grouping: Grouping
+    studies: Studies
 
 
 class PretrainingJob(Section):
@@ -312,6 +332,7 @@ class Params(Section):
     activations: Activations
     similarity: Similarity = Similarity()
     grouping: Grouping
+    studies: Studies = Studies()
     stage1: Stage1
     stage2: Stage2
     methods: dict[Name, Method] = Field(min_length=1)
