@@ -61,7 +61,7 @@ def search_scores(
         lengths = lengths.to(padded.device)
         for n in long_enough:
             distance = subsequence_distances(cosine_exp(queries[n], padded), lengths)
-            scores[n, group] = -distance.cpu()
+            scores[n, group] = -distance.to(scores)
     return scores
 
 

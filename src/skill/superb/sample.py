@@ -11,8 +11,8 @@ from functools import partial
 from skill.corpora import audio
 from skill.corpora.manifest import Utterance
 from skill.errors import SkillError
-from skill.superb import text
-from skill.superb.examples import Example, Fold, cropped, group_folds, limited
+from skill.superb import constructed, text
+from skill.superb.examples import Example, Fold, cropped, group_folds, hashed, limited
 from skill.superb.tasks import Task
 
 _SHORTEST = 1600  # samples: a tenth of a second
@@ -77,14 +77,26 @@ def speakers(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
     if len(names) < 2:
         raise SkillError(f"{task.name}: fewer than two speakers have {task.min_clips} clips")
     number = {name: index for index, name in enumerate(names)}
-    examples = [(u.split, _example(u, (number[u.speaker],))) for u in usable if u.speaker in number]
-    left_out = {"speaker with few clips": len(usable) - len(examples)}
+    kept: list[Utterance] = []
+    for name in names:
+        own = sorted((u for u in usable if u.speaker == name), key=lambda u: hashed(u.id))
+        kept += own[: task.max_clips]
+    known = sum(clips[name] for name in names)
+    left_out = {
+        "speaker with few clips": len(usable) - known,
+        "more clips than a speaker may have": known - len(kept),
+    }
+    examples = [(u.split, _example(u, (number[u.speaker],))) for u in kept]
     return [_split(task, examples, labels=(names,), left_out=left_out)]
 
 
 def phrases(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
     """KS among the phrases that `min_clips` voices or more say; folds of unseen voices."""
-    usable = [u for u in utterances if u.speaker and u.text and u.samples >= _SHORTEST]
+    usable = [
+        u
+        for u in utterances
+        if u.speaker and u.text and u.language == "en" and u.samples >= _SHORTEST
+    ]
     voices = Counter(phrase for phrase, _ in {(u.text, u.speaker) for u in usable})
     names = tuple(sorted(p for p, count in voices.items() if count >= max(task.min_clips, 3)))
     groups = group_folds((u.speaker for u in usable), task.folds)
@@ -112,4 +124,7 @@ SAMPLE: dict[str, Callable[[Task, Sequence[Utterance]], list[Fold]]] = {
     "asr": transcripts,
     "sid": speakers,
     "ks": phrases,
+    "asv": constructed.trials,
+    "sd": constructed.mixtures,
+    "qbe": constructed.searches,
 }

@@ -83,7 +83,8 @@ class Task(BaseModel):
     precision: Literal["float32", "bf16"] = "float32"
     protocol: Literal["superb", "clean"] = "clean"  # superb: ASV and SD choose on the test set
     bootstrap: Some = 1000
-    min_clips: Count = 0  # a class or speaker needs that many clips
+    min_clips: Count = 0  # a speaker needs that many clips, a phrase that many voices
+    max_clips: Some = 1_000_000  # of a speaker, chosen by hash
     threshold: float = 2.0  # QbE: a z-score above is a detection
 
 
