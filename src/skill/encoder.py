@@ -16,8 +16,9 @@ utterance alone: a padded batch then equals single utterances, as SUPERB's batch
 
 import math
 import os
+import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 import torch
@@ -243,9 +244,7 @@ class PositionalConv(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         width, kernel = config.width, config.pos_conv_kernel
-        conv = nn.Conv1d(
-            width, width, kernel, padding=kernel // 2, groups=config.pos_conv_groups
-        )
+        conv = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=config.pos_conv_groups)
         nn.init.normal_(conv.weight, std=2 * math.sqrt(1 / (kernel * width)))
         nn.init.zeros_(conv.bias)
         self.conv = nn.utils.parametrizations.weight_norm(conv, dim=2)
@@ -530,15 +529,10 @@ class SpeechEncoder(nn.Module):
         return checkpoints.load(path)
 
 
-def with_layers(config: EncoderConfig, **changes: Any) -> EncoderConfig:
-    """The same architecture with other widths."""
-    return replace(config, **changes)
-
-
 def _linear(inputs: int, outputs: int) -> nn.Linear:
-    if inputs and outputs:
+    with warnings.catch_warnings():  # of an initialisation that a pruned layer has nothing for
+        warnings.filterwarnings("ignore", "Initializing zero-element tensors")
         return nn.Linear(inputs, outputs)
-    return nn.utils.skip_init(nn.Linear, inputs, outputs)
 
 
 def _valid(lengths: Tensor, size: int) -> Tensor:

@@ -140,7 +140,13 @@ def _layer_targets(
     projection = picked.projection or f"layer{picked.layer}"
     if method.across_teachers == "each":
         return [
-            Target((layer,), "mean", side, projection if len(layers) == 1 else f"{projection}-{layer[0]}", 1.0)
+            Target(
+                (layer,),
+                "mean",
+                side,
+                projection if len(layers) == 1 else f"{projection}-{layer[0]}",
+                1.0,
+            )
             for layer in layers
         ]
     return [Target(layers, method.across_teachers, side, projection, 1.0)]
@@ -176,9 +182,7 @@ def _cluster_targets(
     return targets
 
 
-def _check(
-    target: Target, teachers: Mapping[str, tuple[int, int]], student_blocks: int
-) -> None:
+def _check(target: Target, teachers: Mapping[str, tuple[int, int]], student_blocks: int) -> None:
     for name, layer in target.teacher:
         if layer != "projection" and not 0 <= layer <= teachers[name][0]:
             raise SkillError(f"teacher {name} has no layer {layer} (0 to {teachers[name][0]})")

@@ -11,6 +11,7 @@ Unlike HuBERT, round 2 starts from round 1's weights instead of from nothing: wi
 instead of a thousand, the shorter way is the better one.
 """
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,21 @@ import torch.nn.functional as F
 from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor, nn
 
+from skill.corpora.audio import read
+from skill.corpora.batches import Batches, MicroBatch, collate
+from skill.corpora.loader import Loader
+from skill.corpora.manifest import Utterance, usable
 from skill.encoder import EncoderConfig, SpeechEncoder
-from skill.training import Micro
+from skill.files import canonical_json, replacing, sha256, write_tensors
+from skill.params import PretrainingJob, Training
+from skill.progress import track
+from skill.provenance import fingerprint, stamp
+from skill.training import Micro, Outcome, seed_step, train
 
 HOP = 320  # samples per frame
 _TEMPERATURE = 0.1  # of the cosine logits, as in HuBERT
+_SHARE = 0.2  # of all frames, that k-means is fitted on
+_VALIDATION_BATCHES = 8
 
 
 def mfcc(waveform: np.ndarray) -> np.ndarray:
@@ -113,7 +124,11 @@ class MaskedPrediction(nn.Module):
         """Nothing depends on the step."""
 
     def losses(self, micro: Micro, step: int) -> dict[str, Tensor]:
-        """Cross entropy on the masked frames; `micro.extra` holds the labels [B, T]."""
+        """Cross entropy on masked and on seen frames, half each; `micro.extra`: labels [B, T].
+
+        HuBERT's loss with α = 0.5 (its section II-C). With little audio the masked frames alone
+        leave the model at the clusters' frequencies for thousands of steps.
+        """
         waveforms = mix(micro.waveforms, self.mixing) if self.training else micro.waveforms
         projected, _ = self.encoder.project(waveforms)
         labels = micro.extra[:, : projected.shape[1]]
@@ -121,15 +136,19 @@ class MaskedPrediction(nn.Module):
         x = torch.where(mask[..., None], self.mask_embedding.to(projected.dtype), projected)
         for _, state in self.encoder.transform(x):
             last = state
-        logits = self.logits(last[mask])
-        targets = labels[mask]
+        logits = self.logits(last)
+        masked = F.cross_entropy(logits[mask], labels[mask])
+        seen = F.cross_entropy(logits[~mask], labels[~mask])
+        right = logits.argmax(-1) == labels
         return {
-            "loss": F.cross_entropy(logits, targets),
-            "accuracy": (logits.argmax(-1) == targets).float().mean().detach(),
+            "loss": (masked + seen) / 2,
+            "masked_loss": masked.detach(),
+            "masked_accuracy": right[mask].float().mean(),
+            "seen_accuracy": right[~mask].float().mean(),
         }
 
     def logits(self, states: Tensor) -> Tensor:
-        """[N, D] to [N, C]."""
+        """[…, D] to […, C]."""
         head = F.normalize(self.head(states).float(), dim=-1)
         return head @ F.normalize(self.clusters, dim=-1).t() / _TEMPERATURE
 
@@ -151,6 +170,160 @@ def layer_features(encoder: SpeechEncoder, waveform: np.ndarray, layer: int) -> 
     raise ValueError(f"the encoder has no state {layer}")
 
 
-def checkpoint_folder(scratch: Path, teacher: str, round_number: int) -> Path:
-    """Where a round keeps its checkpoints."""
-    return scratch / "pretrain" / teacher / f"round{round_number}"
+def run(
+    name: str, job: PretrainingJob, manifests: Sequence[Path], output: Path, scratch: Path
+) -> None:
+    """The verb `pretrain`: both rounds, each resumed where it was stopped; writes an encoder file.
+
+    Raises:
+        SkillError: no audio, or a loss that is not finite.
+    """
+    section = job.pretraining
+    config = EncoderConfig.uniform(
+        section.family,
+        width=section.width,
+        blocks=section.blocks,
+        heads=section.heads,
+        ffn=section.ffn,
+        conv=section.conv_channels,
+    )
+    utterances = {split: usable(manifests, job.unlabelled, split) for split in ("train", "dev")}
+    dependencies = canonical_json(
+        [job.model_dump(mode="json"), {str(p): sha256(p) for p in manifests}, fingerprint(__name__)]
+    )
+    previous: MaskedPrediction | None = None
+    for number, training in enumerate(section.rounds, start=1):
+        labels = _labels(
+            scratch / f"clusters{number}.npz", utterances, previous, job, number, dependencies
+        )
+        seed_step(section.seed, number)
+        model = MaskedPrediction(
+            config,
+            section.clusters[number - 1],
+            mixing=section.mixing,
+            mask_probability=section.mask_probability,
+            learning_rate=training.learning_rate,
+        )
+        if previous is not None:
+            model.encoder.load_state_dict(previous.encoder.state_dict())
+            model.mask_embedding.data.copy_(previous.mask_embedding.data)
+        outcome = _round(
+            f"{name} round {number}",
+            model,
+            training,
+            utterances,
+            labels,
+            section.seed + number,
+            scratch / f"round{number}",
+            f"{number} {dependencies}",
+        )
+        previous = model
+    assert previous is not None
+    half = {key: value.half() for key, value in previous.encoder.state_dict().items()}
+    header = {
+        "kind": "encoder",
+        "config": config.to_dict(),
+        "provenance": stamp(manifests, job)
+        | {
+            "command": f"python -m skill pretrain {name}",
+            "validation": {k: v for k, v in outcome.curve[-1].items() if "validation" in k},
+        },
+    }
+    write_tensors(output, half, header)
+
+
+def _round(
+    label: str,
+    model: MaskedPrediction,
+    training: Training,
+    utterances: dict[str, list[Utterance]],
+    labels: dict[str, np.ndarray],
+    seed: int,
+    folder: Path,
+    dependencies: str,
+) -> Outcome:
+    """One round of masked prediction."""
+    options = {"micro_seconds": training.micro_seconds}
+    batches = Batches(utterances["train"], training.batch_seconds, seed, **options)  # type: ignore[arg-type]
+    held_out = Batches(utterances["dev"], training.micro_seconds, 0)
+
+    def micro(batch: MicroBatch, waveforms: Tensor, lengths: Tensor) -> Micro:
+        targets = _aligned(batch, labels, model.encoder.frames(waveforms.shape[1]))
+        return Micro([u.id for u in batch.utterances], waveforms, lengths, targets)
+
+    def load(first: int) -> Iterator[tuple[int, list[Micro]]]:
+        with Loader(batches, first, workers=1) as loader:
+            for step, loaded in loader:
+                yield step, [micro(*part) for part in loaded]
+
+    fixed = [
+        micro(part, *collate(part))
+        for step in range(min(_VALIDATION_BATCHES, len(held_out)))
+        for part in held_out.at(step)
+    ]
+
+    @torch.no_grad()
+    def validate() -> dict[str, float]:
+        model.eval()
+        with torch.autocast("cpu", torch.bfloat16, enabled=training.precision == "bf16"):
+            found = [model.losses(part, 0) for part in fixed]
+        return {
+            f"validation_{key}": sum(float(f[key]) for f in found) / len(found) for key in found[0]
+        }
+
+    return train(
+        model, load, training, seed=seed, folder=folder, label=label,
+        fingerprint=dependencies, validate=validate,
+    )  # fmt: skip
+
+
+def _aligned(batch: MicroBatch, labels: dict[str, np.ndarray], frames: int) -> Tensor:
+    """The labels [B, T] of a cropped batch: those of the frames nearest to each crop's frames."""
+    rows = []
+    for utterance, start in zip(batch.utterances, batch.starts, strict=True):
+        whole = labels[utterance.id]
+        first = min(round(start / HOP), max(0, len(whole) - frames))
+        row = whole[first : first + frames]
+        rows.append(np.pad(row, (0, frames - len(row)), mode="edge"))
+    return torch.from_numpy(np.stack(rows)).long()
+
+
+def _labels(
+    path: Path,
+    utterances: dict[str, list[Utterance]],
+    previous: MaskedPrediction | None,
+    job: PretrainingJob,
+    number: int,
+    dependencies: str,
+) -> dict[str, np.ndarray]:
+    """The cluster of every frame of every utterance, by k-means; kept in `path` for a restart."""
+    section = job.pretraining
+    if path.exists():
+        with np.load(path) as kept:
+            if str(kept["dependencies"]) == dependencies:
+                return {key: kept[key] for key in kept.files if key != "dependencies"}
+    everything = [u for part in utterances.values() for u in part]
+    found: dict[str, np.ndarray] = {}
+    with track(len(everything), f"features of round {number}") as progress:
+        for index, utterance in enumerate(everything):
+            waveform = read(utterance)
+            if previous is None:
+                feature = mfcc(waveform)
+            else:
+                with torch.autocast("cpu", torch.bfloat16):
+                    feature = layer_features(previous.encoder.eval(), waveform, section.layer)
+            found[utterance.id] = feature.astype(np.float16 if previous is not None else np.float32)
+            progress.update(index + 1)
+    draw = np.random.default_rng(section.seed)
+    sample = np.concatenate(
+        [found[u.id][draw.random(len(found[u.id])) < _SHARE] for u in utterances["train"]]
+    ).astype(np.float32)
+    mean, deviation = sample.mean(0), sample.std(0).clip(min=1e-6)
+    model = fit_clusters((sample - mean) / deviation, section.clusters[number - 1], section.seed)
+    labels = {
+        key: model.predict(((value - mean) / deviation).astype(np.float32)).astype(np.int16)
+        for key, value in found.items()
+    }
+    with replacing(path) as temporary:
+        np.savez(temporary, dependencies=np.array(dependencies), **labels)  # type: ignore[arg-type]
+    return labels

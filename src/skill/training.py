@@ -158,7 +158,7 @@ def train(
             scaler.unscale_(optimizer)
             norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.clip))
             figures["gradient_norm"] = norm
-            if math.isfinite(figures["loss"]) and math.isfinite(norm):
+            if math.isfinite(figures.get("loss", math.nan)) and math.isfinite(norm):
                 scaler.step(optimizer)
                 bad, bad_steps = [], 0
             else:
@@ -223,28 +223,30 @@ def _accumulate(
 
 
 def _average_gradients(
-    parameters: list[nn.Parameter],
-    audio: int,
-    figures: dict[str, float],
+    parameters: list[nn.Parameter], audio: int, figures: dict[str, float]
 ) -> int:
     """Divide by the audio of all processes, after adding up over them; returns that audio."""
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
     gradients = [p.grad for p in parameters if p.grad is not None]
-    names = sorted(figures)
-    total = torch.tensor([float(audio), *(figures[name] for name in names)], dtype=torch.float64)
     if dist.is_initialized():
-        total = total.to(gradients[0].device)
-        dist.all_reduce(total)
+        shares: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(shares, (audio, figures))
+        audio = sum(share for share, _ in shares)
+        for name in {name for _, part in shares for name in part}:
+            figures[name] = sum(part.get(name, 0.0) for _, part in shares)
         flat = torch.cat([g.flatten() for g in gradients])
         dist.all_reduce(flat)
-        for gradient, part in zip(
-            gradients, flat.split([g.numel() for g in gradients]), strict=True
-        ):
+        parts = flat.split([g.numel() for g in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view_as(gradient))
-    seconds = float(total[0]) / 16000
-    torch._foreach_div_(gradients, seconds)
-    for name, value in zip(names, total[1:].tolist(), strict=True):
-        figures[name] = value / seconds
-    return int(total[0])
+    seconds = audio / 16000
+    if seconds:
+        torch._foreach_div_(gradients, seconds)
+        for name in figures:
+            figures[name] /= seconds
+    return audio
 
 
 def _until(

@@ -1,0 +1,279 @@
+"""Hard-concrete gates on an encoder's units, its expected size, and the sparsity target.
+
+A gate z in [0, 1] is a stretched, clamped binary concrete variable (Louizos et al. 2018,
+arXiv:1712.01312), with DPHuBERT's constants (Peng et al. 2023, arXiv:2305.17651):
+
+    u ~ U(0, 1),  s = σ((log u − log(1 − u) + log α) / β),  z = clamp(1.2 s − 0.1, 0, 1),  β = 2/3
+    P(z > 0) = σ(log α − β log(0.1 / 1.1))
+
+In evaluation a module with n gates and expected number e of open ones closes the round(n − e) least
+likely ones; the others have the value σ(0.8 log α / β).
+
+Axes: C channels, H heads, F feed-forward units.
+
+Sizes of the Base models (all gates open):
+
+| | HuBERT | WavLM |
+|---|---|---|
+| `transformers` | 94,371,712 | 94,381,936 |
+| without the mask embedding (768), which distillation does not use | 94,370,944 | 94,381,168 |
+| with one mask per channel of the last convolution (512): DPHuBERT's count | 94,371,456 | 94,381,680 |
+
+A pruned model holds one vector more (`FeatureProjection.removed`, 768 numbers at Base size).
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from skill.encoder import SpeechEncoder
+from skill.errors import SkillError
+
+BETA = 2 / 3
+_LOW, _HIGH = -0.1, 1.1
+_EPS = 1e-6
+_SHARPNESS = 0.8  # of the values in evaluation
+_CLOSED_AT_START = {"conv": 0.01, "head": 0.01, "ffn": 0.5, "attention_layer": 0.01, "ffn_layer": 0.01}
+UNITS = tuple(_CLOSED_AT_START)
+
+
+class HardConcrete(nn.Module):
+    """A vector of gates. `kept` [n] overrides which are open in evaluation (see `select`)."""
+
+    kept: Tensor | None
+
+    def __init__(self, size: int, closed: float) -> None:
+        super().__init__()
+        mean = math.log((1 - closed) / closed)
+        self.log_alpha = nn.Parameter(torch.empty(size).normal_(mean, 0.01))
+        self.register_buffer("kept", None, persistent=False)
+
+    def forward(self) -> Tensor:
+        """[n]: a sample in training, the deterministic values in evaluation."""
+        if not self.training:
+            return self.values()
+        u = torch.empty_like(self.log_alpha).uniform_(_EPS, 1 - _EPS)
+        s = torch.sigmoid((torch.logit(u) + self.log_alpha) / BETA)
+        return (s * (_HIGH - _LOW) + _LOW).clamp(0, 1)
+
+    def open_probability(self) -> Tensor:
+        """P(z > 0) of each gate, [n]."""
+        return torch.sigmoid(self.log_alpha - BETA * math.log(-_LOW / _HIGH))
+
+    def expected_open(self) -> Tensor:
+        """The expected number of open gates, the expected L0 norm."""
+        return self.open_probability().sum()
+
+    def values(self) -> Tensor:
+        """[n], the values in evaluation; exactly 0 where closed."""
+        soft = torch.sigmoid(self.log_alpha / BETA * _SHARPNESS)
+        return soft * (self.chosen() if self.kept is None else self.kept)
+
+    def chosen(self) -> Tensor:
+        """[n] boolean, the round(expected) most likely gates."""
+        number = round(float(self.expected_open().detach()))
+        order = torch.argsort(self.log_alpha.detach(), descending=True, stable=True)
+        kept = torch.zeros_like(self.log_alpha, dtype=torch.bool)
+        kept[order[:number]] = True
+        return kept
+
+
+def attach(encoder: SpeechEncoder, units: Sequence[str] = ("conv", "head", "ffn")) -> None:
+    """Put gates on all units of the named kinds.
+
+    Raises:
+        SkillError: an unknown kind, or `conv` where every convolution has a layer norm (Large): its
+            statistics see channels that a gate closes only later, so no pruned model equals it.
+    """
+    if unknown := set(units) - set(UNITS):
+        raise SkillError(f"no gates for {', '.join(sorted(unknown))}; there are {', '.join(UNITS)}")
+    if "conv" in units and encoder.config.conv_norm == "layer":
+        raise SkillError(
+            "convolutions with layer norms (Large models) cannot be pruned exactly; "
+            "leave conv out of the units"
+        )
+    config = encoder.config
+    if "conv" in units:
+        for layer, channels in zip(
+            encoder.feature_extractor.conv_layers, config.conv_channels, strict=True
+        ):
+            layer.gate = HardConcrete(channels, _CLOSED_AT_START["conv"])
+    for block, heads, ffn in zip(encoder.blocks, config.heads, config.ffn, strict=True):
+        if "head" in units and heads:
+            block.attention.gate = HardConcrete(len(heads), _CLOSED_AT_START["head"])
+        if "ffn" in units and ffn:
+            block.feed_forward.gate = HardConcrete(ffn, _CLOSED_AT_START["ffn"])
+        if "attention_layer" in units:
+            block.attention_gate = HardConcrete(1, _CLOSED_AT_START["attention_layer"])
+        if "ffn_layer" in units:
+            block.ffn_gate = HardConcrete(1, _CLOSED_AT_START["ffn_layer"])
+    like = next(encoder.parameters())
+    for _, gate in gates_of(encoder):
+        gate.to(like).train(encoder.training)
+
+
+def is_gate(parameter_name: str) -> bool:
+    """Whether a parameter of a gated encoder is a gate's log α."""
+    return parameter_name.endswith(".log_alpha")
+
+
+def gates_of(encoder: SpeechEncoder) -> Iterator[tuple[str, HardConcrete]]:
+    """All gates with their names."""
+    for name, module in encoder.named_modules():
+        if isinstance(module, HardConcrete):
+            yield name, module
+
+
+def full_size(encoder: SpeechEncoder) -> int:
+    """Parameters of an ungated, unpruned encoder in DPHuBERT's count (table above)."""
+    gates = sum(gate.log_alpha.numel() for _, gate in gates_of(encoder))
+    masks = 0 if encoder.config.conv_masked else encoder.config.conv_channels[-1]
+    return encoder.num_parameters() - gates + masks
+
+
+def expected_size(encoder: SpeechEncoder) -> Tensor:
+    """The expected number of parameters, differentiable, in DPHuBERT's count.
+
+    Products of expectations, as in DPHuBERT's code: a convolution counts E[in] E[out] k.
+    """
+    return _size(encoder, lambda gate: gate.expected_open())
+
+
+def _size(encoder: SpeechEncoder, count) -> Tensor:  # type: ignore[no-untyped-def]
+    """Size with `count(gate)` units open in each gated module."""
+    config = encoder.config
+    whole = torch.tensor(float(full_size(encoder)), dtype=torch.float64)
+    saved = torch.zeros((), dtype=torch.float64)
+    bias = float(config.conv_bias)
+    inputs: Tensor | float = 1.0
+    full_inputs = 1
+    for layer, full, kernel in zip(
+        encoder.feature_extractor.conv_layers, config.conv_channels, config.conv_kernels, strict=True
+    ):
+        outputs = count(layer.gate).double().cpu() if layer.gate is not None else float(full)
+        extra = bias + (2.0 if layer.norm else 0.0)
+        saved = saved + full * (full_inputs * kernel + extra) - outputs * (inputs * kernel + extra)
+        inputs, full_inputs = outputs, full
+    norm = 2.0 if config.projection_norm else 0.0
+    saved = saved + (full_inputs - inputs) * (norm + config.width + 1.0)
+    head = config.head_width * (4 * config.width + 3) + float(config.family == "wavlm")
+    unit = 2.0 * config.width + 1
+    for block, heads, ffn in zip(encoder.blocks, config.heads, config.ffn, strict=True):
+        layer = block.attention
+        left = count(layer.gate).double().cpu() if layer.gate is not None else float(len(heads))
+        if block.attention_gate is not None:
+            left = left * count(block.attention_gate).double().cpu().sum()
+        saved = saved + (len(heads) - left) * head
+        layer = block.feed_forward
+        left = count(layer.gate).double().cpu() if layer.gate is not None else float(ffn)
+        if block.ffn_gate is not None:
+            left = left * count(block.ffn_gate).double().cpu().sum()
+        saved = saved + (ffn - left) * unit
+    return whole - saved
+
+
+def reachable_sparsity(encoder: SpeechEncoder) -> float:
+    """The sparsity with every gate closed but one channel per convolution."""
+
+    def least(gate: HardConcrete) -> Tensor:
+        convolution = any(gate is layer.gate for layer in encoder.feature_extractor.conv_layers)
+        return torch.tensor(float(convolution))
+
+    return 1 - float(_size(encoder, least)) / full_size(encoder)
+
+
+class SparsityTarget(nn.Module):
+    """The augmented Lagrangian λ1 (ŝ − s) + λ2 (ŝ − s)², with a target s that rises from 0.
+
+    ŝ is the expected sparsity. The λ start at 0 and ascend (Wang et al. 2020, arXiv:1910.04732).
+    """
+
+    def __init__(self, encoder: SpeechEncoder, sparsity: float, ramp: int) -> None:
+        """`ramp`: steps over which the target rises linearly to `sparsity`.
+
+        Raises:
+            SkillError: the gates cannot reach `sparsity`.
+        """
+        super().__init__()
+        limit = reachable_sparsity(encoder)
+        if sparsity > limit:
+            raise SkillError(
+                f"a sparsity of {sparsity} is out of reach: with every gate closed it is {limit:.4f}"
+            )
+        self.sparsity, self.ramp = sparsity, ramp
+        self.lambda1 = nn.Parameter(torch.zeros(()))
+        self.lambda2 = nn.Parameter(torch.zeros(()))
+
+    def target(self, step: int) -> float:
+        """The target at a step."""
+        return self.sparsity * min(1.0, step / self.ramp) if self.ramp else self.sparsity
+
+    def forward(self, encoder: SpeechEncoder, step: int) -> tuple[Tensor, Tensor]:
+        """The penalty and the expected sparsity."""
+        device = self.lambda1.device
+        sparsity = (1 - expected_size(encoder) / full_size(encoder)).float().to(device)
+        gap = sparsity - self.target(step)
+        return self.lambda1 * gap + self.lambda2 * gap.square(), sparsity
+
+    def figures(self, step: int) -> dict[str, Tensor]:
+        """What the curve shows."""
+        return {
+            "target_sparsity": torch.tensor(self.target(step)),
+            "lambda1": self.lambda1.detach(),
+            "lambda2": self.lambda2.detach(),
+        }
+
+
+def select(encoder: SpeechEncoder, sparsity: float) -> None:
+    """Decide which gates stay open, so that the physical size meets the target globally.
+
+    Each module first keeps as many gates as it expects to be open. Then the gates that are least
+    certain, |log α| smallest over the whole model, are turned over as long as that brings the size
+    nearer to (1 − sparsity) x full size. Every convolution keeps a channel.
+    """
+    goal = (1 - sparsity) * full_size(encoder)
+    extra = encoder.config.width if _conv_gated(encoder) and not encoder.config.conv_masked else 0
+    chosen = {gate: gate.chosen() for _, gate in gates_of(encoder)}
+    convolutions = {id(layer.gate) for layer in encoder.feature_extractor.conv_layers}
+    for gate, kept in chosen.items():
+        if id(gate) in convolutions and not kept.any():
+            kept[gate.log_alpha.argmax()] = True
+    counts = {gate: int(kept.sum()) for gate, kept in chosen.items()}
+
+    def size() -> float:
+        return float(_size(encoder, lambda gate: torch.tensor(float(counts[gate])))) + extra
+
+    order = sorted(
+        (abs(value), place, index)
+        for place, gate in enumerate(chosen)
+        for index, value in enumerate(gate.log_alpha.tolist())
+    )
+    gates = list(chosen)
+    now = size()
+    for _, place, index in order:
+        gate = gates[place]
+        if abs(now - goal) < 1e-4 * goal:
+            break
+        is_open = bool(chosen[gate][index])
+        if is_open != (now > goal) or (is_open and id(gate) in convolutions and counts[gate] == 1):
+            continue
+        counts[gate] += -1 if is_open else 1
+        then = size()
+        if abs(then - goal) < abs(now - goal):
+            chosen[gate][index] = not is_open
+            now = then
+        else:
+            counts[gate] -= -1 if is_open else 1
+    for gate, kept in chosen.items():
+        gate.kept = kept
+
+
+def _conv_gated(encoder: SpeechEncoder) -> bool:
+    return any(layer.gate is not None for layer in encoder.feature_extractor.conv_layers)
+
+
+def summary(encoder: SpeechEncoder) -> Mapping[str, float]:
+    """The expected number of open gates of every gated module."""
+    return {name: float(gate.expected_open().detach()) for name, gate in gates_of(encoder)}
