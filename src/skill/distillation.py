@@ -19,7 +19,7 @@ from torch import Tensor
 from skill import gates, pruning
 from skill.corpora.batches import Batches, MicroBatch, collate
 from skill.corpora.loader import Loader
-from skill.corpora.manifest import Utterance, read_manifest
+from skill.corpora.manifest import usable
 from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.errors import SkillError
 from skill.files import (
@@ -231,25 +231,6 @@ def _read_stage1(path: Path) -> tuple[SpeechEncoder, dict[str, Tensor]]:
     return student, parts["projections"]
 
 
-def usable(manifests: Sequence[Path], unlabelled: Unlabelled, split: str) -> list[Utterance]:
-    """The utterances of a split whose length the parameters admit.
-
-    Raises:
-        SkillError: there is none.
-    """
-    shortest, longest = unlabelled.min_seconds, unlabelled.max_seconds
-    found = [
-        utterance
-        for path in manifests
-        for utterance in read_manifest(path)
-        if utterance.split == split and shortest <= utterance.seconds <= longest
-    ]
-    if not found:
-        names = ", ".join(str(path) for path in manifests)
-        raise SkillError(f"{names}: no {split} utterance of {shortest} to {longest} seconds")
-    return found
-
-
 def _run(
     label: str,
     experiment: Distillation,
@@ -261,14 +242,15 @@ def _run(
     world: _World,
 ) -> Outcome:
     stage = job.stage
+    shortest, longest = unlabelled.min_seconds, unlabelled.max_seconds
     batches = Batches(
-        usable(manifests, unlabelled, "train"),
+        usable(manifests, shortest, longest, "train"),
         stage.batch_seconds,
         job.seed,
         fixed_order=stage.fixed_order,
         micro_seconds=stage.micro_seconds,
     )
-    held_out = Batches(usable(manifests, unlabelled, "dev"), stage.micro_seconds, 0)
+    held_out = Batches(usable(manifests, shortest, longest, "dev"), stage.micro_seconds, 0)
     held_out_micros = [
         _micro(micro, *collate(micro), world.device)
         for step in range(min(_VALIDATION_BATCHES, len(held_out)))

@@ -187,7 +187,8 @@ def run(
         ffn=section.ffn,
         conv=section.conv_channels,
     )
-    utterances = {split: usable(manifests, job.unlabelled, split) for split in ("train", "dev")}
+    shortest, longest = job.unlabelled.min_seconds, job.unlabelled.max_seconds
+    utterances = {split: usable(manifests, shortest, longest, split) for split in ("train", "dev")}
     dependencies = canonical_json(
         [job.model_dump(mode="json"), {str(p): sha256(p) for p in manifests}, fingerprint(__name__)]
     )

@@ -56,7 +56,7 @@ def read_manifest(path: str | PathLike[str]) -> list[Utterance]:
     if not rows:
         raise SkillError(f"{path}: the manifest is empty: no utterance")
     missing = [name for name in COLUMNS if name not in rows[0] and name != "kind"]
-    unknown = [str(name) for name in rows[0] if name not in COLUMNS]
+    unknown = [name for name in rows[0] if name is not None and name not in COLUMNS]
     if missing or unknown:
         said = f"lacks the columns {', '.join(missing)}" if missing else ""
         said += f"{' and ' if said and unknown else ''}"
@@ -98,6 +98,27 @@ def _utterance(row: dict[str, str], where: str) -> Utterance:
         split=row["split"],
         kind=kind,
     )
+
+
+def usable(
+    manifests: Iterable[str | PathLike[str]], shortest: float, longest: float, split: str
+) -> list[Utterance]:
+    """The utterances of a split that last from `shortest` to `longest` seconds.
+
+    Raises:
+        SkillError: there is none.
+    """
+    paths = list(manifests)
+    found = [
+        utterance
+        for path in paths
+        for utterance in read_manifest(path)
+        if utterance.split == split and shortest <= utterance.seconds <= longest
+    ]
+    if not found:
+        names = ", ".join(str(path) for path in paths)
+        raise SkillError(f"{names}: no {split} utterance of {shortest} to {longest} seconds")
+    return found
 
 
 class Rows:
