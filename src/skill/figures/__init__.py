@@ -1,0 +1,1 @@
+"""Pictures: each module has functions that read one small table and return a figure."""
