@@ -16,15 +16,10 @@ from skill.corpora.text import transcript
 from skill.errors import SkillError
 
 LANGUAGES = ("en", "es", "fr", "it", "ru")
-_NOISES = frozenset(
-    ("ascending-2tone", "descending-2tone", "beep", "beeperr")
-    + ("confbridge-join", "confbridge-leave", "tt-monkeys")
-)
+PACKAGES = tuple(f"asterisk-core-sounds-{lang}{end}" for lang in LANGUAGES for end in ("-g722", ""))
 
-
-def packages() -> list[str]:
-    """The packages of sounds and of transcripts."""
-    return [f"asterisk-core-sounds-{lang}{end}" for lang in LANGUAGES for end in ("-g722", "")]
+_TONES = ("ascending-2tone", "descending-2tone", "beep", "beeperr")
+_NOISES = frozenset((*_TONES, "confbridge-join", "confbridge-leave", "tt-monkeys"))
 
 
 def clips(files: Mapping[str, Mapping[str, Path]]) -> Iterator[Clip]:

@@ -6,7 +6,7 @@ manifest says where each lies. The same files and library versions give the same
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
@@ -68,6 +68,9 @@ def _source(name: str, job: Job) -> tuple[Iterable[Clip], str]:
         return folder.clips(name, folder.root(name)), "human"
     if job.kind not in _PACKAGED:
         raise SkillError(f"corpora.{name}.kind: unknown kind {job.kind!r}")
+    packaged, names = _PACKAGED[job.kind]
+    if packages.fetched(names):
+        return packaged(), "human"
     given = os.environ.get("SKILL_CORPORA")
     missing = packages.missing_tools()
     if given and (missing or (Path(given) / name).is_dir()):
@@ -75,41 +78,32 @@ def _source(name: str, job: Job) -> tuple[Iterable[Clip], str]:
         print(f"corpora: {name} is made from the folder {place}, not from Debian packages",
               file=sys.stderr)  # fmt: skip
         return folder.clips(name, place), "human"
-    if missing and find_spec("espeakng_loader") and not _fetched(job.kind):
+    if missing and find_spec("espeakng_loader"):
         from skill.corpora import espeak
 
         print(f"corpora: {name} is SYNTHETIC speech of espeak-ng: there is no {missing[0]} here, "
               "and SKILL_CORPORA is not set", file=sys.stderr)  # fmt: skip
         return espeak.clips(name), "synthetic"
-    return _PACKAGED[job.kind](), "human"
+    return packaged(), "human"
 
 
 def _queen() -> Iterator[Clip]:
-    return queen.clips(packages.files_of(queen.PACKAGE))
+    return queen.clips(packages.files_of([queen.PACKAGE])[queen.PACKAGE])
 
 
 def _asterisk() -> Iterator[Clip]:
-    return asterisk.clips({name: packages.files_of(name) for name in asterisk.packages()})
+    return asterisk.clips(packages.files_of(asterisk.PACKAGES))
 
 
 def _hedgewars() -> Iterator[Clip]:
-    return hedgewars.clips(packages.files_of(hedgewars.PACKAGE))
+    return hedgewars.clips(packages.files_of([hedgewars.PACKAGE])[hedgewars.PACKAGE])
 
 
-_PACKAGED: dict[str, Callable[[], Iterator[Clip]]] = {
-    "queen": _queen,
-    "asterisk": _asterisk,
-    "hedgewars": _hedgewars,
+_PACKAGED: dict[str, tuple[Callable[[], Iterator[Clip]], Sequence[str]]] = {
+    "queen": (_queen, (queen.PACKAGE,)),
+    "asterisk": (_asterisk, asterisk.PACKAGES),
+    "hedgewars": (_hedgewars, (hedgewars.PACKAGE,)),
 }
-_NAMES = {
-    "queen": [queen.PACKAGE],
-    "asterisk": asterisk.packages(),
-    "hedgewars": [hedgewars.PACKAGE],
-}
-
-
-def _fetched(kind: str) -> bool:
-    return all((packages.cache() / "packages" / name).is_dir() for name in _NAMES[kind])
 
 
 def store(name: str, clips: Iterable[Clip], kind: str, audio: Path) -> list[Utterance]:
@@ -165,9 +159,7 @@ def store(name: str, clips: Iterable[Clip], kind: str, audio: Path) -> list[Utte
     return utterances
 
 
-def _check(
-    name: str, total: int, utterances: list[Utterance], bad: list[str], short: int
-) -> None:
+def _check(name: str, total: int, utterances: list[Utterance], bad: list[str], short: int) -> None:
     if len(bad) > _BAD_SHARE * total:
         raise SkillError(
             f"corpus {name}: {len(bad)} of {total} clips cannot be read (first: {bad[0]})"

@@ -62,7 +62,7 @@ def _decoded(path: Path) -> tuple[Signal, int]:
     try:
         signal, rate = soundfile.read(path, dtype="float32")
     except soundfile.LibsndfileError as error:
-        raise SkillError(f"{path}: not readable as audio: {error}") from error
+        raise SkillError(f"{path}: not readable as audio: {error.error_string}") from error
     if not len(signal):
         raise SkillError(f"{path}: no audio in it")
     return signal, rate

@@ -19,8 +19,10 @@ from skill.errors import SkillError
 from skill.files import replacing
 from skill.progress import track
 
-PARTS = ("train-clean-100", "train-clean-360", "train-other-500", "dev-clean", "dev-other")
-PARTS += ("test-clean", "test-other")
+PARTS = (
+    *("train-clean-100", "train-clean-360", "train-other-500"),
+    *("dev-clean", "dev-other", "test-clean", "test-other"),
+)
 _HEADER = 42
 _AHEAD = 64
 _BAD_SHARE = 0.01

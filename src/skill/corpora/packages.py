@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
@@ -28,6 +28,7 @@ from skill.files import read_csv
 _TOOLS = ("apt-get", "dpkg-deb")
 _ELSE = "set SKILL_CORPORA to a folder of audio instead"
 _MEBIBYTE = 1 << 20
+_SPACE = 400  # MiB: the largest package with what is taken out of it
 
 
 def cache() -> Path:
@@ -38,6 +39,11 @@ def cache() -> Path:
 def missing_tools() -> list[str]:
     """Names of the Debian tools that this system lacks."""
     return [tool for tool in _TOOLS if shutil.which(tool) is None]
+
+
+def fetched(names: Sequence[str]) -> bool:
+    """Whether all these packages' files are in the cache."""
+    return all((cache() / "packages" / name).is_dir() for name in names)
 
 
 def checksums() -> dict[str, dict[str, str]]:
@@ -52,26 +58,30 @@ def checksums() -> dict[str, dict[str, str]]:
     raise SkillError("data/checksums.csv is missing: work in a clone of the repository")
 
 
-def files_of(package: str) -> dict[str, Path]:
-    """The listed files of `package`, fetched once: path inside the package to path here.
+def files_of(names: Sequence[str]) -> dict[str, dict[str, Path]]:
+    """The listed files of the packages, fetched once: package to path inside to path here.
 
     Raises:
         SkillError: no Debian tools, no network, no disk space, or a file that is missing from the
             package or not the one that is listed.
     """
-    wanted = checksums().get(package)
-    if not wanted:
-        raise SkillError(f"{package}: no file of this package is listed in data/checksums.csv")
+    table = checksums()
+    for name in names:
+        if name not in table:
+            raise SkillError(f"{name}: no file of this package is listed in data/checksums.csv")
     home = cache() / "packages"
     home.mkdir(parents=True, exist_ok=True)
-    folder = home / package
-    with _locked(home / f".{package}.lock"):
-        if not folder.is_dir():
-            _fetch(package, wanted, folder)
-    found = {path: folder / path for path in wanted}
-    gone = next((path for path in found.values() if not path.is_file()), None)
-    if gone is not None:
-        raise SkillError(f"{gone} is missing: delete {folder} and start again")
+    with _locked(home / ".lock"):
+        for left in home.glob(".fetch-*"):  # of a run that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        absent = [name for name in names if not (home / name).is_dir()]
+        if absent:
+            _fetch(absent, table, home)
+    found = {name: {path: home / name / path for path in table[name]} for name in names}
+    for name, files in found.items():
+        gone = next((path for path in files.values() if not path.is_file()), None)
+        if gone is not None:
+            raise SkillError(f"{gone} is missing: delete {home / name} and start again")
     return found
 
 
@@ -92,34 +102,36 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _fetch(package: str, wanted: dict[str, str], folder: Path) -> None:
+def _fetch(names: Sequence[str], table: Mapping[str, Mapping[str, str]], home: Path) -> None:
     missing = missing_tools()
     if missing:
         raise SkillError(f"no {' and no '.join(missing)} on this system: {_ELSE}")
-    need_space(folder.parent, 400, f"package {package}")
-    print(f"corpora: getting the Debian package {package}", file=sys.stderr, flush=True)
-    with tempfile.TemporaryDirectory(prefix=f".{package}-", dir=folder.parent) as temporary:
-        archive = _download(package, Path(temporary).resolve())
-        unpacked = Path(temporary) / "files"
-        _unpack(archive, wanted, unpacked)
-        unpacked.rename(folder)
+    need_space(home, _SPACE, f"fetching {', '.join(names)}")
+    print(f"corpora: getting Debian packages: {', '.join(names)}", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=home) as temporary:
+        archives = _download(names, Path(temporary).resolve())
+        for name in names:
+            unpacked = Path(temporary) / name
+            _unpack(archives[name], table[name], unpacked)
+            unpacked.rename(home / name)
+            archives[name].unlink()
 
 
-def _download(package: str, work: Path) -> Path:
-    """The package's archive, through the system's own sources and keys."""
-    lists, archives = work / "lists" / "partial", work / "cache" / "archives" / "partial"
+def _download(names: Sequence[str], work: Path) -> dict[str, Path]:
+    """The packages' archives by name, through the system's own sources and keys."""
+    lists, parts = work / "lists" / "partial", work / "cache" / "archives" / "partial"
     lists.mkdir(parents=True)
-    archives.mkdir(parents=True)
+    parts.mkdir(parents=True)
     options = [
         f"Dir::State::Lists={lists.parent}",
-        f"Dir::Cache={archives.parents[1]}",
+        f"Dir::Cache={parts.parents[1]}",
         "Debug::NoLocking=true",
         "APT::Sandbox::User=",
         "Acquire::Retries=3",
     ]
     flags = [word for option in options for word in ("-o", option)]
     said = ""
-    for words in (["update"], ["download", package]):
+    for words in (["update"], ["download", *names]):
         done = subprocess.run(
             ["apt-get", "--quiet", *flags, *words],
             cwd=work,
@@ -129,22 +141,24 @@ def _download(package: str, work: Path) -> Path:
             env={**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"},
         )
         said += done.stdout + done.stderr
-    found = sorted(work.glob("*.deb"))
-    if found:
-        return found[0]
-    lines = [line for line in said.splitlines() if line.startswith(("E:", "W:", "Err:"))]
-    print("\n".join(lines), file=sys.stderr)
+    archives = {path.name.partition("_")[0]: path for path in work.glob("*.deb")}
+    absent = [name for name in names if name not in archives]
+    if not absent:
+        return archives
+    lines = ["it said nothing"]
+    lines += [line for line in said.splitlines() if line.startswith(("E:", "W:", "Err:"))]
+    print("\n".join(lines[1:]), file=sys.stderr)
     if "No space left" in said:
-        raise SkillError(f"no disk space: package {package} could not be written to {work}")
+        raise SkillError(f"no disk space: {', '.join(absent)} could not be written to {work}")
     if any(sign in said for sign in ("resolving", "resolve", "connect", "Network", "timed out")):
-        raise SkillError(f"no network: package {package} could not be fetched; {_ELSE}")
+        raise SkillError(f"no network: {', '.join(absent)} could not be fetched; {_ELSE}")
     raise SkillError(
-        f"{package}: apt-get does not find this package ({lines[-1] if lines else 'it said nothing'}"
-        f"); add the distribution's full archive (Debian `main`, Ubuntu `universe`), or {_ELSE}"
+        f"{absent[0]}: apt-get does not find this package ({lines[-1]}); "
+        f"add the distribution's full archive (Debian `main`, Ubuntu `universe`), or {_ELSE}"
     )
 
 
-def _unpack(archive: Path, wanted: dict[str, str], folder: Path) -> None:
+def _unpack(archive: Path, wanted: Mapping[str, str], folder: Path) -> None:
     """Take the wanted files out of `archive`; nothing else in it is written anywhere."""
     left = dict(wanted)
     with subprocess.Popen(

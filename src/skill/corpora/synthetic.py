@@ -47,7 +47,7 @@ _GAP = 0.06
 
 
 def clips(name: str, speakers: int, sentences: int) -> Iterator[Clip]:
-    """`speakers` × `sentences` clips of one to three words."""
+    """All `sentences` in the voices of all `speakers`, clips of one to three words."""
     said = sentences_of(sentences)
     for speaker in range(speakers):
         for index, text in enumerate(said):

@@ -15,7 +15,7 @@ _ABBREVIATIONS = {
     "VS": "VERSUS",
     "OK": "OKAY",
 }
-_QUOTES = str.maketrans({"’": "'", "‘": "'", "`": "'", "´": "'", "&": " and "})
+_QUOTES = str.maketrans({"\u2019": "'", "\u2018": "'", "`": "'", "\u00b4": "'", "&": " and "})
 _NOT_SAID = re.compile(r"@@|[\d\[\]{}<>#=_]|(\w)\1\1", re.ASCII)
 _WORDS_KNOWN = 0.5
 
