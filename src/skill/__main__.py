@@ -54,15 +54,51 @@ def activations(a: Arguments) -> None:
 
 
 def similarity(a: Arguments) -> None:
-    from skill.activations import run_similarity
+    section = _job("Similarity", a.params)
+    if a.files:
+        from skill.analysis.alone import similarity as run
 
-    run_similarity(a.activations, _job("Similarity", a.params), a.output)
+        run(a.files, section, a.output)
+    elif not a.output or not (a.activations or (a.teachers and a.manifests and a.calibration)):
+        raise SkillError(
+            "similarity: give FILE, or --output and --activations, or --output and --teachers, "
+            "--manifests and --calibration"
+        )
+    elif a.activations:
+        from skill.analysis.similarity import run as run_cached
+
+        run_cached(a.activations, section, a.output)
+    else:
+        from skill.analysis.similarity import run_stream
+
+        calibration = _job("ActivationsJob", a.calibration)
+        run_stream(a.teachers, a.manifests, calibration, section, a.output)
 
 
 def grouping(a: Arguments) -> None:
-    from skill.grouping import run
+    section = _job("Grouping", a.params)
+    if a.files:
+        from skill.analysis.alone import grouping as run
 
-    run(a.similarity, _job("Grouping", a.params), a.output, a.table)
+        run(a.files, section, a.output, compare=_job("Similarity", a.compare), seed=0)
+    elif not (a.similarity and a.output and a.table):
+        raise SkillError("grouping: give FILE, or --similarity, --output and --table")
+    else:
+        from skill.analysis.grouping import run as run_cached
+
+        run_cached(a.similarity, section, a.output, a.table, a.criterion)
+
+
+def stability(a: Arguments) -> None:
+    from skill.analysis.studies import run_stability
+
+    run_stability(a.activations, _job("StudyJob", a.params), a.output, a.curve)
+
+
+def study(a: Arguments) -> None:
+    from skill.analysis.studies import run_study
+
+    run_study(a.activations, _job("StudyJob", a.params), a.output)
 
 
 def stage1(a: Arguments) -> None:
@@ -128,6 +164,9 @@ _MAYBE: dict[str, Any] = {"type": Path, "metavar": "FILE"}
 _FILES: dict[str, Any] = {"type": Path, "metavar": "FILE", "nargs": "+", "required": True}
 _FOLDER: dict[str, Any] = {"type": Path, "metavar": "DIR", "required": True}
 _JSON: dict[str, Any] = {"metavar": "JSON", "required": True}
+_SOME: dict[str, Any] = {"type": Path, "metavar": "FILE", "nargs": "+"}
+_ALONE: dict[str, Any] = {"type": Path, "metavar": "FILE", "nargs": "*"}
+_OPTIONS: dict[str, Any] = {"metavar": "JSON", "default": "{}"}
 _STAGE: dict[str, dict[str, Any]] = {
     "name": {}, "--params": _JSON, "--teachers": _FILES, "--manifests": _FILES,
     "--grouping": _MAYBE, "--output": _FILE, "--curve": _FILE, "--summary": _FILE,
@@ -155,12 +194,27 @@ VERBS: dict[str, tuple[Callable[[Arguments], None], str, dict[str, dict[str, Any
         {"--params": _JSON, "--teacher": _FILE, "--manifests": _FILES, "--output": _FILE},
     ),
     "similarity": (
-        similarity, "similarity of layers",
-        {"--params": _JSON, "--activations": _FILES, "--output": _FILE},
+        similarity, "similarity of layers, of teachers or in any FILE of layer states",
+        {
+            "files": _ALONE, "--params": _OPTIONS, "--activations": _SOME, "--teachers": _SOME,
+            "--manifests": _SOME, "--calibration": {"metavar": "JSON"}, "--output": _MAYBE,
+        },
     ),
     "grouping": (
-        grouping, "clusters of layers",
-        {"--params": _JSON, "--similarity": _FILE, "--output": _FILE, "--table": _FILE},
+        grouping, "clusters of layers, of teachers or in any FILE of layer states or of CKA",
+        {
+            "files": _ALONE, "--params": _OPTIONS | {"default": '{"num_clusters": "auto"}'},
+            "--compare": _OPTIONS, "--similarity": _MAYBE, "--output": _MAYBE, "--table": _MAYBE,
+            "--criterion": _MAYBE,
+        },
+    ),
+    "stability": (
+        stability, "how far clusters depend on the utterances that were chosen",
+        {"--params": _JSON, "--activations": _FILES, "--output": _FILE, "--curve": _FILE},
+    ),
+    "study": (
+        study, "how clusters depend on calibration audio, linkage and kernel",
+        {"--params": _JSON, "--activations": _FILES, "--output": _FILE},
     ),
     "stage1": (stage1, "prune and distil a student", _STAGE),
     "stage2": (stage2, "distil the pruned student", _STAGE | {"--student": _FILE}),
