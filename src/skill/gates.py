@@ -23,7 +23,8 @@ A pruned model holds one vector more (`FeatureProjection.removed`, 768 numbers a
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +36,13 @@ BETA = 2 / 3
 _LOW, _HIGH = -0.1, 1.1
 _EPS = 1e-6
 _SHARPNESS = 0.8  # of the values in evaluation
-_CLOSED_AT_START = {"conv": 0.01, "head": 0.01, "ffn": 0.5, "attention_layer": 0.01, "ffn_layer": 0.01}
+_CLOSED_AT_START = {
+    "conv": 0.01,
+    "head": 0.01,
+    "ffn": 0.5,
+    "attention_layer": 0.01,
+    "ffn_layer": 0.01,
+}
 UNITS = tuple(_CLOSED_AT_START)
 
 
@@ -138,50 +145,47 @@ def expected_size(encoder: SpeechEncoder) -> Tensor:
 
     Products of expectations, as in DPHuBERT's code: a convolution counts E[in] E[out] k.
     """
-    return _size(encoder, lambda gate: gate.expected_open())
+    saved = _saved(encoder, lambda gate: gate.expected_open().double().cpu())
+    return torch.as_tensor(full_size(encoder) - saved, dtype=torch.float64)
 
 
-def _size(encoder: SpeechEncoder, count) -> Tensor:  # type: ignore[no-untyped-def]
-    """Size with `count(gate)` units open in each gated module."""
+def _saved(encoder: SpeechEncoder, count: Callable[[HardConcrete], Any]) -> Any:
+    """How many parameters go when `count(gate)` units of each gated module stay."""
     config = encoder.config
-    whole = torch.tensor(float(full_size(encoder)), dtype=torch.float64)
-    saved = torch.zeros((), dtype=torch.float64)
-    bias = float(config.conv_bias)
-    inputs: Tensor | float = 1.0
+
+    def left(gate: nn.Module | None, full: int) -> Any:
+        return full if gate is None else count(gate)  # type: ignore[arg-type]
+
+    saved: Any = 0.0
+    inputs: Any = 1
     full_inputs = 1
     for layer, full, kernel in zip(
-        encoder.feature_extractor.conv_layers, config.conv_channels, config.conv_kernels, strict=True
+        encoder.feature_extractor.conv_layers,
+        config.conv_channels,
+        config.conv_kernels,
+        strict=True,
     ):
-        outputs = count(layer.gate).double().cpu() if layer.gate is not None else float(full)
-        extra = bias + (2.0 if layer.norm else 0.0)
-        saved = saved + full * (full_inputs * kernel + extra) - outputs * (inputs * kernel + extra)
+        outputs = left(layer.gate, full)
+        extra = config.conv_bias + (2 if layer.norm else 0)
+        saved += full * (full_inputs * kernel + extra) - outputs * (inputs * kernel + extra)
         inputs, full_inputs = outputs, full
-    norm = 2.0 if config.projection_norm else 0.0
-    saved = saved + (full_inputs - inputs) * (norm + config.width + 1.0)
-    head = config.head_width * (4 * config.width + 3) + float(config.family == "wavlm")
-    unit = 2.0 * config.width + 1
+    norm = 2 if config.projection_norm else 0
+    saved += (full_inputs - inputs) * (norm + config.width + 1)  # 1: its mask
+    head = config.head_width * (4 * config.width + 3) + (config.family == "wavlm")
+    unit = 2 * config.width + 1
     for block, heads, ffn in zip(encoder.blocks, config.heads, config.ffn, strict=True):
-        layer = block.attention
-        left = count(layer.gate).double().cpu() if layer.gate is not None else float(len(heads))
-        if block.attention_gate is not None:
-            left = left * count(block.attention_gate).double().cpu().sum()
-        saved = saved + (len(heads) - left) * head
-        layer = block.feed_forward
-        left = count(layer.gate).double().cpu() if layer.gate is not None else float(ffn)
-        if block.ffn_gate is not None:
-            left = left * count(block.ffn_gate).double().cpu().sum()
-        saved = saved + (ffn - left) * unit
-    return whole - saved
+        kept = left(block.attention.gate, len(heads)) * left(block.attention_gate, 1)
+        saved += (len(heads) - kept) * head
+        kept = left(block.feed_forward.gate, ffn) * left(block.ffn_gate, 1)
+        saved += (ffn - kept) * unit
+    return saved
 
 
 def reachable_sparsity(encoder: SpeechEncoder) -> float:
     """The sparsity with every gate closed but one channel per convolution."""
 
-    def least(gate: HardConcrete) -> Tensor:
-        convolution = any(gate is layer.gate for layer in encoder.feature_extractor.conv_layers)
-        return torch.tensor(float(convolution))
-
-    return 1 - float(_size(encoder, least)) / full_size(encoder)
+    convolutions = {id(layer.gate) for layer in encoder.feature_extractor.conv_layers}
+    return _saved(encoder, lambda gate: id(gate) in convolutions) / full_size(encoder)
 
 
 class SparsityTarget(nn.Module):
@@ -233,7 +237,8 @@ def select(encoder: SpeechEncoder, sparsity: float) -> None:
     certain, |log α| smallest over the whole model, are turned over as long as that brings the size
     nearer to (1 − sparsity) x full size. Every convolution keeps a channel.
     """
-    goal = (1 - sparsity) * full_size(encoder)
+    full = full_size(encoder)
+    goal = (1 - sparsity) * full
     extra = encoder.config.width if _conv_gated(encoder) and not encoder.config.conv_masked else 0
     chosen = {gate: gate.chosen() for _, gate in gates_of(encoder)}
     convolutions = {id(layer.gate) for layer in encoder.feature_extractor.conv_layers}
@@ -243,7 +248,7 @@ def select(encoder: SpeechEncoder, sparsity: float) -> None:
     counts = {gate: int(kept.sum()) for gate, kept in chosen.items()}
 
     def size() -> float:
-        return float(_size(encoder, lambda gate: torch.tensor(float(counts[gate])))) + extra
+        return full - float(_saved(encoder, lambda gate: counts[gate])) + extra
 
     order = sorted(
         (abs(value), place, index)

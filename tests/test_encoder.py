@@ -1,0 +1,211 @@
+"""The encoder equals `transformers` and `torchaudio`, whatever the architecture and the padding."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from transformers import (
+    HubertConfig,
+    HubertModel,
+    Wav2Vec2Config,
+    Wav2Vec2Model,
+    WavLMConfig,
+    WavLMModel,
+)
+
+from skill.encoder import EncoderConfig, SpeechEncoder
+
+REFERENCES = {
+    "wavlm": (WavLMConfig, WavLMModel),
+    "hubert": (HubertConfig, HubertModel),
+    "wav2vec2": (Wav2Vec2Config, Wav2Vec2Model),
+}
+
+
+def pair(family: str, large: bool, *, heads: int = 4, blocks: int = 3, seed: int = 0) -> Any:
+    """The same random weights in `transformers` and here."""
+    torch.manual_seed(seed)
+    others: dict[str, Any] = {}
+    own: dict[str, Any] = {}
+    if large:
+        others = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
+        own = {"conv_norm": "layer", "pre_norm": True, "conv_bias": True}
+    config, model = REFERENCES[family]
+    reference = model(
+        config(
+            hidden_size=16 * heads,
+            num_hidden_layers=blocks,
+            num_attention_heads=heads,
+            intermediate_size=40,
+            conv_dim=[24] * 7,
+            num_conv_pos_embeddings=16,
+            num_conv_pos_embedding_groups=4,
+            **others,
+        )
+    ).eval()
+    with torch.no_grad():
+        for parameter in reference.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    encoder = SpeechEncoder(
+        EncoderConfig.uniform(
+            family,  # type: ignore[arg-type]
+            width=16 * heads,
+            blocks=blocks,
+            heads=heads,
+            ffn=40,
+            conv=24,
+            pos_conv_kernel=16,
+            pos_conv_groups=4,
+            **own,
+        )
+    ).eval()
+    state = {k: v for k, v in reference.state_dict().items() if k != "masked_spec_embed"}
+    encoder.load_state_dict(state)
+    return reference, encoder
+
+
+def utterances(lengths: list[int], dtype: torch.dtype, seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    waveforms = torch.randn(len(lengths), max(lengths), dtype=dtype, generator=generator)
+    return waveforms * (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]), torch.tensor(
+        lengths
+    )
+
+
+def reference_states(reference: Any, waveforms: Tensor, mask: Tensor | None) -> list[Tensor]:
+    """All states by this project's convention: the last one is the model's output.
+
+    For pre-norm models `transformers` 5 records the last state before the final layer norm, while
+    its version 4 and s3prl, whose convention SUPERB has, take it after.
+    """
+    out = reference(waveforms, attention_mask=mask, output_hidden_states=True)
+    return [*out.hidden_states[:-1], out.last_hidden_state]
+
+
+def error(a: Tensor, b: Tensor) -> float:
+    return float((a - b).norm() / b.norm())
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["base", "large"])
+@pytest.mark.parametrize("family", list(REFERENCES))
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+@torch.no_grad()
+def test_every_state_equals_transformers(
+    family: str, large: bool, dtype: torch.dtype, limit: float
+) -> None:
+    reference, encoder = pair(family, large)
+    reference.to(dtype), encoder.to(dtype)
+    waveforms, lengths = utterances([8000, 5000, 6500], dtype)
+    states, frames = encoder(waveforms)
+    for own, theirs in zip(states, reference_states(reference, waveforms, None), strict=True):
+        assert error(own, theirs) < limit
+    mask = (torch.arange(8000) < lengths[:, None]).long()
+    states, frames = encoder(waveforms, lengths)
+    assert frames.tolist() == reference._get_feat_extract_output_lengths(lengths).tolist()
+    for own, theirs in zip(states, reference_states(reference, waveforms, mask), strict=True):
+        for row, count in enumerate(frames.tolist()):
+            assert error(own[row, :count], theirs[row, :count]) < limit
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.sampled_from(list(REFERENCES)),
+    st.booleans(),
+    st.integers(1, 4),
+    st.integers(1, 3),
+    st.lists(st.integers(800, 5000), min_size=1, max_size=3),
+    st.integers(0, 1000),
+)
+@torch.no_grad()
+def test_any_small_configuration_equals_transformers(
+    family: str, large: bool, heads: int, blocks: int, lengths: list[int], seed: int
+) -> None:
+    reference, encoder = pair(family, large, heads=heads, blocks=blocks, seed=seed)
+    reference.double(), encoder.double()
+    waveforms, given_lengths = utterances(lengths, torch.float64, seed)
+    mask = (torch.arange(max(lengths)) < given_lengths[:, None]).long()
+    states, frames = encoder(waveforms, given_lengths)
+    for own, theirs in zip(states, reference_states(reference, waveforms, mask), strict=True):
+        for row, count in enumerate(frames.tolist()):
+            assert error(own[row, :count], theirs[row, :count]) < 1e-10
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["base", "large"])
+@torch.no_grad()
+def test_exact_padding_equals_single_utterances(large: bool) -> None:
+    _, encoder = pair("wavlm", large)
+    encoder.double()
+    lengths = [8000, 4321, 6500]
+    waveforms, given_lengths = utterances(lengths, torch.float64)
+    encoder.exact_padding = True
+    states, frames = encoder(waveforms, given_lengths)
+    for row, (length, count) in enumerate(zip(lengths, frames.tolist(), strict=True)):
+        alone, _ = encoder(waveforms[row : row + 1, :length])
+        assert alone[0].shape[1] == count
+        for padded, single in zip(states, alone, strict=True):
+            torch.testing.assert_close(padded[row, :count], single[0])
+
+
+@torch.no_grad()
+def test_group_norm_of_base_models_sees_padding_by_default() -> None:
+    _, encoder = pair("hubert", large=False)
+    waveforms, lengths = utterances([8000, 4000], torch.float32)
+    states, frames = encoder(waveforms, lengths)
+    alone, _ = encoder(waveforms[1:, :4000])
+    assert error(states[0][1, : frames[1]], alone[0][0]) > 1e-3
+
+
+@torch.no_grad()
+def test_normalised_waveforms_are_those_of_the_feature_extractor() -> None:
+    reference, encoder = pair("wav2vec2", large=True)
+    from dataclasses import replace
+
+    encoder.config = replace(encoder.config, normalize_waveform=True)
+    waveforms, lengths = utterances([8000, 5000], torch.float32)
+    from transformers import Wav2Vec2FeatureExtractor
+
+    extractor = Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True)
+    raw = [w[:n].numpy() for w, n in zip(waveforms, lengths.tolist(), strict=True)]
+    batch = extractor(raw, sampling_rate=16000, padding=True, return_tensors="pt")
+    theirs = reference_states(reference, batch["input_values"], batch["attention_mask"])
+    states, frames = encoder(waveforms, lengths)
+    for own, their in zip(states, theirs, strict=True):
+        for row, count in enumerate(frames.tolist()):
+            assert error(own[row, :count], their[row, :count]) < 1e-5
+
+
+@torch.no_grad()
+def test_iterate_yields_the_projection_and_then_the_states() -> None:
+    _, encoder = pair("hubert", large=False)
+    waveforms, _ = utterances([6000], torch.float32)
+    names, found = zip(*encoder.iterate(waveforms), strict=True)
+    assert names == ("projection", 0, 1, 2, 3)
+    for own, state in zip(encoder(waveforms)[0], found[1:], strict=True):
+        assert torch.equal(own, state)
+
+
+def test_base_sizes_are_the_published_ones() -> None:
+    with torch.device("meta"):
+        sizes = {
+            f: SpeechEncoder(EncoderConfig.base(f)).num_parameters() for f in ("wavlm", "hubert")
+        }
+    assert sizes == {"wavlm": 94_381_936 - 768, "hubert": 94_371_712 - 768}
+
+
+def test_too_short_a_waveform_is_an_error() -> None:
+    _, encoder = pair("hubert", large=False)
+    with pytest.raises(ValueError, match="399 samples is shorter than one frame"):
+        encoder(torch.zeros(1, 399))
+    assert encoder(torch.zeros(1, 400))[0][0].shape[1] == 1
+
+
+def test_configuration_round_trip_and_mistakes() -> None:
+    config = EncoderConfig.large("wavlm")
+    assert EncoderConfig.from_dict(config.to_dict()) == config
+    with pytest.raises(ValueError, match="unknown keys in the encoder configuration: hats"):
+        EncoderConfig.from_dict(config.to_dict() | {"hats": 1})
+    with pytest.raises(ValueError, match="width"):
+        EncoderConfig.from_dict({"family": "wavlm"})
