@@ -1,14 +1,16 @@
 """From a task's corpora to its examples: manifests of real speech, or an official corpus."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from skill.corpora.manifest import Utterance
 from skill.errors import SkillError
 from skill.superb.examples import Fold
+from skill.superb.official import OFFICIAL as BUILDERS
 from skill.superb.sample import SAMPLE
 from skill.superb.tasks import PROTOCOL, Task
 
-OFFICIAL = {corpus for task in PROTOCOL.values() for corpus in task.corpora}
+OFFICIAL_CORPORA = {corpus for task in PROTOCOL.values() for corpus in task.corpora}
 
 
 def folds_of(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
@@ -21,7 +23,12 @@ def folds_of(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
     missing = [corpus for corpus in task.corpora if corpus not in present]
     if missing:
         raise SkillError(f"{task.name}: the manifests have no utterance of {', '.join(missing)}")
-    folds = SAMPLE[task.name](task, [u for u in utterances if u.corpus in task.corpora])
+    used = [u for u in utterances if u.corpus in task.corpora]
+    builder = BUILDERS.get((task.name, task.corpora[0])) or SAMPLE.get(task.name)
+    if builder is None:
+        raise SkillError(f"{task.name}: nothing is known about its labels in {task.corpora}")
+    synthetic = any(u.kind == "synthetic" for u in used)
+    folds = [replace(fold, synthetic=synthetic) for fold in builder(task, used)]
     for fold in folds:
         for split in ("train", "dev", "test"):
             if not getattr(fold, split):

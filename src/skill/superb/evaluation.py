@@ -19,7 +19,7 @@ from skill.corpora.manifest import read_manifest
 from skill.errors import SkillError
 from skill.files import write_csv, write_json, write_tensors
 from skill.superb import bootstrap, fitting, search
-from skill.superb.data import OFFICIAL, folds_of
+from skill.superb.data import OFFICIAL_CORPORA, folds_of
 from skill.superb.diarization import Diarization
 from skill.superb.examples import Fold
 from skill.superb.features import Encoder, Features, Upstream, load_upstream
@@ -192,7 +192,7 @@ def described(task: Task, upstream: Upstream, folds: Sequence[Fold]) -> dict[str
         "task": task.name,
         "title": task.title,
         "protocol": task.protocol,
-        "official": set(task.corpora) <= OFFICIAL,
+        "official": set(task.corpora) <= OFFICIAL_CORPORA,
         "synthetic": any(fold.synthetic for fold in folds),
         "examples": {
             **{part: [len(getattr(f, part)) for f in folds] for part in ("train", "dev", "test")},

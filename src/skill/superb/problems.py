@@ -115,10 +115,12 @@ class Transcription(Problem):
 
     def __init__(self, task: Task, fold: Fold, hop: int = 320) -> None:
         super().__init__(task, fold, hop)
-        self.vocabulary = {
-            "phones": text.phone_vocabulary,
-            "letters": text.letter_vocabulary,
-        }[task.vocabulary]()
+        if task.vocabulary == "slots":
+            self.vocabulary = text.slot_vocabulary(fold.labels[0])
+        elif task.vocabulary == "phones":
+            self.vocabulary = text.phone_vocabulary()
+        else:
+            self.vocabulary = text.letter_vocabulary()
 
     def build(self, states: int, width: int) -> nn.Module:
         task, outputs = self.task, len(self.vocabulary)
@@ -152,6 +154,8 @@ class Transcription(Problem):
         targets = [example.target for example in examples]
         if self.task.vocabulary == "phones":
             return {"per": _edits(targets, answers)}
+        if self.task.vocabulary == "slots":
+            return _slots([text.marked(t) for t in targets], [text.marked(a) for a in answers])
         wanted = [text.words_of(target) for target in targets]
         found = [text.words_of(answer) for answer in answers]
         return {
@@ -165,3 +169,13 @@ def _edits(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     errors, lengths = metrics.edit_counts(references, hypotheses)
     return errors.astype(np.float64), lengths.astype(np.float64)
+
+
+def _slots(references: Sequence[str], hypotheses: Sequence[str]) -> Counts:
+    pairs = [
+        (metrics.parse_slots(reference), metrics.parse_slots(hypothesis))
+        for reference, hypothesis in zip(references, hypotheses, strict=True)
+    ]
+    values = np.array([metrics.slot_value_counts(*pair) for pair in pairs], dtype=np.float64)
+    types = np.array([metrics.slot_type_scores(*pair) for pair in pairs])
+    return {"slot_f1": (types, np.ones(len(pairs))), "slot_cer": (values[:, 0], values[:, 1])}

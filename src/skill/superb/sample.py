@@ -28,7 +28,7 @@ def _example(utterance: Utterance, target: object) -> Example:
     )
 
 
-def _split(task: Task, examples: Sequence[tuple[str, Example]], **kept: object) -> Fold:
+def split(task: Task, examples: Sequence[tuple[str, Example]], **kept: object) -> Fold:
     """A fold from (split, example) pairs, each split cut to the task's seconds."""
     parts: dict[str, list[Example]] = {"train": [], "dev": [], "test": []}
     for split, example in examples:
@@ -42,8 +42,15 @@ def _split(task: Task, examples: Sequence[tuple[str, Example]], **kept: object) 
     return Fold(train, dev, test, **kept)  # type: ignore[arg-type]
 
 
-def transcripts(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
-    """PR and ASR on English utterances with a transcript that can be spelled or pronounced."""
+def transcripts(
+    task: Task, utterances: Sequence[Utterance], lexicon: text.Lexicon | None = None
+) -> list[Fold]:
+    """PR and ASR on English utterances with a transcript that can be spelled or pronounced.
+
+    `lexicon`: CMU's dictionary where none is given.
+    """
+    if task.vocabulary == "phones" and lexicon is None:
+        lexicon = text.cmu_lexicon()
     left_out: Counter[str] = Counter()
     letters = set(text.LETTERS)
     examples = []
@@ -51,7 +58,7 @@ def transcripts(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
         if not utterance.text or utterance.language != "en" or utterance.samples < _SHORTEST:
             continue
         if task.vocabulary == "phones":
-            target = text.pronounced(utterance.text.upper(), text.cmu_lexicon())
+            target = text.pronounced(utterance.text.upper(), lexicon or {})
             reason = "a word is not in the dictionary"
         else:
             target = text.spelled(utterance.text)
@@ -61,7 +68,7 @@ def transcripts(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
             left_out[reason] += 1
             continue
         examples.append((utterance.split, _example(utterance, target)))
-    return [_split(task, examples, left_out=dict(left_out))]
+    return [split(task, examples, left_out=dict(left_out))]
 
 
 def speakers(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
@@ -87,7 +94,7 @@ def speakers(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
         "more clips than a speaker may have": known - len(kept),
     }
     examples = [(u.split, _example(u, (number[u.speaker],))) for u in kept]
-    return [_split(task, examples, labels=(names,), left_out=left_out)]
+    return [split(task, examples, labels=(names,), left_out=left_out)]
 
 
 def phrases(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
@@ -115,7 +122,7 @@ def phrases(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
              _example(u, (number[u.text],)))
             for u in usable if u.text in number
         ]  # fmt: skip
-        folds.append(_split(task, examples, labels=(names,), left_out=left_out))
+        folds.append(split(task, examples, labels=(names,), left_out=left_out))
     return folds
 
 

@@ -60,6 +60,20 @@ def letter_vocabulary() -> Vocabulary:
     return Vocabulary(("<s>", "<pad>", "</s>", "<unk>", *LETTERS), blank=0, end=2)
 
 
+def slot_vocabulary(marks: Sequence[str]) -> Vocabulary:
+    """Blank and 27 letters behind pad (CTC's blank), end and unknown; then `B-slot`, `E-slot`."""
+    letters = (" ", *(letter for letter in sorted(LETTERS) if letter != "|"))
+    return Vocabulary(("<pad>", "<eos>", "<unk>", *letters, *marks), blank=0, end=1)
+
+
+def marked(symbols: Iterable[str]) -> str:
+    """Symbols as one string in which slot marks stand as words of their own."""
+    spaced = (
+        f"{s} " if s.startswith("B-") else f" {s}" if s.startswith("E-") else s for s in symbols
+    )
+    return "".join(spaced)
+
+
 def spelled(text: str) -> list[str]:
     """Letters of a transcript with `|` after every word."""
     return list("|".join(text.upper().split()) + "|")
