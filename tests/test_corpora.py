@@ -8,7 +8,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -22,6 +21,7 @@ from skill.corpora.clips import BAND_RATE, Clip, as_pcm, band_limited, pieces
 from skill.corpora.manifest import RATE, read_manifest
 from skill.corpora.text import transcript
 from skill.errors import SkillError
+from skill.params import Corpus
 
 SECOND = np.sin(np.arange(BAND_RATE) * 0.3).astype(np.float32) * 0.4
 
@@ -223,8 +223,8 @@ def test_long_clips_are_cut_where_it_is_quiet():
     assert pieces(SECOND)[0] is SECOND
 
 
-def job(kind: str, **other: object) -> SimpleNamespace:
-    return SimpleNamespace(kind=kind, **other)
+def job(kind: str, **other: object) -> Corpus:
+    return Corpus.model_validate({"kind": kind, **other})
 
 
 def test_synthetic_speech_has_all_labels_and_the_same_bytes(tmp_path: Path, monkeypatch):
@@ -304,8 +304,8 @@ def test_missing_input_says_what_to_do(tmp_path: Path, monkeypatch):
     monkeypatch.setenv("SKILL_CORPORA", str(tmp_path / "empty"))
     with pytest.raises(SkillError, match="no audio file"):
         corpora.run("queen", job("queen"), "q.csv", "q.flac")
-    with pytest.raises(SkillError, match="unknown kind 'opera'"):
-        corpora.run("queen", job("opera"), "q.csv", "q.flac")
+    with pytest.raises(SkillError, match="needs an audio file"):
+        corpora.run("queen", job("queen"), "q.csv", None)
     with pytest.raises(SkillError, match="no disk space: corpus x needs"):
         packages.need_space(tmp_path, 1 << 40, "corpus x")
 

@@ -10,31 +10,33 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
-from typing import Protocol
 
 import soundfile
 
-from skill.corpora import asterisk, folder, hedgewars, librispeech, packages, queen, synthetic
+from skill.corpora import (
+    asterisk,
+    folder,
+    hedgewars,
+    librispeech,
+    official,
+    packages,
+    queen,
+    synthetic,
+)
 from skill.corpora.clips import SHORTEST, Clip, as_pcm, band_limited, pieces
 from skill.corpora.manifest import RATE, Utterance, write_manifest
 from skill.errors import SkillError
 from skill.files import replacing
+from skill.params import Corpus
 from skill.progress import track
 
 _BAD_SHARE = 0.01
 _MEBIBYTES = {"queen": 700, "asterisk": 500, "hedgewars": 250}
 
 
-class Job(Protocol):
-    """What the verb needs of a corpus' section."""
-
-    @property
-    def kind(self) -> str: ...
-
-
 def run(
     name: str,
-    job: Job,
+    job: Corpus,
     manifest: str | PathLike[str],
     audio: str | PathLike[str] | None = None,
 ) -> None:
@@ -42,13 +44,17 @@ def run(
 
     Kinds: `queen`, `asterisk`, `hedgewars` (Debian packages, else a folder in SKILL_CORPORA, else
     synthetic speech where espeakng-loader is installed), `folder` (SKILL_CORPORA), `synthetic`
-    (generated, for tests), `librispeech` (manifest only, of the official layout in SKILL_CORPORA).
+    (generated, for tests). All others get a manifest only, of their official layout in
+    SKILL_CORPORA.
 
     Raises:
         SkillError: in words, what is missing or damaged and what to do.
     """
     if job.kind == "librispeech":
-        librispeech.build(name, tuple(getattr(job, "parts", ())), Path(manifest))
+        librispeech.build(name, job.parts, Path(manifest))
+        return
+    if not job.stored:
+        official.build(job.kind, name, Path(manifest))
         return
     if audio is None:
         raise SkillError(f"corpora.{name}: kind {job.kind} needs an audio file to write")
@@ -58,12 +64,10 @@ def run(
     write_manifest(manifest, utterances)
 
 
-def _source(name: str, job: Job) -> tuple[Iterable[Clip], str]:
+def _source(name: str, job: Corpus) -> tuple[Iterable[Clip], str]:
     """The clips of a corpus, and whether they are human or synthetic speech."""
     if job.kind == "synthetic":
-        return synthetic.clips(name, getattr(job, "speakers", 8), getattr(job, "sentences", 24)), (
-            "synthetic"
-        )
+        return synthetic.clips(name, job.speakers, job.sentences), "synthetic"
     if job.kind == "folder":
         return folder.clips(name, folder.root(name)), "human"
     if job.kind not in _PACKAGED:
