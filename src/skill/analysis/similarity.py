@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from skill.activations import stream
 from skill.analysis.stacks import read_stacks
 from skill.errors import SkillError
 from skill.files import read_csv, write_csv
-from skill.params import Similarity
+from skill.params import ActivationsJob, Similarity
 from skill.similarity import cka
 
 
@@ -33,6 +34,32 @@ def run(activations: Sequence[Path], section: Similarity, output: Path) -> None:
         names=stack.names,
     )
     write_matrix(output, stack.names, matrix.numpy())
+
+
+def run_stream(
+    teachers: Sequence[Path],
+    manifests: Sequence[Path],
+    calibration: ActivationsJob,
+    section: Similarity,
+    output: Path,
+) -> None:
+    """The same table in one pass over the audio, with nothing stored: see `activations.stream`.
+
+    Raises:
+        SkillError: as `run`; or a kernel or number of frames that one pass does not allow.
+    """
+    if section.kernel != "linear":
+        raise SkillError(f"similarity: the {section.kernel} kernel needs stored activations")
+    if section.max_frames is not None:
+        raise SkillError("similarity: max_frames belongs to stored activations")
+    names, matrix = stream(
+        teachers,
+        manifests,
+        calibration,
+        estimator=section.estimator,
+        standardize=section.standardize,
+    )
+    write_matrix(output, names, matrix.numpy())
 
 
 def write_matrix(path: Path, names: Sequence[str], matrix: NDArray[np.float64]) -> None:
