@@ -20,7 +20,7 @@ rule group_layers:
         "benchmarks/snakemake/grouping/{student}.tsv"
     params:
         job=lambda w: job(P.students[w.student].grouping),
-        code=fingerprint("skill.grouping"),
+        code=fingerprint("skill.analysis.grouping"),
     shell:
         "python -m skill grouping --params {params.job:q} --similarity {input:q} "
         "--output {output.groups:q} --table {output.table:q} --threads {threads} "

@@ -22,7 +22,7 @@ rule compare_layers:
         gpu=GPU,
     params:
         job=lambda w: job(MATRICES[w.matrix][1]),
-        code=fingerprint("skill.activations"),
+        code=fingerprint("skill.analysis.similarity"),
     shell:
         "python -m skill similarity --params {params.job:q} --activations {input:q} "
         "--output {output:q} --threads {threads} 2>&1 | tee -i {log:q}"

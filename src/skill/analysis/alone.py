@@ -11,6 +11,7 @@ from pathlib import Path
 from skill.analysis import grouping as groups
 from skill.analysis import similarity as layers
 from skill.analysis.studies import run_stability
+from skill.analysis.tables import read_matrix
 from skill.errors import SkillError
 from skill.figures import similarity as figures
 from skill.figures.style import save
@@ -29,9 +30,7 @@ def similarity(files: Sequence[Path], section: Similarity, output: Path | None) 
     table = output or Path(f"{_stem(files)}-similarity.csv")
     layers.run(files, section, table)
     save(figures.matrix(table), table.with_suffix(""))
-    print(
-        f"{table}: similarity of {len(layers.read_matrix(table)[0])} layers; .pdf and .png beside"
-    )
+    print(f"{table}: similarity of {len(read_matrix(table)[0])} layers; .pdf and .png beside")
 
 
 def grouping(

@@ -6,7 +6,7 @@ Axes: L states, K clusters.
 from pathlib import Path
 from typing import Any
 
-from skill.analysis.similarity import models, read_matrix
+from skill.analysis.tables import models, read_matrix
 from skill.errors import SkillError
 from skill.files import write_csv, write_json
 from skill.grouping import Array, Tree
