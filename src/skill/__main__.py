@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from skill import runner
 from skill.errors import SkillError
 
 Arguments = argparse.Namespace
@@ -282,6 +283,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if a.gpus > 1 and "LOCAL_RANK" not in os.environ:
         return _distributed(argv, a.gpus)
     signal.signal(signal.SIGTERM, _terminate)
+    if runner.WATCHED in os.environ:
+        runner.end_with(int(os.environ[runner.WATCHED]))
     try:
         VERBS[a.verb][0](a)
     except SkillError as error:

@@ -17,11 +17,21 @@ os.environ["PATH"] = os.pathsep.join(
 from snakemake.exceptions import WorkflowError
 
 from skill import params as sections
+from skill import runner
 from skill.errors import SkillError
 from skill.files import canonical_json, sha256
 from skill.provenance import fingerprint
 from skill.students import find
 from skill.superb.tasks import configured
+
+# Jobs end themselves when this run is gone; a lock that a dead run left is no obstacle.
+os.environ[runner.WATCHED] = str(os.getpid())
+if workflow.is_main_process:
+    runner.release_stale_lock()
+
+
+onstart:
+    runner.hold()
 
 
 def checked_params():

@@ -14,6 +14,7 @@ rule group_layers:
     output:
         groups="results/grouping/{student}.json",
         table="results/grouping/{student}.csv",
+        criterion="results/grouping/{student}-criterion.csv",
     log:
         "logs/grouping/{student}.log",
     benchmark:
@@ -23,5 +24,5 @@ rule group_layers:
         code=fingerprint("skill.analysis.grouping"),
     shell:
         "python -m skill grouping --params {params.job:q} --similarity {input:q} "
-        "--output {output.groups:q} --table {output.table:q} --threads {threads} "
-        "2>&1 | tee -i {log:q}"
+        "--output {output.groups:q} --table {output.table:q} "
+        "--criterion {output.criterion:q} --threads {threads} 2>&1 | tee -i {log:q}"
