@@ -1,0 +1,31 @@
+# The front door. Two commands: `make reproduce` and `make test`; both start from nothing.
+
+.PHONY: reproduce test environment clean
+.SILENT:
+# A system that forbids Python to keep compiled files makes every start seconds slower.
+unexport PYTHONDONTWRITEBYTECODE
+
+BIN := .venv/bin
+
+reproduce: environment
+	PATH="$$PWD/$(BIN):$$PATH" snakemake --cores all --resources gpu=1 --quiet host
+	echo
+	echo "results: results/paper/results.md results/paper/results.csv"
+	echo "figures:"
+	ls results/paper/*.pdf results/paper/*.png
+
+test: environment
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile workflow
+	PATH="$$PWD/$(BIN):$$PATH" python workflow/lint.py
+	PATH="$$PWD/$(BIN):$$PATH" python -m pytest
+
+environment:
+	sh workflow/environment.sh
+
+clean:
+	echo "removes .venv, .snakemake and all results, scratch files and logs; press Ctrl-C to keep them"
+	sleep 5
+	rm -rf .venv .snakemake results scratch logs benchmarks/snakemake

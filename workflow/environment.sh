@@ -1,0 +1,51 @@
+#!/bin/sh
+# Make .venv with the exact versions of requirements.lock; does nothing where that is done already.
+# The CPU build of torch comes through pip's configured links, where there is no NVIDIA GPU.
+set -u
+stamp=.venv/complete
+made_of=$(cat pyproject.toml requirements.lock | cksum)
+[ "$(cat $stamp 2>/dev/null)" = "$made_of" ] && exit 0
+
+stop() {
+    echo "error: $1" >&2
+    exit 1
+}
+
+python=
+for candidate in "${PYTHON:-}" python3.11 python3.12 python3.13 python3; do
+    [ -n "$candidate" ] || continue
+    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        python=$candidate
+        break
+    fi
+done
+[ -n "$python" ] || stop "Python 3.11 or newer is missing: apt install python3.11 python3.11-venv, or make PYTHON=/path/to/python3.11"
+"$python" -c 'import venv, ensurepip' 2>/dev/null ||
+    stop "Python's venv module is missing: apt install python3-venv (or python3.11-venv), or make PYTHON=/path/to/another/python3.11"
+
+free=$(df -Pk . | awk 'NR == 2 { print int($4 / 1024) }')
+[ -x .venv/bin/snakemake ] || [ "$free" -ge 3000 ] ||
+    stop "3 GB of disk space are needed here for the Python packages, $free MB are free: make room, or clone to another disk"
+
+mkdir -p logs
+log=logs/environment.log
+echo "installing Python packages into .venv (a minute or two; log: $log)"
+"$python" -m venv .venv >"$log" 2>&1 || stop "the virtual environment .venv could not be made: remove .venv and try again; see $log"
+if command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1; then
+    PIP_FIND_LINKS= && export PIP_FIND_LINKS # links to CPU builds would win over the CUDA build
+fi
+.venv/bin/python -m pip install --no-compile --disable-pip-version-check \
+    -e '.[dev]' -c requirements.lock >>"$log" 2>&1 ||
+    stop "the Python packages could not be installed: check the network (or pip's index and proxy settings) and the disk space, then run the same command again; $log ends with: $(tail -n 1 "$log")"
+
+# torchaudio's compiled libraries need CUDA; without them what is used of it works on a CPU, with
+# them neither torchaudio nor transformers could be imported.
+.venv/bin/python - <<'END' || stop "torch does not start: see above; remove .venv and try again"
+import importlib.util, pathlib, torch
+
+if torch.version.cuda is None:
+    package = pathlib.Path(importlib.util.find_spec("torchaudio").origin).parent
+    for library in (package / "lib").glob("*.so"):
+        library.unlink()
+END
+echo "$made_of" >$stamp
