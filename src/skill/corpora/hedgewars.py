@@ -1,7 +1,8 @@
 """The voices of Hedgewars: the same short phrases in 15 voice packs, for keyword spotting.
 
 The text is the phrase that the file is named after, in capitals without spaces; what is said may
-be worded differently, and packs whose names end in a language code say it in that language.
+be worded differently. Packs whose names end in a language code say it in that language, so a task
+of spoken phrases takes those with `language` en: ten voices.
 Split: by speaker (voice pack), so that the voices of dev and test are heard in no training.
 """
 
