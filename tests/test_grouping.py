@@ -1,4 +1,4 @@
-"""Groups against cases worked by hand and against scipy and scikit-learn; the constraint on depth."""
+"""Groups against cases worked by hand, scipy and scikit-learn; the constraint on depth."""
 
 import numpy as np
 import pytest

@@ -30,7 +30,9 @@ def direct_hsic(k: Tensor, other: Tensor, estimator: str) -> Tensor:
 
 def direct(grams: list[Tensor], estimator: str) -> Tensor:
     """Normalised HSIC of all pairs."""
-    values = torch.stack([torch.stack([direct_hsic(a, b, estimator) for b in grams]) for a in grams])
+    values = torch.stack(
+        [torch.stack([direct_hsic(a, b, estimator) for b in grams]) for a in grams]
+    )
     scale = values.diag().rsqrt()
     return values * torch.outer(scale, scale)
 
@@ -133,7 +135,9 @@ def test_minibatch_is_the_mean_of_the_unbiased_hsic_of_batches() -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(SEEDS, st.lists(st.integers(0, 700), max_size=6), st.sampled_from(["unbiased", "biased"]))
-def test_streaming_equals_cached_for_any_batching(seed: int, cuts: list[int], estimator: str) -> None:
+def test_streaming_equals_cached_for_any_batching(
+    seed: int, cuts: list[int], estimator: str
+) -> None:
     generator = torch.Generator().manual_seed(seed)
     states = [x + 50 * torch.randn(x.shape[1], generator=generator) for x in make(700)]
     for standardize in (False, True):
@@ -235,7 +239,10 @@ def test_unbiased_hsic_does_not_see_a_shift_of_the_features() -> None:
     times = torch.tensor([3, 1])
     moved = [x + 2.0 for x in shifted]
     again = block_sums(
-        [s.__class__(x, s.coarse, s.fine, None) for x, s in zip(moved, centred(shifted), strict=True)],
+        [
+            s.__class__(x, s.coarse, s.fine, None)
+            for x, s in zip(moved, centred(shifted), strict=True)
+        ],
         [0, 20, 50],
     )
     torch.testing.assert_close(again.hsic(times), sums.hsic(times), rtol=1e-4, atol=1e-4)
