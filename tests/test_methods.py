@@ -97,9 +97,7 @@ def test_errors_say_which_layer() -> None:
     with pytest.raises(SkillError, match="teacher a has no layer 8"):
         resolve(DPHUBERT, {"a": (6, 32)})
     with pytest.raises(SkillError, match="student has no layer 3"):
-        resolve(
-            Method(start_blocks=2, targets="clusters", distances=L1_COSINE), ONE, CLUSTERS
-        )
+        resolve(Method(start_blocks=2, targets="clusters", distances=L1_COSINE), ONE, CLUSTERS)
     with pytest.raises(SkillError, match="no grouping"):
         resolve(Method(targets="clusters", distances=L1_COSINE), ONE)
     with pytest.raises(SkillError, match="widths"):

@@ -87,7 +87,9 @@ def same(a: Outcome, b: Outcome) -> bool:
 
 
 def test_schedule_warms_up_and_decays_linearly() -> None:
-    factors = [learning_rate_factor(step, 15_000, 50_000) for step in (0, 1, 15_000, 32_500, 50_000)]
+    factors = [
+        learning_rate_factor(step, 15_000, 50_000) for step in (0, 1, 15_000, 32_500, 50_000)
+    ]
     assert factors == pytest.approx([0, 1 / 15_000, 1, 0.5, 0])
 
 

@@ -55,7 +55,9 @@ class Tracker:
 
 
 @contextmanager
-def track(total: int, label: str, start: int = 0, stream: TextIO | None = None) -> Iterator[Tracker]:
+def track(
+    total: int, label: str, start: int = 0, stream: TextIO | None = None
+) -> Iterator[Tracker]:
     """Show the progress of `total` steps under `label` on standard error (or `stream`)."""
     tracker = Tracker(total, label, start, stream or sys.stderr)
     try:

@@ -49,9 +49,7 @@ def prune(encoder: SpeechEncoder) -> SpeechEncoder:
             ffn=tuple(units),
         )
     ).to(next(encoder.parameters()))
-    state = {
-        name: value for name, value in encoder.state_dict().items() if "log_alpha" not in name
-    }
+    state = {name: value for name, value in encoder.state_dict().items() if "log_alpha" not in name}
     _prune_convolutions(state, encoder, channels)
     for number, block in enumerate(encoder.blocks):
         _prune_block(state, f"encoder.layers.{number}.", block, encoder)
