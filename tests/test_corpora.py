@@ -15,7 +15,16 @@ import pytest
 import soundfile
 
 from skill import corpora
-from skill.corpora import asterisk, build, hedgewars, packages, queen, splits, synthetic
+from skill.corpora import (
+    asterisk,
+    build,
+    espeak,
+    hedgewars,
+    packages,
+    queen,
+    splits,
+    synthetic,
+)
 from skill.corpora.audio import read
 from skill.corpora.clips import BAND_RATE, Clip, as_pcm, band_limited, pieces
 from skill.corpora.manifest import RATE, read_manifest
@@ -433,3 +442,25 @@ def test_every_packaged_corpus_is_listed_with_its_checksums():
 def test_the_verb_is_light_to_import():
     code = "import skill.corpora.manifest, sys; sys.exit(bool({'torch', 'av'} & {*sys.modules}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_espeak_is_the_last_resort_and_marked(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SKILL_CORPORA", raising=False)
+    monkeypatch.setenv("SKILL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(packages, "missing_tools", lambda: ["dpkg-deb"])
+    monkeypatch.setattr(build, "find_spec", lambda name: True)
+    monkeypatch.setattr(espeak, "clips", lambda name: [Clip("a", lambda: (SECOND, BAND_RATE))])
+    corpora.run("queen", job("queen"), "q.csv", "q.flac")
+    assert "SYNTHETIC" in capsys.readouterr().err
+    assert [row.kind for row in read_manifest("q.csv")] == ["synthetic"]
+
+
+def test_espeak_says_the_same_bytes_every_time():
+    pytest.importorskip("espeakng_loader")
+    clip = next(iter(espeak.clips("q")))
+    first, rate = clip.load()
+    assert rate == 22_050 and 1 < len(first) / rate < 4 and np.abs(first).max() > 0.1
+    assert np.array_equal(first, clip.load()[0])
+    with pytest.raises(SkillError, match="no voice"):
+        espeak._spoken("hello", "nobody+m99")
