@@ -163,6 +163,11 @@ GROUPED = [name for name, student in P.students.items() if student.grouping]
 MATRICES = {name: ((name,), P.similarity) for name in P.teachers} | {
     similarity_name(s): (s.teachers, s.similarity) for s in map(P.students.get, GROUPED)
 }
+# Of students with the same clusters the first stands for all.
+TREES = {
+    (similarity_name(s), s.grouping): s.name
+    for s in map(P.students.get, reversed(GROUPED))
+}.values()
 TASKS = {name: configured(name, settings) for name, settings in P.superb.tasks.items()}
 UPSTREAMS = (
     STUDENTS
@@ -173,29 +178,29 @@ UNLABELLED = P.unlabelled.corpora
 # Training asks for the GPU on every machine, so that one runs at a time. Short jobs need it where
 # there is one and run side by side where there is none.
 GPU = int(shutil.which("nvidia-smi") is not None)
-# What each figure shows, in the order of the paper.
+# What each figure is drawn from, in the order of the paper.
 FIGURES = (
-    {
-        f"similarity-{name}": [f"results/similarity/{name}.csv"]
-        + [
-            f"results/grouping/{student}.json"
-            for student in GROUPED
-            if similarity_name(P.students[student]) == name
-        ]
-        for name in MATRICES
-    }
-    | {f"dendrogram-{name}": [f"results/grouping/{name}.json"] for name in GROUPED}
+    {f"similarity-{name}": [f"results/similarity/{name}.csv"] for name in MATRICES}
+    | {f"dendrogram-{name}": [f"results/grouping/{name}.csv"] for name in TREES}
     | {
-        "curves": [
-            f"results/{s}/{name}.csv" for name in STUDENTS for s in ("stage1", "stage2")
-        ],
-        "layers": [f"results/stage1/{name}.json" for name in STUDENTS],
+        "curves": expand(
+            "results/{stage}/{student}.csv",
+            student=STUDENTS,
+            stage=["stage1", "stage2"],
+        ),
+        "layers": expand(
+            "results/stage1/{student}.{kind}",
+            student=STUDENTS,
+            kind=["json", "safetensors"],
+        ),
         "size": ["results/superb/scores.csv"],
     }
 )
-PAPER = ["results/paper/results.csv", "results/paper/results.md"] + expand(
-    "results/paper/{figure}.{kind}", figure=FIGURES, kind=["csv", "pdf", "png"]
-)
+PAPER = [
+    "results/paper/results.csv",
+    "results/paper/results.md",
+    "results/paper/comparisons.csv",
+] + expand("results/paper/{figure}.{kind}", figure=FIGURES, kind=["csv", "pdf", "png"])
 PAPER_JOB = job(
     sections.PaperJob(upstreams=described_upstreams(), bootstrap=P.paper.bootstrap)
 )

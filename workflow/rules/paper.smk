@@ -28,6 +28,23 @@ rule tabulate_results:
         "--output {output.table:q} --threads {threads} 2>&1 | tee -i {log:q}"
 
 
+rule compare_students:
+    input:
+        expand("results/superb/{student}/{task}.csv", student=STUDENTS, task=TASKS),
+    output:
+        "results/paper/comparisons.csv",
+    log:
+        "logs/paper/comparisons.log",
+    benchmark:
+        "benchmarks/snakemake/paper/comparisons.tsv"
+    params:
+        job=PAPER_JOB,
+        code=fingerprint("skill.paper"),
+    shell:
+        "python -m skill paper comparisons --params {params.job:q} --inputs {input:q} "
+        "--output {output:q} --threads {threads} 2>&1 | tee -i {log:q}"
+
+
 rule tabulate_figure:
     input:
         lambda w: FIGURES[w.figure],

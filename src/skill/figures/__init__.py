@@ -1,1 +1,28 @@
 """Pictures: each module has functions that read one small table and return a figure."""
+
+from pathlib import Path
+
+from skill.errors import SkillError
+
+
+def draw(name: str, table: Path, pdf: Path, png: Path) -> None:
+    """The verb `figure`: draw the table of the figure `name` as PDF and PNG.
+
+    Raises:
+        SkillError: no such figure.
+    """
+    from skill.figures import similarity, style, training
+
+    figures = {
+        "similarity": similarity.matrix,
+        "dendrogram": similarity.groups,
+        "curves": training.curves,
+        "layers": training.layers,
+        "size": training.size,
+    }
+    kind = name.partition("-")[0]
+    if kind not in figures:
+        raise SkillError(f"figure {name}: there is no such figure")
+    if pdf.with_suffix("") != png.with_suffix(""):
+        raise SkillError(f"figure {name}: {pdf} and {png} differ in more than their ending")
+    style.save(figures[kind](table), pdf.parent / pdf.stem)
