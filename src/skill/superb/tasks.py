@@ -79,7 +79,7 @@ class Task(BaseModel):
     dev_seconds: Seconds = UNLIMITED
     test_seconds: Seconds = UNLIMITED
     cache_gib: float = 1.0  # half-precision states kept in memory
-    batch_seconds: Seconds = 40.0  # padded audio of one pass through the upstream
+    batch_seconds: Seconds = 10.0  # padded audio of one pass through the upstream
     precision: Literal["float32", "bf16"] = "float32"
     protocol: Literal["superb", "clean"] = "clean"  # superb: ASV and SD choose on the test set
     bootstrap: Some = 1000
