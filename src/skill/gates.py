@@ -256,21 +256,24 @@ def select(encoder: SpeechEncoder, sparsity: float) -> None:
         for index, value in enumerate(gate.log_alpha.tolist())
     )
     gates = list(chosen)
-    now = size()
-    for _, place, index in order:
-        gate = gates[place]
-        if abs(now - goal) < 1e-4 * goal:
-            break
-        is_open = bool(chosen[gate][index])
-        if is_open != (now > goal) or (is_open and id(gate) in convolutions and counts[gate] == 1):
-            continue
-        counts[gate] += -1 if is_open else 1
-        then = size()
-        if abs(then - goal) < abs(now - goal):
-            chosen[gate][index] = not is_open
-            now = then
-        else:
-            counts[gate] -= -1 if is_open else 1
+    now, before = size(), math.inf
+    while abs(now - goal) < before:
+        before = abs(now - goal)
+        for _, place, index in order:
+            if abs(now - goal) < 1e-4 * goal:
+                break
+            gate = gates[place]
+            is_open = bool(chosen[gate][index])
+            last = is_open and id(gate) in convolutions and counts[gate] == 1
+            if is_open != (now > goal) or last:
+                continue
+            counts[gate] += -1 if is_open else 1
+            then = size()
+            if abs(then - goal) < abs(now - goal):
+                chosen[gate][index] = not is_open
+                now = then
+            else:
+                counts[gate] -= -1 if is_open else 1
     for gate, kept in chosen.items():
         gate.kept = kept
 

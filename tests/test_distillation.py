@@ -1,0 +1,192 @@
+"""Both stages on generated speech: sizes, files, resume after a kill, bad input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from skill import checkpoints, corpora, distillation
+from skill.encoder import SpeechEncoder
+from skill.errors import SkillError
+from skill.files import canonical_json, read_csv, read_json, read_tensors, write_json
+from skill.methods import Distances, LayerTarget, Method
+from skill.params import Corpus, RandomEncoder, Stage1, Stage1Job, Stage2, Stage2Job, Teacher
+from skill.params import Unlabelled
+
+SKILL = Method(
+    prune=("conv", "head", "ffn"), targets="clusters", distances=Distances(l1=1.0, cosine=1.0)
+)
+DISTILHUBERT = Method(
+    start_blocks=1,
+    targets=(LayerTarget(layer=2, student="last"),),
+    head="mlp",
+    distances=Distances(l1=1.0, log_sigmoid_cosine=1.0),
+)
+STAGE: dict[str, Any] = {
+    "warmup": 2, "learning_rate": 1e-3, "batch_seconds": 4.0, "micro_seconds": 2.0,
+    "precision": "float32", "log_every": 2, "validate_every": 4,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a corpus, a teacher and a grouping."""
+    folder = tmp_path_factory.mktemp("with space")
+    corpora.run(
+        "beeps",
+        Corpus(kind="synthetic", speakers=3, sentences=10),
+        folder / "beeps.csv",
+        folder / "beeps.flac",
+    )
+    random = RandomEncoder(family="wavlm", blocks=3, width=32, heads=2, ffn=64, conv_channels=16)
+    checkpoints.run_teacher("t", Teacher(random=random), folder / "t.safetensors")
+    write_json(folder / "g.json", {"layers": [[["t", 0], ["t", 1]], [["t", 2], ["t", 3]]]})
+    return folder
+
+
+def job1(steps: int = 8, method: Method = SKILL, sparsity: float | None = 0.6) -> Stage1Job:
+    return Stage1Job(
+        seed=3,
+        teachers=("t",),
+        definition=method,
+        sparsity=sparsity,
+        unlabelled=Unlabelled(corpora=("beeps",), min_seconds=0.3),
+        stage=Stage1(steps=steps, sparsity_warmup=2, **STAGE),
+    )
+
+
+def job2(steps: int = 4, method: Method = SKILL) -> Stage2Job:
+    return Stage2Job(
+        seed=3,
+        teachers=("t",),
+        definition=method,
+        unlabelled=Unlabelled(corpora=("beeps",), min_seconds=0.3),
+        stage=Stage2(steps=steps, **STAGE | {"warmup": min(2, steps)}),
+    )
+
+
+def outputs(folder: Path, stage: str) -> tuple[Path, Path, Path, Path]:
+    names = [f"{stage}.safetensors", f"{stage}.csv", f"{stage}.json", f"scratch-{stage}"]
+    return tuple(folder / name for name in names)  # type: ignore[return-value]
+
+
+def run1(speech: Path, out: Path, job: Stage1Job | None = None) -> Path:
+    job = job or job1()
+    grouping = speech / "g.json" if job.definition.targets == "clusters" else None
+    files = outputs(out, "s1")
+    distillation.stage1(
+        "s", job, [speech / "t.safetensors"], [speech / "beeps.csv"], grouping, *files
+    )
+    return files[0]
+
+
+def test_stage_1_meets_the_sparsity_and_stage_2_starts_from_it(
+    speech: Path, tmp_path: Path
+) -> None:
+    pruned = run1(speech, tmp_path)
+    summary = read_json(tmp_path / "s1.json")
+    teacher = SpeechEncoder.from_pretrained(speech / "t.safetensors")
+    assert summary["parameters"] == pytest.approx(0.4 * (teacher.num_parameters() + 16), rel=0.01)
+    assert summary["teacher_parameters"] == teacher.num_parameters()
+    curve = read_csv(tmp_path / "s1.csv")
+    assert [row["step"] for row in curve] == ["2", "4", "6", "8"]
+    assert [float(row["target_sparsity"]) for row in curve] == pytest.approx([0.3, 0.6, 0.6, 0.6])
+    assert curve[1]["validation_loss"] and not curve[0]["validation_loss"]
+
+    files = outputs(tmp_path, "s2")
+    distillation.stage2(
+        "s", job2(0), pruned, [speech / "t.safetensors"], [speech / "beeps.csv"],
+        speech / "g.json", *files,
+    )  # fmt: skip
+    student = SpeechEncoder.from_pretrained(files[0])
+    tensors, header = read_tensors(pruned)
+    for name, value in student.state_dict().items():
+        assert torch.equal(value, tensors[f"encoder.{name}"]), name
+    assert header["provenance"]["inputs"].keys() == {"t.safetensors", "beeps.csv", "g.json"}
+
+    distillation.stage2(
+        "s", job2(6), pruned, [speech / "t.safetensors"], [speech / "beeps.csv"],
+        speech / "g.json", *files,
+    )  # fmt: skip
+    trained = SpeechEncoder.from_pretrained(files[0])
+    assert trained.config == student.config
+    assert not torch.equal(trained.state_dict()["encoder.layer_norm.weight"],
+                           student.state_dict()["encoder.layer_norm.weight"])  # fmt: skip
+    with pytest.raises(SkillError, match="not a student of stage 1"):
+        distillation.stage2(
+            "s", job2(), files[0], [speech / "t.safetensors"], [speech / "beeps.csv"],
+            speech / "g.json", *files,
+        )  # fmt: skip
+
+
+def test_a_method_without_pruning_passes_through(speech: Path, tmp_path: Path) -> None:
+    path = run1(speech, tmp_path, job1(4, DISTILHUBERT, None))
+    _, header = read_tensors(path)
+    assert len(header["config"]["ffn"]) == 1
+    assert header["config"]["ffn"] == [64]
+    assert read_json(tmp_path / "s1.json")["targets"][0]["student"] == [1]
+
+
+def test_the_same_job_gives_the_same_student(speech: Path, tmp_path: Path) -> None:
+    first, second = (run1(speech, tmp_path / name, job1(4)) for name in "ab")
+    assert first.read_bytes() == second.read_bytes()
+    assert (tmp_path / "a/s1.json").read_bytes() == (tmp_path / "b/s1.json").read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_verb_goes_on_and_ends_with_the_same_bytes(
+    speech: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    """The real verb in a real process, killed in the middle, then started again."""
+    whole = run1(speech, tmp_path / "whole", job1(40))
+    files = outputs(tmp_path / "parts", "s1")
+    command = [sys.executable, "-m", "skill", "stage1", "s", "--params"]
+    command += [canonical_json(job1(40).model_dump(mode="json"))]
+    command += ["--teachers", str(speech / "t.safetensors")]
+    command += ["--manifests", str(speech / "beeps.csv"), "--grouping", str(speech / "g.json")]
+    for option, path in zip(("--output", "--curve", "--summary", "--scratch"), files, strict=True):
+        command += [option, str(path)]
+    hurried = "import skill.training, runpy; skill.training._CHECKPOINT_SECONDS = 0.0; "
+    hurried += "runpy.run_module('skill', run_name='__main__')"
+    process = subprocess.Popen(
+        [sys.executable, "-c", hurried, *command[3:]], stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not (files[3] / "previous.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == (143 if number == signal.SIGTERM else -signal.SIGKILL), text
+    assert not files[0].exists()
+    again = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
+    assert "resumed at step" in again.stderr
+    assert files[0].read_bytes() == whole.read_bytes()
+
+
+def test_bad_input_is_said_in_words(speech: Path, tmp_path: Path) -> None:
+    with pytest.raises(SkillError, match=r"0.99 is out of reach"):
+        run1(speech, tmp_path, job1(sparsity=0.99))
+    short = job1().model_copy(
+        update={"unlabelled": Unlabelled(corpora=("beeps",), min_seconds=10.0)}
+    )
+    with pytest.raises(SkillError, match=r"beeps.csv: no train utterance of 10.0 to 15"):
+        run1(speech, tmp_path, short)
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    manifest = (speech / "beeps.csv").read_text().replace(str(speech), str(broken))
+    (broken / "beeps.csv").write_text(manifest)
+    (broken / "beeps.flac").write_bytes((speech / "beeps.flac").read_bytes()[:2000])
+    (broken / "g.json").write_text(json.dumps(read_json(speech / "g.json")))
+    checkpoints.save(
+        SpeechEncoder.from_pretrained(speech / "t.safetensors"), broken / "t.safetensors"
+    )
+    with pytest.raises(SkillError, match=r"utterances cannot be read|beeps\.flac"):
+        run1(broken, tmp_path)
+    assert not (tmp_path / "s1.safetensors").exists()
