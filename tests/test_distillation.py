@@ -17,8 +17,16 @@ from skill.encoder import SpeechEncoder
 from skill.errors import SkillError
 from skill.files import canonical_json, read_csv, read_json, read_tensors, write_json
 from skill.methods import Distances, LayerTarget, Method
-from skill.params import Corpus, RandomEncoder, Stage1, Stage1Job, Stage2, Stage2Job, Teacher
-from skill.params import Unlabelled
+from skill.params import (
+    Corpus,
+    RandomEncoder,
+    Stage1,
+    Stage1Job,
+    Stage2,
+    Stage2Job,
+    Teacher,
+    Unlabelled,
+)
 
 SKILL = Method(
     prune=("conv", "head", "ffn"), targets="clusters", distances=Distances(l1=1.0, cosine=1.0)

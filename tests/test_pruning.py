@@ -26,7 +26,7 @@ def gated(
             pos_conv_kernel=16,
             pos_conv_groups=4,
             **others,
-        )  # fmt: skip
+        )
     )
     with torch.no_grad():
         for parameter in encoder.parameters():

@@ -221,8 +221,10 @@ def test_two_processes_follow_the_same_curve_as_one(tmp_path: Path) -> None:
     program.write_text(WORKER)
     out = tmp_path / "two.safetensors"
     subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-        + [str(program), str(tmp_path / "two"), str(out)],
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
+            *(str(program), str(tmp_path / "two"), str(out)),
+        ],
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"},
         check=True,
         capture_output=True,

@@ -109,7 +109,7 @@ def _foreign_config(written: dict[str, Any], path: Path) -> EncoderConfig:
     family = _FAMILIES.get(str(written.get("model_type")))
     if family is None:
         raise SkillError(
-            f"{path}: model_type is {written.get('model_type')!r}, not one of {', '.join(_FAMILIES)}"
+            f"{path}: model_type is {written.get('model_type')!r}, none of {', '.join(_FAMILIES)}"
         )
     try:
         blocks, heads = written["num_hidden_layers"], written["num_attention_heads"]

@@ -87,6 +87,7 @@ def stage1(
         return
     left = gates.summary(student) if job.definition.prune else {}
     if job.definition.prune:
+        assert job.sparsity is not None
         gates.select(student, job.sparsity)
         student = pruning.prune(student)
         reached = 1 - student.num_parameters() / gates.full_size(first)

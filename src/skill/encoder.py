@@ -1,4 +1,4 @@
-"""The encoder of the wav2vec 2.0 family (wav2vec 2.0, HuBERT, WavLM), with widths of its own per layer.
+"""The encoder of the wav2vec 2.0 family (wav2vec 2.0, HuBERT, WavLM), a width for every layer.
 
 Axes: B utterances, S samples (16 kHz), C channels, T frames (20 ms), D width, H heads, L states.
 
@@ -19,7 +19,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -32,10 +32,10 @@ Family = Literal["wav2vec2", "hubert", "wavlm"]
 class EncoderConfig:
     """The architecture, explicit in every layer.
 
-    `heads[i]` lists the heads that block i still has, by their number in the unpruned model: WavLM's
-    position bias belongs to numbered heads. `conv_full_width` is the number of channels that the
-    projection's layer norm divides by, whatever number is left. `conv_masked` says that the
-    projection carries what pruned channels leave behind (see `FeatureProjection`).
+    `heads[i]` lists the heads that block i still has, by their number in the unpruned model:
+    WavLM's position bias belongs to numbered heads. `conv_full_width` is the number of channels
+    that the projection's layer norm divides by, whatever number is left. `conv_masked` says that
+    the projection carries what pruned channels leave behind (see `FeatureProjection`).
     """
 
     family: Family
@@ -246,7 +246,7 @@ class PositionalConv(nn.Module):
         width, kernel = config.width, config.pos_conv_kernel
         conv = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=config.pos_conv_groups)
         nn.init.normal_(conv.weight, std=2 * math.sqrt(1 / (kernel * width)))
-        nn.init.zeros_(conv.bias)
+        conv.bias.data.zero_()  # type: ignore[union-attr]
         self.conv = nn.utils.parametrizations.weight_norm(conv, dim=2)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -263,6 +263,7 @@ class SelfAttention(nn.Module):
     """
 
     gate: nn.Module | None
+    index: Tensor
 
     def __init__(self, config: EncoderConfig, index: int) -> None:
         super().__init__()
@@ -409,7 +410,7 @@ class SpeechEncoder(nn.Module):
         is HuBERT's 0.02 at width 768, and grows as the width shrinks.
         """
         deviation = 0.02 * math.sqrt(768 / self.config.width)
-        for layer in self.feature_extractor.conv_layers:
+        for layer in self.convolutions:
             nn.init.kaiming_normal_(layer.conv.weight)
         for module in self.modules():
             if isinstance(module, nn.Linear) and module.weight.numel():
@@ -417,9 +418,14 @@ class SpeechEncoder(nn.Module):
                 nn.init.zeros_(module.bias)
 
     @property
-    def blocks(self) -> nn.ModuleList:
+    def blocks(self) -> list[Block]:
         """The N transformer blocks."""
-        return self.encoder.layers
+        return cast(list[Block], list(self.encoder.layers))
+
+    @property
+    def convolutions(self) -> list[ConvLayer]:
+        """The strided convolutions."""
+        return cast(list[ConvLayer], list(self.feature_extractor.conv_layers))
 
     def num_parameters(self) -> int:
         """How many numbers the model holds."""
@@ -456,7 +462,7 @@ class SpeechEncoder(nn.Module):
 
     def iterate(
         self, waveforms: Tensor, lengths: Tensor | None = None
-    ) -> Iterator[tuple[str | int, Tensor]]:
+    ) -> Iterator[tuple[int | Literal["projection"], Tensor]]:
         """Yield ("projection", x), (0, state 0), … (N, state N), each [B, T, D], keeping none.
 
         "projection" is the feature projection's output, which DPHuBERT calls layer 0.
@@ -475,7 +481,7 @@ class SpeechEncoder(nn.Module):
         if self.config.normalize_waveform:
             waveforms = _normalized(waveforms, lengths)
         x = waveforms[:, None]
-        for index, layer in enumerate(self.feature_extractor.conv_layers):
+        for index, layer in enumerate(self.convolutions):
             exact = self.exact_padding and lengths is not None
             x = layer(x, self.frames(lengths, index + 1) if exact else None)
         frames = None if lengths is None else self.frames(lengths)

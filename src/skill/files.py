@@ -59,7 +59,7 @@ def _rounded(value: Any) -> Any:
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write JSON with sorted keys and floats of six significant digits, so that bytes are stable."""
+    """Write JSON with sorted keys and floats of six significant digits: stable bytes."""
     text = json.dumps(_rounded(value), sort_keys=True, ensure_ascii=False, indent=2)
     with replacing(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
@@ -91,7 +91,7 @@ def write_csv(
 
 
 def read_csv(path: str | os.PathLike[str]) -> list[dict[str, str]]:
-    """Read a table as a list of rows; `SkillError` names the file where it is missing or damaged."""
+    """Read a table as rows; `SkillError` names the file where it is missing or damaged."""
     try:
         with Path(path).open(newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file, strict=True))

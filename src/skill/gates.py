@@ -17,7 +17,7 @@ Sizes of the Base models (all gates open):
 |---|---|---|
 | `transformers` | 94,371,712 | 94,381,936 |
 | without the mask embedding (768), which distillation does not use | 94,370,944 | 94,381,168 |
-| with one mask per channel of the last convolution (512): DPHuBERT's count | 94,371,456 | 94,381,680 |
+| with a mask per channel of the last convolution (512), as DPHuBERT | 94,371,456 | 94,381,680 |
 
 A pruned model holds one vector more (`FeatureProjection.removed`, 768 numbers at Base size).
 """
@@ -103,9 +103,7 @@ def attach(encoder: SpeechEncoder, units: Sequence[str] = ("conv", "head", "ffn"
         )
     config = encoder.config
     if "conv" in units:
-        for layer, channels in zip(
-            encoder.feature_extractor.conv_layers, config.conv_channels, strict=True
-        ):
+        for layer, channels in zip(encoder.convolutions, config.conv_channels, strict=True):
             layer.gate = HardConcrete(channels, _CLOSED_AT_START["conv"])
     for block, heads, ffn in zip(encoder.blocks, config.heads, config.ffn, strict=True):
         if "head" in units and heads:
@@ -160,7 +158,7 @@ def _saved(encoder: SpeechEncoder, count: Callable[[HardConcrete], Any]) -> Any:
     inputs: Any = 1
     full_inputs = 1
     for layer, full, kernel in zip(
-        encoder.feature_extractor.conv_layers,
+        encoder.convolutions,
         config.conv_channels,
         config.conv_kernels,
         strict=True,
@@ -184,7 +182,7 @@ def _saved(encoder: SpeechEncoder, count: Callable[[HardConcrete], Any]) -> Any:
 def reachable_sparsity(encoder: SpeechEncoder) -> float:
     """The sparsity with every gate closed but one channel per convolution."""
 
-    convolutions = {id(layer.gate) for layer in encoder.feature_extractor.conv_layers}
+    convolutions = {id(layer.gate) for layer in encoder.convolutions}
     return _saved(encoder, lambda gate: id(gate) in convolutions) / full_size(encoder)
 
 
@@ -204,7 +202,7 @@ class SparsityTarget(nn.Module):
         limit = reachable_sparsity(encoder)
         if sparsity > limit:
             raise SkillError(
-                f"a sparsity of {sparsity} is out of reach: with every gate closed it is {limit:.4f}"
+                f"a sparsity of {sparsity} is out of reach: with all gates closed it is {limit:.4f}"
             )
         self.sparsity, self.ramp = sparsity, ramp
         self.lambda1 = nn.Parameter(torch.zeros(()))
@@ -241,7 +239,7 @@ def select(encoder: SpeechEncoder, sparsity: float) -> None:
     goal = (1 - sparsity) * full
     extra = encoder.config.width if _conv_gated(encoder) and not encoder.config.conv_masked else 0
     chosen = {gate: gate.chosen() for _, gate in gates_of(encoder)}
-    convolutions = {id(layer.gate) for layer in encoder.feature_extractor.conv_layers}
+    convolutions = {id(layer.gate) for layer in encoder.convolutions}
     for gate, kept in chosen.items():
         if id(gate) in convolutions and not kept.any():
             kept[gate.log_alpha.argmax()] = True
@@ -279,7 +277,7 @@ def select(encoder: SpeechEncoder, sparsity: float) -> None:
 
 
 def _conv_gated(encoder: SpeechEncoder) -> bool:
-    return any(layer.gate is not None for layer in encoder.feature_extractor.conv_layers)
+    return any(layer.gate is not None for layer in encoder.convolutions)
 
 
 def summary(encoder: SpeechEncoder) -> Mapping[str, float]:

@@ -1,15 +1,17 @@
 """Distillation methods as data: SKILL, DPHuBERT, DistilHuBERT and EKD are values of one type.
 
-`params.yaml` writes the values (section `methods`); `resolve` turns one into the list of targets that
-the distillation learns. A layer is a state's number, 0…N, or "projection": the feature projection's
-output, which DPHuBERT's code calls layer 0.
+`params.yaml` writes the values (section `methods`); `resolve` turns one into the list of targets
+that the distillation learns. A layer is a state's number, 0…N, or "projection": the feature
+projection's output, which DPHuBERT's code calls layer 0.
 
 | method | start | pruned | targets | student side | distance |
 |---|---|---|---|---|---|
 | SKILL | teacher | yes | mean of each cluster of layers | mean of the same layers | L1 − cos |
 | DPHuBERT | teacher | yes | projection, 4, 8, 12 | the same layer | L1 − cos |
 | DistilHuBERT | first 2 blocks | no | 4, 8, 12 | last state, one head each | L1 − log σ(cos) |
-| EKD | first 2 blocks | no | 4, 8, 12 of several teachers: mean, concatenation or one head each | last state | L1 − log σ(cos) |
+| EKD | first 2 blocks | no | 4, 8, 12 of several teachers (1) | last state | L1 − log σ(cos) |
+
+(1) Their mean, their concatenation, or one head for each teacher.
 
 Imports no torch, so that the workflow can check a method when it is parsed.
 """
@@ -77,8 +79,8 @@ class Target:
     """What one prediction of the student has to equal.
 
     The target is the mean (or concatenation) of `teacher` layers; the prediction is the projection
-    named `projection` (None: none) of the mean of the `student` layers; `weight` is its share in the
-    loss, all shares add up to 1.
+    named `projection` (None: none) of the mean of the `student` layers; `weight` is its share in
+    the loss, all shares add up to 1.
     """
 
     teacher: tuple[TeacherLayer, ...]
@@ -134,8 +136,11 @@ def _layer_targets(
     method: Method, picked: LayerTarget, teachers: Mapping[str, tuple[int, int]]
 ) -> list[Target]:
     last = method.start_blocks or next(iter(teachers.values()))[0]
-    student: Layer = picked.layer if picked.student is None else picked.student  # type: ignore[assignment]
-    side: tuple[Layer, ...] = (last,) if student == "last" else (student,)
+    side: Layer
+    if picked.student is None:
+        side = picked.layer
+    else:
+        side = last if picked.student == "last" else picked.student
     layers = tuple((name, picked.layer) for name in teachers)
     projection = picked.projection or f"layer{picked.layer}"
     if method.across_teachers == "each":
@@ -143,13 +148,13 @@ def _layer_targets(
             Target(
                 (layer,),
                 "mean",
-                side,
+                (side,),
                 projection if len(layers) == 1 else f"{projection}-{layer[0]}",
                 1.0,
             )
             for layer in layers
         ]
-    return [Target(layers, method.across_teachers, side, projection, 1.0)]
+    return [Target(layers, method.across_teachers, (side,), projection, 1.0)]
 
 
 def _cluster_targets(
@@ -164,6 +169,7 @@ def _cluster_targets(
             raise SkillError(f"the grouping has layers of {name}, which is not a teacher here")
     numbers = sorted({layer for _, layer in cluster}, key=lambda n: -1 if n == "projection" else n)
     label = "-".join(f"{name}.{layer}" for name, layer in cluster)
+    parts: list[tuple[list[TeacherLayer], tuple[Layer, ...]]]
     if method.cluster_student == "each":
         parts = [([layer], (layer[1],)) for layer in cluster]
     else:

@@ -2,8 +2,8 @@
 
 Axes: B utterances, T frames, D width.
 
-The student's prediction of a target is a projection of the mean of some of its layers; the target is
-the mean (or concatenation) of teacher layers (`skill.methods`). Both sides are accumulated while
+The student's prediction of a target is a projection of the mean of some of its layers; the target
+is the mean (or concatenation) of teacher layers (`skill.methods`). Both sides are accumulated while
 the layers run, so that a model's states are not kept beyond what the targets need.
 
     loss = sum over targets of weight x distance(projection(student), teacher)  + sparsity penalty
@@ -69,7 +69,9 @@ def layer_means(
             break
     if missing:
         raise ValueError(f"no such layers: {sorted(map(str, missing))}")
-    return [total / len(group) for total, group in zip(sums, groups, strict=True)]  # type: ignore[operator]
+    return [
+        total / len(group) for total, group in zip(sums, groups, strict=True) if total is not None
+    ]
 
 
 def projection_key(name: str) -> str:
@@ -159,7 +161,7 @@ class Distillation(nn.Module):
     @torch.no_grad()
     def _teacher_targets(self, waveforms: Tensor) -> list[Tensor]:
         """[B, T, D] for every target: one pass of every teacher."""
-        parts: dict[int, list[Tensor]] = {index: [] for index in range(len(self.targets))}
+        parts: list[list[Tensor]] = [[] for _ in self.targets]
         for name, teacher in self._teachers.items():
             groups, places = [], []
             for index, target in enumerate(self.targets):
@@ -176,6 +178,8 @@ class Distillation(nn.Module):
                     mean if share else mean * (count / len(self.targets[index].teacher))
                 )
         return [
-            torch.cat(parts[index], dim=-1) if target.aggregate == "concat" else sum(parts[index])  # type: ignore[misc]
+            torch.cat(parts[index], dim=-1)
+            if target.aggregate == "concat"
+            else torch.stack(parts[index]).sum(0)
             for index, target in enumerate(self.targets)
         ]

@@ -4,8 +4,8 @@ Axes: B utterances, T frames (20 ms), D width, N frames of a corpus, C clusters.
 
 The model predicts the cluster of each masked frame from what surrounds the mask. Round 1 takes the
 clusters from k-means of MFCC, round 2 from k-means of a middle layer of round 1's model, which goes
-on training. With `mixing` an utterance is now and then overlaid with a part of another one and still
-has to predict its own clusters (WavLM, Chen et al. 2021, arXiv:2110.13900, section III-B).
+on training. With `mixing` an utterance is now and then overlaid with a part of another one and
+still has to predict its own clusters (WavLM, Chen et al. 2021, arXiv:2110.13900, section III-B).
 
 Unlike HuBERT, round 2 starts from round 1's weights instead of from nothing: with hours of audio
 instead of a thousand, the shorter way is the better one.
@@ -63,7 +63,7 @@ def mask_spans(shape: tuple[int, int], probability: float, span: int) -> Tensor:
     As in HuBERT: the number of starts is probability × T / span, starts are drawn without
     replacement and spans may overlap.
     """
-    batch, frames = shape
+    frames = shape[1]
     mask = torch.zeros(shape, dtype=torch.bool)
     starts = max(1, int(probability * frames / span + torch.rand(()).item()))
     for row in mask:

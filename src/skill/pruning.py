@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from skill.encoder import Block, SpeechEncoder
 from skill.errors import SkillError
+from skill.gates import HardConcrete
 
 
 @torch.no_grad()
@@ -27,9 +28,7 @@ def prune(encoder: SpeechEncoder) -> SpeechEncoder:
     config = encoder.config
     channels = [
         _mask(layer.gate, count, encoder)
-        for layer, count in zip(
-            encoder.feature_extractor.conv_layers, config.conv_channels, strict=True
-        )
+        for layer, count in zip(encoder.convolutions, config.conv_channels, strict=True)
     ]
     for number, mask in enumerate(channels):
         if not mask.any():
@@ -39,7 +38,7 @@ def prune(encoder: SpeechEncoder) -> SpeechEncoder:
         mask = _head_mask(block, len(numbers), encoder)
         heads.append(tuple(n for n, value in zip(numbers, mask.tolist(), strict=True) if value))
         units.append(int((_unit_mask(block, ffn, encoder) != 0).sum()))
-    gated = any(layer.gate is not None for layer in encoder.feature_extractor.conv_layers)
+    gated = any(layer.gate is not None for layer in encoder.convolutions)
     student = SpeechEncoder(
         replace(
             config,
@@ -61,7 +60,7 @@ def prune(encoder: SpeechEncoder) -> SpeechEncoder:
 def _mask(gate: nn.Module | None, count: int, encoder: SpeechEncoder) -> Tensor:
     """The gate's values in evaluation, ones where there is none."""
     like = next(encoder.parameters())
-    return like.new_ones(count) if gate is None else gate.values().to(like)
+    return gate.values().to(like) if isinstance(gate, HardConcrete) else like.new_ones(count)
 
 
 def _head_mask(block: Block, count: int, encoder: SpeechEncoder) -> Tensor:
@@ -87,9 +86,7 @@ def _prune_convolutions(
             if prefix + name in state:
                 state[prefix + name] = state[prefix + name][left]
         before = mask
-    if not encoder.config.conv_masked and all(
-        layer.gate is None for layer in encoder.feature_extractor.conv_layers
-    ):
+    if not encoder.config.conv_masked and all(layer.gate is None for layer in encoder.convolutions):
         return
     prefix = "feature_projection."
     left = before != 0

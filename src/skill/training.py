@@ -12,7 +12,6 @@ nothing but the time it takes.
 
 import hashlib
 import math
-import os
 import signal
 import sys
 import time
@@ -35,15 +34,22 @@ _DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 
 class Settings(Protocol):
-    """What a section of the parameters says about the loop (`skill.params`)."""
+    """What a section of the parameters says about the loop (`skill.params.Training`)."""
 
-    steps: int
-    warmup: int
-    clip: float
-    precision: str
-    log_every: int
-    validate_every: int
-    max_bad_steps: int
+    @property
+    def steps(self) -> int: ...
+    @property
+    def warmup(self) -> int: ...
+    @property
+    def clip(self) -> float: ...
+    @property
+    def precision(self) -> str: ...
+    @property
+    def log_every(self) -> int: ...
+    @property
+    def validate_every(self) -> int: ...
+    @property
+    def max_bad_steps(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -135,18 +141,18 @@ def train(
         SkillError: `settings.max_bad_steps` steps in a row had no finite loss or gradient.
         Stopped: SIGTERM or SIGINT came; the state is saved, and the same call goes on from there.
     """
-    rank, world = _ranks()
+    rank = dist.get_rank() if dist.is_initialized() else 0
     optimizer = torch.optim.AdamW(experiment.parameter_groups(), weight_decay=0.0)
     peaks = [group["lr"] for group in optimizer.param_groups]
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     scaler = torch.amp.GradScaler(device, enabled=settings.precision == "fp16")
     outcome = Outcome()
-    step = _resume(folder, fingerprint, experiment, optimizer, scaler, outcome, device)
+    first = _resume(folder, fingerprint, experiment, optimizer, scaler, outcome, device)
     checkpoints = _Checkpoints(folder, fingerprint, experiment, optimizer, scaler, outcome, rank)
     bad: list[str] = []
     bad_steps, audio_since, since = 0, 0, time.monotonic()
-    with _signals() as stop, track(settings.steps, label, start=step) as progress:
-        for step, micros in _until(batches(step), step, settings.steps):
+    with _signals() as stop, track(settings.steps, label, start=first) as progress:
+        for step, micros in _until(batches(first), first, settings.steps):
             factor = learning_rate_factor(step, settings.warmup, settings.steps)
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * factor
@@ -260,12 +266,6 @@ def _until(
             return
 
 
-def _ranks() -> tuple[int, int]:
-    if dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
-
-
 class _Stop:
     signal = 0
 
@@ -323,8 +323,8 @@ class _Checkpoints:
         with replacing(self.folder / "next.pt") as temporary:
             torch.save(state, temporary)
         if newest.exists():
-            os.replace(newest, self.folder / "previous.pt")
-        os.replace(self.folder / "next.pt", newest)
+            newest.replace(self.folder / "previous.pt")
+        (self.folder / "next.pt").replace(newest)
 
 
 def _resume(
