@@ -1,0 +1,189 @@
+"""Parameters: every mistake is one readable line with the key's path; students are resolved."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from skill import params
+from skill.errors import SkillError
+from skill.files import canonical_json
+from skill.params import load, parse
+
+ROOT = Path(__file__).parents[1]
+SMOKE = ROOT / "presets/smoke.yaml"
+FILES = [ROOT / "params.yaml", *sorted((ROOT / "presets").glob("*.yaml"))]
+
+
+def smoke() -> dict[str, Any]:
+    return params.read_yaml(SMOKE)
+
+
+def written(tmp_path: Path, value: Any) -> Path:
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(value), encoding="utf-8")
+    return path
+
+
+def put(value: dict[str, Any], path: str, new: Any) -> dict[str, Any]:
+    """`value` with the key at a dotted path replaced."""
+    *parents, last = path.split(".")
+    place = value
+    for key in parents:
+        place = place[key]
+    place[last] = new
+    return value
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
+def test_every_scale_is_valid(path: Path) -> None:
+    assert load(path).students
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("groping", {}, "groping: unknown key"),
+        ("stage1.learning_rat", 1e-3, "stage1.learning_rat: unknown key"),
+        ("stage1.steps", "many", "stage1.steps: Input should be a valid integer (not 'many')"),
+        ("stage1.steps", 1.5, "stage1.steps: Input should be a valid integer"),
+        ("stage1.steps", True, "stage1.steps: Input should be a valid integer"),
+        ("stage1.warmup", 100, "stage1: warmup 100 is longer than steps 3"),
+        ("grouping.linkage", "centroid", "grouping.linkage: Input should be 'average'"),
+        ("grouping.num_clusters", 0, "grouping.num_clusters"),
+        ("grouping.num_clusters", 4, "students.skill-wavlm.grouping.num_clusters: 4 clusters of 3"),
+        ("students.skill-wavlm.teachers", ["x"], "students.skill-wavlm.teachers.0: there is no"),
+        ("students.skill-wavlm.teachers", [], "students.skill-wavlm.teachers: "),
+        ("students.skill-wavlm.method", "x", "students.skill-wavlm.method: there is no method x"),
+        ("students.skill-wavlm.sparsity", 1.0, "students.skill-wavlm.sparsity"),
+        ("students.skill-wavlm.sparsity", None, "students.skill-wavlm.sparsity: needs a sparsity"),
+        ("students.skill-wavlm.stage1", {"x": 1}, "students.skill-wavlm.stage1.x: unknown key"),
+        ("students.skill-wavlm.grouping", {"x": 1}, "students.skill-wavlm.grouping.x: unknown key"),
+        ("students.skill-wavlm.objective", {"x": 1}, "students.skill-wavlm.objective.x: unknown"),
+        ("students.dphubert-wavlm.grouping", {"num_clusters": 2}, "grouping: dphubert has no"),
+        ("students.wavlm-random", {}, "students.wavlm-random.method: missing"),
+        ("students.Bad Name", {}, "students.Bad Name"),
+        ("teachers.fbank", {"random": {"family": "hubert"}}, "teachers.fbank"),
+        ("teachers.a+b", {"random": {"family": "hubert"}}, "teachers.a+b"),
+        ("teachers.wavlm-random", {"source": "x", "hub": "y"}, "exactly one of source"),
+        ("teachers.wavlm-random", {"hub": "y"}, "hub and revision belong together"),
+        ("teachers.wavlm-random.retrain", True, "there is no pretraining.wavlm-random"),
+        ("methods.dphubert.targets", [{"layer": 7}], "students.dphubert-wavlm.method"),
+        ("unlabelled.corpora", ["nowhere"], "unlabelled.corpora.0: there is no corpus nowhere"),
+        ("superb.tasks.sid.corpora", ["nowhere"], "superb.tasks.sid.corpora"),
+        ("superb.tasks.sid.stepz", 3, "superb.tasks.sid.stepz"),
+        ("superb.tasks.singing", {}, "superb.tasks.singing: unknown task"),
+        ("students", [1], "students: has no students"),
+    ],
+)
+def test_mistake_is_named(tmp_path: Path, key: str, value: Any, message: str) -> None:
+    path = written(tmp_path, put(smoke(), key, value))
+    with pytest.raises(SkillError) as error:
+        load(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "has no sections"),
+        ("- 1", "has no sections"),
+        ("a: [", "no valid YAML"),
+        ("seed: 1\nseed: 2\n", "seed: stands twice"),
+    ],
+)
+def test_bad_file_is_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(SkillError, match=message):
+        load(path)
+    with pytest.raises(SkillError, match="cannot be read"):
+        load(tmp_path / "missing.yaml")
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(["seed", "corpora", "teachers", "stage1", "grouping", "students", "superb"]),
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+        max_leaves=8,
+    ),
+)
+def test_any_value_is_accepted_or_refused_in_words(key: str, value: Any) -> None:
+    from skill.students import expand
+
+    try:
+        expand(smoke() | {key: value})
+    except SkillError as error:
+        assert str(error)
+
+
+def test_overrides_are_merged_into_the_defaults(tmp_path: Path) -> None:
+    value = put(smoke(), "students.skill-wavlm.stage1", {"learning_rate": 1e-3})
+    loaded = load(written(tmp_path, value))
+    one, other = loaded.students["skill-wavlm"], loaded.students["dphubert-wavlm"]
+    assert one.stage1.learning_rate == 1e-3
+    assert one.stage1.model_copy(update={"learning_rate": 2e-4}) == other.stage1 == loaded.stage1
+    assert one.grouping == loaded.grouping
+    assert other.grouping is None and other.similarity is None
+
+
+def test_lists_expand_to_students(tmp_path: Path) -> None:
+    entry = {
+        "method": "skill", "teachers": ["wavlm-random"], "sparsity": [0.5, 0.625],
+        "num_clusters": [2, 3], "calibration_frames": [100], "seeds": [1, 2],
+    }  # fmt: skip
+    loaded = load(written(tmp_path, put(smoke(), "students", {"a": entry})))
+    assert len(loaded.students) == 8
+    student = loaded.students["a-s62.5-k3-n100-seed2"]
+    assert (student.base, student.sparsity, student.seed) == ("a-s62.5-k3-n100", 0.625, 2)
+    assert student.grouping is not None and student.grouping.num_clusters == 3
+    assert student.similarity is not None and student.similarity.max_frames == 100
+
+
+def test_two_students_of_one_name_are_refused(tmp_path: Path) -> None:
+    entry = {"method": "skill", "teachers": ["wavlm-random"]}
+    students = {"a": entry | {"sparsity": [0.5]}, "a-s50": entry | {"sparsity": 0.5}}
+    with pytest.raises(SkillError, match="a second student would be named a-s50"):
+        load(written(tmp_path, put(smoke(), "students", students)))
+
+
+def test_job_survives_the_command_line() -> None:
+    """Canonical JSON does not depend on the order of keys, and gives the same job back."""
+    loaded = load(SMOKE)
+    section = loaded.students["dphubert-wavlm"].definition
+    text = canonical_json(section.model_dump())
+    assert parse(type(section), json.loads(text)) == section
+    turned = dict(reversed(list(section.model_dump().items())))
+    assert canonical_json(turned) == text
+
+
+def test_paper_preset_has_the_published_schedule() -> None:
+    """DPHuBERT's run.sh: 50,000 and 25,000 updates of 640 s, and its learning rates."""
+    loaded = load(ROOT / "presets/paper.yaml")
+    one, two = loaded.stage1, loaded.stage2
+    assert (one.steps, one.warmup, one.sparsity_warmup) == (50_000, 15_000, 5_000)
+    assert (one.learning_rate, one.gate_learning_rate, one.clip) == (2e-4, 0.02, 10.0)
+    assert (two.steps, two.warmup, two.learning_rate) == (25_000, 5_000, 1e-4)
+    assert one.batch_seconds == two.batch_seconds == 640
+    assert len(loaded.superb.tasks) == 10
+    assert {s.teachers for s in loaded.students.values()} >= {
+        ("wavlm-base-plus",),
+        ("hubert-base",),
+    }
+
+
+def test_no_torch_is_imported() -> None:
+    code = "import sys, skill.students, skill.provenance, skill.__main__ as m; m.parser(); "
+    code += "print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

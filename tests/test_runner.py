@@ -1,0 +1,95 @@
+"""Stale locks go, held ones stay; jobs end with the run that started them; verbs' exit codes."""
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from skill import runner
+from skill.__main__ import VERBS, main, parser
+from skill.files import read_json, write_json
+
+
+@pytest.fixture
+def locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    locks = tmp_path / ".snakemake/locks"
+    locks.mkdir(parents=True)
+    (locks / "0.input.lock").write_text("x\n")
+    return locks
+
+
+def ended_process() -> tuple[int, str | None]:
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    born = runner.started(process.pid)
+    process.kill()
+    process.wait()
+    return process.pid, born
+
+
+def test_lock_of_a_dead_run_is_removed(locked: Path) -> None:
+    pid, born = ended_process()
+    note = {"host": platform.node(), "pid": pid, "started": born}
+    write_json(".snakemake/holder.json", note)
+    assert runner.release_stale_lock()
+    assert not list(locked.iterdir())
+    assert not runner.release_stale_lock()
+
+
+def test_lock_of_a_live_run_stays(locked: Path) -> None:
+    runner.hold()
+    assert read_json(".snakemake/holder.json")["pid"] == os.getpid()
+    assert not runner.release_stale_lock()
+    assert list(locked.iterdir())
+
+
+def test_lock_of_another_machine_or_unknown_run_stays(locked: Path) -> None:
+    assert not runner.release_stale_lock()
+    pid, born = ended_process()
+    write_json(".snakemake/holder.json", {"host": "elsewhere", "pid": pid, "started": born})
+    assert not runner.release_stale_lock()
+    assert list(locked.iterdir())
+
+
+def test_number_of_a_dead_run_that_was_given_again(locked: Path) -> None:
+    """The same process number with another start time is another process."""
+    note = {"host": platform.node(), "pid": os.getpid(), "started": "1"}
+    write_json(".snakemake/holder.json", note)
+    assert runner.release_stale_lock()
+
+
+def test_job_ends_with_its_run() -> None:
+    run = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    code = (
+        f"import time; from skill import runner; runner.end_with({run.pid}, 0.05); time.sleep(60)"
+    )
+    job = subprocess.Popen([sys.executable, "-c", code])
+    time.sleep(1)
+    assert job.poll() is None
+    run.kill()
+    run.wait()
+    assert job.wait(timeout=20) == -15
+
+
+def test_bad_input_is_one_line_and_exit_code_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", str(tmp_path / "none.yaml")]) == 1
+    assert capsys.readouterr().err.startswith("error: ")
+    assert main(["teacher", "x", "--params", "{", "--output", str(tmp_path / "x")]) == 1
+    assert capsys.readouterr().err.startswith("error: --params: no valid JSON")
+    job = '{"source":"a","oops":1}'
+    assert main(["teacher", "x", "--params", job, "--output", str(tmp_path / "x")]) == 1
+    assert capsys.readouterr().err == "error: --params.oops: unknown key\n"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        parser().parse_args([verb, "--help"])
+    assert left.value.code == 0
+    assert "--threads" in capsys.readouterr().out

@@ -1,0 +1,279 @@
+"""The workflow as its users drive it: real `snakemake`, `dvc` and `git` on the smoke preset.
+
+The tests tell one story in order, on one project folder with a space in its name.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TRACKED = ["Snakefile", "dvc.yaml", ".dvc", ".dvcignore", ".gitignore", "presets", "profiles"]
+NOTHING = "Nothing to be done"
+ENVIRONMENT = os.environ | {
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    "OMP_NUM_THREADS": "1",
+    "DVC_NO_ANALYTICS": "1",
+    "GIT_AUTHOR_NAME": "tester",
+    "GIT_AUTHOR_EMAIL": "tester@example.invalid",
+    "GIT_COMMITTER_NAME": "tester",
+    "GIT_COMMITTER_EMAIL": "tester@example.invalid",
+}
+ENVIRONMENT.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+class Project:
+    """A checkout in a folder, and commands that run in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def run(self, *command: str, code: int | None = 0) -> str:
+        """Standard output and error of a command that ends with `code`."""
+        done = subprocess.run(
+            command, cwd=self.folder, env=ENVIRONMENT, text=True, check=False,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        assert code is None or done.returncode == code, f"{command}\n{done.stdout}"
+        return done.stdout
+
+    def commit(self, message: str) -> None:
+        self.run("git", "add", "-A")
+        self.run("git", "commit", "-q", "-m", message)
+
+    def replace(self, old: str, new: str) -> None:
+        """Change params.yaml."""
+        path = self.folder / "params.yaml"
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+
+
+def jobs(output: str) -> dict[str, list[str]]:
+    """Rules that ran or would run, and the outputs of each of their jobs."""
+    found: dict[str, list[str]] = {}
+    for rule, body in re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)*)", output, re.M):
+        outputs = re.search(r"output: (.*)", body)
+        if outputs:
+            found.setdefault(rule, []).append(outputs[1])
+    return found
+
+
+def touched(output: str) -> set[str]:
+    """Names of the students and other upstreams that a job was run for."""
+    names = r"results/(?:stage1|stage2|grouping|superb)/([a-z0-9.-]+?)[/.](?:json|csv|safet|\w+\.)"
+    found = {name.removesuffix("-criterion") for name in re.findall(names, str(jobs(output)))}
+    return found - {"scores"}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    base = tmp_path_factory.mktemp("workflow")
+    folder = base / "a project"
+    folder.mkdir()
+    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "workflow", folder / "workflow", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    for name in TRACKED:
+        source = ROOT / name
+        if source.is_dir():
+            kept = shutil.ignore_patterns("cache", "tmp", "config.local")
+            shutil.copytree(source, folder / name, ignore=kept)
+        else:
+            shutil.copy(source, folder / name)
+    (folder / "data").mkdir()
+    for table in (ROOT / "data").glob("*.csv"):
+        shutil.copy(table, folder / "data")
+    shutil.copy(ROOT / "presets/smoke.yaml", folder / "params.yaml")
+    one = Project(folder)
+    one.run("git", "init", "-q", "-b", "main")
+    one.run("dvc", "remote", "add", "-q", "-d", "store", str(base / "a remote"))
+    one.commit("start")
+    yield one
+
+
+@pytest.fixture(scope="module")
+def first_run(project: Project) -> str:
+    return project.run("snakemake", "--cores", "2")
+
+
+@pytest.fixture(scope="module")
+def first_repro(project: Project, first_run: str) -> str:
+    output = project.run("dvc", "repro")
+    project.commit("first results")
+    project.run("git", "tag", "first")
+    project.run("dvc", "push", "-q")
+    return output
+
+
+def test_first_run_makes_everything(project: Project, first_run: str) -> None:
+    paper = project.folder / "results/paper"
+    names = {path.name for path in paper.iterdir()}
+    assert {"results.md", "results.csv", "curves.pdf", "size.png"} <= names
+    assert "skill-wavlm" in (paper / "results.md").read_text()
+    for rule, outputs in jobs(first_run).items():
+        assert outputs, rule
+    assert (project.folder / "logs/stage1/skill-wavlm.log").exists()
+    assert (project.folder / "benchmarks/snakemake/stage1/skill-wavlm.tsv").exists()
+    assert not list((project.folder / "results").rglob(".*"))
+
+
+def test_snakemake_then_dvc_repro_runs_nothing_twice(project: Project, first_repro: str) -> None:
+    assert not jobs(first_repro)
+    assert first_repro.count(NOTHING) == 9
+    assert (project.folder / "dvc.lock").exists()
+
+
+def test_records_hold_relative_paths_only(project: Project, first_run: str) -> None:
+    records = list((project.folder / ".snakemake/metadata").rglob("*"))
+    assert records
+    for record in (path for path in records if path.is_file()):
+        stored = json.loads(record.read_text())
+        for key in ("input", "params", "log"):
+            assert str(project.folder) not in json.dumps(stored[key]), record
+
+
+def test_one_parameter_reruns_what_uses_it(project: Project, first_repro: str) -> None:
+    project.replace("num_clusters: 2", "num_clusters: 3")
+    output = project.run("dvc", "repro")
+    ran = jobs(output)
+    assert not {"convert_corpus", "fetch_teacher", "record_states", "compare_layers"} & set(ran)
+    assert {"group_layers", "prune_student", "distil_student", "evaluate"} <= set(ran)
+    assert {"collect_scores", "tabulate_results", "draw_curves"} <= set(ran)
+    assert touched(output) == {"skill-wavlm"}
+    project.commit("three clusters")
+    project.run("dvc", "push", "-q")
+
+
+def test_fresh_clone_has_nothing_to_do_then_reruns_one_student(
+    project: Project, first_repro: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "a clone"
+    project.run("git", "clone", "-q", str(project.folder), str(folder))
+    clone = Project(folder)
+    clone.run("dvc", "pull", "-q")
+    assert NOTHING in clone.run("snakemake", "-n")
+    clone.replace(
+        "dphubert-wavlm: {method: dphubert,",
+        "dphubert-wavlm: {stage2: {learning_rate: 3e-4}, method: dphubert,",
+    )
+    output = clone.run("dvc", "repro")
+    assert touched(output) == {"dphubert-wavlm"}
+    assert "prune_student" not in jobs(output)
+    assert len(jobs(output)["distil_student"]) == 1
+
+
+def test_old_results_come_back(project: Project, first_repro: str) -> None:
+    project.run("git", "checkout", "-q", "first", "--", "params.yaml", "dvc.lock")
+    project.run("dvc", "checkout", "-q")
+    assert NOTHING in project.run("snakemake", "-n")
+    project.run("git", "checkout", "-q", "HEAD", "--", "params.yaml", "dvc.lock")
+    project.run("dvc", "checkout", "-q")
+
+
+@pytest.mark.parametrize("where", [[], ["--temp"]], ids=["workspace", "temp"])
+def test_experiment(project: Project, first_repro: str, where: list[str]) -> None:
+    steps = 5 + len(where)
+    output = project.run(
+        "dvc", "exp", "run", *where, "-n", f"steps{steps}", "-S", f"superb.tasks.sid.steps={steps}"
+    )
+    ran = jobs(output)
+    assert {"evaluate", "collect_scores"} <= set(ran)
+    assert not {"prune_student", "distil_student", "group_layers"} & set(ran)
+    shown = json.loads(project.run("dvc", "exp", "show", "--json"))
+    assert f"steps{steps}" in json.dumps(shown)
+    if not where:
+        metrics = project.run("dvc", "metrics", "diff", "--all")
+        assert "sid.accuracy" in metrics
+        assert "superb.tasks.sid.steps" in project.run("dvc", "params", "diff")
+        plots = project.run("dvc", "plots", "diff", "first", "-o", "plots")
+        assert "index.html" in plots
+        assert "loss" in (project.folder / "plots/index.html").read_text()
+        project.run("git", "checkout", "-q", ".")
+        project.run("dvc", "checkout", "-q")
+        shutil.rmtree(project.folder / "plots")
+
+
+def test_comment_reruns_nothing_changed_constant_does(project: Project, first_repro: str) -> None:
+    module = project.folder / "src/skill/objectives.py"
+    before = module.read_text()
+    try:
+        module.write_text(before + "\n# a remark\n")
+        assert NOTHING in project.run("snakemake", "-n")
+        module.write_text(before + "\n_UNUSED = 3\n")
+        assert {"prune_student", "distil_student"} <= set(jobs(project.run("snakemake", "-n")))
+    finally:
+        module.write_text(before)
+
+
+def test_goes_on_after_kill(project: Project, first_repro: str) -> None:
+    """kill -9 leaves a lock and a half-done job: the next run goes on by itself."""
+    project.replace("sparsity: 0.5", "sparsity: 0.45")
+    command = ["snakemake", "--cores", "2", "results/stage1/skill-wavlm.csv"]
+    running = subprocess.Popen(
+        command, cwd=project.folder, env=ENVIRONMENT, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    lock, holder = (project.folder / ".snakemake" / name for name in ("locks", "holder.json"))
+    holder.unlink(missing_ok=True)
+    deadline = time.monotonic() + 120
+    while not holder.exists() or not any(lock.glob("*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    busy = project.run(*command, code=1)
+    assert "cannot be locked" in busy
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    assert any(lock.glob("*"))
+    output = project.run(*command)
+    assert "prune_student" in jobs(output)
+    assert NOTHING in project.run("snakemake", "-n", *command[3:])
+    project.run("git", "checkout", "-q", "--", "params.yaml")
+    project.run("dvc", "checkout", "-q", "--force")
+
+
+def test_directory_and_preset_from_the_command_line(project: Project, tmp_path: Path) -> None:
+    """The full-scale DAG is built; a run beside the checkout finds code and parameters."""
+    elsewhere = tmp_path / "run elsewhere"
+    elsewhere.mkdir()
+    output = project.run(
+        "snakemake", "-n", "--config", "params=presets/paper.yaml", "--directory", str(elsewhere)
+    )
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", output, re.M))
+    tasks = ("pr", "asr", "ks", "qbe", "sid", "asv", "sd", "ic", "sf", "er")
+    for task in tasks:
+        assert f"results/superb/wavlm-base-plus/{task}.json" in output
+    assert int(counts["fetch_teacher"]) == 2
+    assert int(counts["evaluate"]) % len(tasks) == 0
+    assert "results/corpora/librispeech-960.csv" in output
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("linkage:", "linkages:", "grouping.linkages: unknown key"),
+        ("teachers: [wavlm-random]", "teachers: [wavlm]", "students.skill-wavlm.teachers.0"),
+        ("num_clusters: 2", "num_clusters: 9", "students.skill-wavlm.grouping.num_clusters: 9"),
+        ("steps: 3", "steps: three", "stage1.steps"),
+    ],
+)
+def test_bad_parameters_stop_before_any_job(
+    project: Project, tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    text = (ROOT / "presets/smoke.yaml").read_text()
+    assert old in text
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(text.replace(old, new, 1))
+    output = project.run("snakemake", "-n", "--config", f"params={bad}", code=1)
+    assert f"{bad}: {message}" in output
+    assert "Traceback" not in output
