@@ -8,6 +8,7 @@ Jobs watch the run that started them and end themselves, state saved, when it is
 import os
 import platform
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -17,6 +18,13 @@ from skill.files import read_json, write_json
 WATCHED = "SKILL_RUN"
 _NOTE = Path(".snakemake/holder.json")
 _LOCKS = Path(".snakemake/locks")
+
+
+def prepare(checkout: Path) -> None:
+    """Jobs of this run use this checkout's code and this Python, and end when the run is gone."""
+    os.environ["PYTHONPATH"] = str(checkout / "src")
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    os.environ[WATCHED] = str(os.getpid())
 
 
 def hold() -> None:

@@ -1,18 +1,12 @@
 # Helpers of all rules: the checked parameters, names for wildcards, files of each phase.
 
-import os
 import re
 import shutil
 import sys
 from pathlib import Path
 
-# The jobs run this checkout's code by this Python, whatever else is installed or activated.
-SOURCE = str(Path(workflow.basedir, "src"))
-sys.path.insert(0, SOURCE)
-os.environ["PYTHONPATH"] = SOURCE
-os.environ["PATH"] = os.pathsep.join(
-    [str(Path(sys.executable).parent), os.environ["PATH"]]
-)
+# This checkout's code comes first, whatever is installed.
+sys.path.insert(0, str(Path(workflow.basedir, "src")))
 
 from snakemake.exceptions import WorkflowError
 
@@ -24,8 +18,7 @@ from skill.provenance import fingerprint
 from skill.students import find
 from skill.superb.tasks import configured
 
-# Jobs end themselves when this run is gone; a lock that a dead run left is no obstacle.
-os.environ[runner.WATCHED] = str(os.getpid())
+runner.prepare(Path(workflow.basedir))
 if workflow.is_main_process:
     runner.release_stale_lock()
 

@@ -70,7 +70,7 @@ def style() -> Iterator[None]:
     """The look, over matplotlib's defaults and whatever the user's own settings are."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)
+        matplotlib.rcParams.update(_STYLE)  # type: ignore[arg-type]
         yield
 
 
