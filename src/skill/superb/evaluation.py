@@ -76,7 +76,7 @@ def run(
         raise SkillError(f"superb {upstream} {task}: the parameters are those of {job.task.name}")
     model = load_upstream(encoder, job.task.precision)
     folds = folds_of(job.task, [u for path in manifests for u in read_manifest(path)])
-    inputs = [*manifests, *([encoder] if encoder else [])]
+    inputs = [*manifests, *_files(encoder)]
     settings = job.task.model_dump(mode="json")
     stamp = provenance.stamp(inputs, {"task": settings, "seed": job.seed})
     if job.task.kind == "search":
@@ -93,6 +93,12 @@ def run(
     write_tensors(head, outcome.tensors, header)
     write_csv(items, outcome.items, list(outcome.items[0]))
     write_json(output, {**outcome.result, "upstream": upstream, "provenance": stamp})
+
+
+def _files(encoder: Path | None) -> list[Path]:
+    if encoder is None:
+        return []
+    return sorted(encoder.iterdir()) if encoder.is_dir() else [encoder]
 
 
 def evaluate(

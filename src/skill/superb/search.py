@@ -47,12 +47,12 @@ def evaluate(upstream: Upstream, task: Task, fold: Fold, seed: int) -> Any:
     dev = []
     for state in range(upstream.states):
         scores = scores_of_state(features, state, fold.dev, fold.train)
-        dev.append(maximum_term_weighted_value(targets["dev"], scores))
+        dev.append(maximum_term_weighted_value(targets["dev"], scores, task.prior))
     layer = int(np.argmax(dev))
     truth = targets["test"]
     scores = scores_of_state(features, layer, fold.test, fold.train)
     low, high = bootstrap.statistic_interval(
-        lambda drawn: maximum_term_weighted_value(truth[drawn], scores[drawn]),
+        lambda drawn: maximum_term_weighted_value(truth[drawn], scores[drawn], task.prior),
         len(truth), resamples=task.bootstrap, seed=seed,
     )  # fmt: skip
     result = {
@@ -61,7 +61,7 @@ def evaluate(upstream: Upstream, task: Task, fold: Fold, seed: int) -> Any:
         "sweep": [{"state": n, "dev": v, "chosen": n == layer} for n, v in enumerate(dev)],
         "metrics": {
             "mtwv": {
-                "value": maximum_term_weighted_value(truth, scores),
+                "value": maximum_term_weighted_value(truth, scores, task.prior),
                 "low": low,
                 "high": high,
                 "items": int(truth.size),
@@ -76,6 +76,7 @@ def evaluate(upstream: Upstream, task: Task, fold: Fold, seed: int) -> Any:
          "mtwv_of": float(truth[q, d])}
         for q, query in enumerate(fold.test) for d, document in enumerate(fold.train)
     ]  # fmt: skip
+    rows.sort(key=lambda row: str(row["id"]))
     weight = torch.zeros(upstream.states)
     weight[layer] = 1
     return Outcome(result, rows, {"layer": weight})

@@ -85,7 +85,7 @@ class Task(BaseModel):
     bootstrap: Some = 1000
     min_clips: Count = 0  # a speaker needs that many clips, a phrase that many voices
     max_clips: Some = 1_000_000  # of a speaker, chosen by hash
-    threshold: float = 2.0  # QbE: a z-score above is a detection
+    prior: Annotated[float, Field(gt=0, lt=1)] = 0.0008  # QbE: of a document matching a query
 
 
 PROTOCOL: dict[str, Task] = {

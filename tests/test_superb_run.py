@@ -1,0 +1,181 @@
+"""The verbs `superb`, `size` and `predict` from files to files, on generated tones."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from skill import superb
+from skill.corpora.manifest import Utterance, write_manifest
+from skill.encoder import EncoderConfig, SpeechEncoder
+from skill.errors import SkillError
+from skill.files import read_csv, read_header, read_json
+from skill.superb.prediction import pieces, read_audio
+from skill.superb.tasks import configured
+
+WORDS = ("SEE", "MOON", "LAW", "KNEE")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Eight voices (pitches) say four words (overtones), several times each."""
+    folder = tmp_path_factory.mktemp("corpus")
+    generator = np.random.default_rng(0)
+    rows, parts, start = [], [], 0
+    for voice in range(8):
+        for number in range(24):
+            word = WORDS[number % 4]
+            time = np.arange(int(16000 * generator.uniform(1.0, 1.2))) / 16000
+            pitch = 110 * 2 ** (voice / 8)
+            tone = np.sin(2 * np.pi * pitch * time)
+            tone += 0.7 * np.sin(2 * np.pi * (700 + 600 * WORDS.index(word)) * time)
+            signal = 0.2 * tone * np.hanning(len(time)) + 0.003 * generator.normal(size=len(time))
+            split = "test" if number % 6 == 1 else "dev" if number % 6 == 2 else "train"
+            rows.append(
+                Utterance(f"v{voice}-{number}", "tones", str(folder / "tones.flac"), start,
+                          len(signal), f"voice{voice}", "en", word, split, "synthetic")
+            )  # fmt: skip
+            parts.append(signal)
+            start += len(signal)
+    soundfile.write(folder / "tones.flac", np.concatenate(parts), 16000)
+    write_manifest(folder / "tones.csv", rows)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    torch.manual_seed(0)
+    config = EncoderConfig.uniform("hubert", width=16, blocks=2, heads=2, ffn=32, conv=16)
+    folder = tmp_path_factory.mktemp("encoder")
+    SpeechEncoder(config).save_pretrained(folder)
+    return folder
+
+
+SETTINGS = {
+    "pr": {},
+    "asr": {"hidden": 16, "recurrent": 16, "recurrent_layers": 1, "spec_augment": False},
+    "sid": {"min_clips": 6, "order": "shuffled", "steps": 300, "eval_every": 100},
+    "ks": {"folds": 4, "order": "shuffled", "min_clips": 4, "crops": 1},
+    "asv": {"hidden": 16, "pooled": 24, "protocol": "clean"},
+    "sd": {"recurrent": 16, "train_seconds": 12, "dev_seconds": 8, "test_seconds": 8},
+    "qbe": {"dev_seconds": 10, "test_seconds": 10, "prior": 1 / 101},
+}
+
+
+def evaluated(corpus, folder, task, encoder=None, **changes):
+    settings = {"corpora": ["tones"], "bootstrap": 50, **SETTINGS[task]}
+    if task != "qbe":
+        settings = {"steps": 40, "eval_every": 20, "learning_rates": [1e-2, 1e-3], "batch": 8,
+                    "accumulate": 1, **settings}  # fmt: skip
+    job = SimpleNamespace(seed=1, task=configured(task, {**settings, **changes}))
+    name = "small" if encoder else "fbank"
+    output = folder / f"{task}.json"
+    superb.run(name, task, job, encoder, [corpus / "tones.csv"], output,
+               output.with_suffix(".csv"), output.with_suffix(".safetensors"),
+               folder / "scratch" / task)  # fmt: skip
+    return read_json(output), read_csv(output.with_suffix(".csv"))
+
+
+@pytest.mark.parametrize("task", SETTINGS)
+def test_every_sample_task_runs_from_files_to_files(corpus, tmp_path, task):
+    result, rows = evaluated(corpus, tmp_path, task)
+    assert result["task"] == task and result["upstream"] == "fbank"
+    assert result["synthetic"] is True and result["official"] is False
+    for name, metric in result["metrics"].items():
+        assert metric["low"] <= metric["value"] + 1e-6 and metric["value"] <= metric["high"] + 1e-6
+        assert metric["items"] == len(rows) > 0
+        assert {name, f"{name}_of", "id", "cluster"} <= set(rows[0])
+    assert sum(row["chosen"] for row in result["sweep"]) == 1
+    ids = [row["id"] for row in rows]
+    assert ids == sorted(ids) and len(set(ids)) == len(ids)
+    header = read_header(tmp_path / f"{task}.safetensors")
+    assert header["task"]["name"] == task
+    if task == "sid":
+        assert result["metrics"]["accuracy"]["value"] > 60
+    if task == "qbe":
+        assert result["layer"] == 0 and result["metrics"]["mtwv"]["value"] > 0
+
+
+def test_the_same_run_gives_the_same_bytes(corpus, encoder, tmp_path):
+    for name in ("one", "two"):
+        evaluated(corpus, tmp_path / name, "sid", encoder)
+    for suffix in ("json", "csv", "safetensors"):
+        first, second = ((tmp_path / n / f"sid.{suffix}").read_bytes() for n in ("one", "two"))
+        assert first == second
+    weights = read_json(tmp_path / "one" / "sid.json")["state_weights"]
+    assert len(weights) == 3 and sum(weights) == pytest.approx(1, abs=1e-4)
+
+
+def test_folds_hear_no_test_voice(corpus, tmp_path):
+    result, rows = evaluated(corpus, tmp_path, "ks")
+    assert result["examples"]["test"] == [48] * 4 and len(rows) == 192
+
+
+def test_a_task_without_its_corpus_says_so(corpus, tmp_path):
+    with pytest.raises(SkillError, match="sid: the manifests have no utterance of queen"):
+        evaluated(corpus, tmp_path, "sid", corpora=["queen"])
+    with pytest.raises(SkillError, match="er: nothing is known about its labels"):
+        SETTINGS["er"] = {}
+        try:
+            evaluated(corpus, tmp_path, "er")
+        finally:
+            del SETTINGS["er"]
+
+
+def test_size_of_an_upstream(encoder, tmp_path):
+    superb.size("small", encoder, tmp_path / "size.json", lengths=[16000, 32000])
+    size = read_json(tmp_path / "size.json")
+    assert size["parameters"] > 0 and size["macs"] > 1e6 and size["real_time_factor"] > 0
+    superb.size("fbank", None, tmp_path / "fbank.json")
+    assert read_json(tmp_path / "fbank.json")["parameters"] == 0
+
+
+def said(capsys):
+    return json.loads(capsys.readouterr().out)
+
+
+def test_predict_on_other_rates_channels_and_lengths(corpus, tmp_path, capsys):
+    evaluated(corpus, tmp_path, "sid")
+    evaluated(corpus, tmp_path, "asr")
+    samples, _ = soundfile.read(corpus / "tones.flac")
+    one = samples[: int(0.55 * 16000)]
+    soundfile.write(tmp_path / "mine.wav", one, 16000)
+    stereo = np.stack([np.repeat(one, 3)] * 2, axis=1)
+    soundfile.write(tmp_path / "stereo 48k.wav", stereo, 48000)
+    soundfile.write(tmp_path / "long.wav", np.tile(one, 100), 16000)
+    files = [tmp_path / name for name in ("mine.wav", "stereo 48k.wav", "long.wav")]
+    superb.predict("sid", files, tmp_path / "sid.safetensors", None, as_json=True)
+    entries = said(capsys)
+    assert [entry["seconds"] for entry in entries] == [0.55, pytest.approx(0.55, abs=0.01), 55]
+    assert {tuple(entry["sid"]) for entry in entries[::2]} == {("voice0",)}
+    superb.predict("asr", files[:1], tmp_path / "asr.safetensors", None)
+    assert capsys.readouterr().out.startswith(f"{files[0]}\t")
+    with pytest.raises(SkillError, match="is a head of sid, not of asr"):
+        superb.predict("asr", files, tmp_path / "sid.safetensors", None)
+
+
+def test_predict_refuses_bad_audio_in_words(tmp_path):
+    (tmp_path / "text.wav").write_text("no audio")
+    with pytest.raises(SkillError, match=r"text\.wav: not readable as audio"):
+        read_audio(tmp_path / "text.wav")
+    soundfile.write(tmp_path / "quiet.wav", np.zeros(16000), 16000)
+    with pytest.raises(SkillError, match=r"quiet\.wav: the recording is silent"):
+        read_audio(tmp_path / "quiet.wav")
+    soundfile.write(tmp_path / "short.wav", np.ones(100), 16000)
+    with pytest.raises(SkillError, match=r"short\.wav: 0\.006 s"):
+        read_audio(tmp_path / "short.wav")
+    with pytest.raises(SkillError, match=r"none\.wav: not readable"):
+        read_audio(tmp_path / "none.wav")
+
+
+def test_pieces_are_cut_where_it_is_quiet():
+    samples = np.ones(16000 * 50, dtype=np.float32)
+    for second in (7, 13, 31):
+        samples[second * 16000 : second * 16000 + 800] = 0
+    parts = pieces(samples, longest=20.0)
+    assert sum(len(part) for part in parts) == len(samples)
+    assert len(parts[0]) == pytest.approx(13 * 16000, abs=900)
+    assert max(len(part) for part in parts) <= 20 * 16000
