@@ -20,6 +20,7 @@ include: "workflow/rules/stage1.smk"
 include: "workflow/rules/stage2.smk"
 include: "workflow/rules/superb.smk"
 include: "workflow/rules/paper.smk"
+include: "workflow/rules/studies.smk"
 
 
 rule all:

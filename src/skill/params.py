@@ -28,11 +28,11 @@ Seconds = Annotated[float, Field(strict=True, gt=0)]
 Share = Annotated[float, Field(strict=True, gt=0, lt=1)]
 Switch = Annotated[bool, Field(strict=True)]
 Kind = Literal[
-    "queen", "asterisk", "hedgewars", "fillets", "folder", "synthetic", "librispeech",
+    "queen", "asterisk", "hedgewars", "folder", "synthetic", "librispeech",
     "speech_commands", "quesst14", "voxceleb1", "libri2mix", "fluent_speech_commands",
     "audio_snips", "iemocap",
 ]  # fmt: skip
-_CONVERTED = {"queen", "asterisk", "hedgewars", "fillets", "folder", "synthetic"}
+_CONVERTED = {"queen", "asterisk", "hedgewars", "folder", "synthetic"}
 Model = TypeVar("Model", bound=BaseModel)
 
 

@@ -116,6 +116,15 @@ def stage2_job(student):
     )
 
 
+def study_job(student):
+    s = P.students[student]
+    return job(
+        sections.StudyJob(
+            seed=P.seed, similarity=s.similarity, grouping=s.grouping, studies=P.studies
+        )
+    )
+
+
 def encoder(upstream):
     if upstream in P.students:
         return [f"results/stage2/{upstream}.safetensors"]

@@ -16,6 +16,9 @@ def draw(name: str, table: Path, pdf: Path, png: Path) -> None:
     figures = {
         "similarity": similarity.matrix,
         "dendrogram": similarity.groups,
+        "stability": similarity.stability,
+        "criterion": similarity.criterion,
+        "calibration": similarity.calibration,
         "curves": training.curves,
         "layers": training.layers,
         "size": training.size,
