@@ -43,8 +43,8 @@ def run(name: str, job: PaperJob, inputs: Sequence[Path], output: Path) -> None:
         students = [name for name, about in job.upstreams.items() if about.kind == "student"]
         columns = [*("task", "metric", "first", "second", "difference", "low", "high", "p_value")]
         write_csv(output, comparisons(inputs[0].parents[1], students, job.bootstrap), columns)
-    elif kind == "curves":
-        write_csv(output, curves(inputs), ["student", "stage", "step", *_CURVE])
+    elif kind in ("curves", "curve"):
+        write_csv(output, curves(inputs), ["student", "stage", "step", "update", *_CURVE])
     elif kind == "layers":
         write_csv(output, layers(inputs), ["student", "unit", "layer", "left", "of", "parameters"])
     elif kind == "size":
@@ -126,13 +126,20 @@ def _cell(row: Row | None) -> str:
 
 
 def curves(files: Iterable[Path]) -> list[Row]:
-    """The curves of both stages (`results/stage1/NAME.csv`, `results/stage2/NAME.csv`) in one."""
-    return [
-        {"student": file.stem, "stage": file.parent.name, "step": row["step"]}
-        | {key: row.get(key, "") for key in _CURVE}
-        for file in files
-        for row in read_csv(file)
-    ]
+    """The curves of `results/stage1/NAME.csv` and `results/stage2/NAME.csv`, one below the other.
+
+    `step` counts within a stage, `update` goes on from stage 1 to stage 2.
+    """
+    rows: list[Row] = []
+    before: dict[str, float] = {}
+    for file in files:
+        done = before.get(file.stem, 0.0)
+        for row in read_csv(file):
+            update = done + float(row["step"])
+            before[file.stem] = update
+            about = {"student": file.stem, "stage": file.parent.name, "step": row["step"]}
+            rows.append(about | {"update": update} | {key: row.get(key, "") for key in _CURVE})
+    return rows
 
 
 def layers(files: Sequence[Path]) -> list[Row]:

@@ -202,6 +202,7 @@ PAPER = [
     "results/paper/results.csv",
     "results/paper/results.md",
     "results/paper/comparisons.csv",
+    *expand("results/paper/curves/{student}.csv", student=STUDENTS),
 ] + expand("results/paper/{figure}.{kind}", figure=FIGURES, kind=["csv", "pdf", "png"])
 PAPER_JOB = job(
     sections.PaperJob(upstreams=described_upstreams(), bootstrap=P.paper.bootstrap)

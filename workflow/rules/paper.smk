@@ -64,6 +64,25 @@ rule tabulate_figure:
         "--output {output:q} --threads {threads} 2>&1 | tee -i {log:q}"
 
 
+# For `dvc plots`, which draws every file of a folder.
+rule tabulate_curve:
+    input:
+        "results/stage1/{student}.csv",
+        "results/stage2/{student}.csv",
+    output:
+        "results/paper/curves/{student}.csv",
+    log:
+        "logs/paper/curves/{student}.log",
+    benchmark:
+        "benchmarks/snakemake/paper/curves/{student}.tsv"
+    params:
+        job=PAPER_JOB,
+        code=fingerprint("skill.paper"),
+    shell:
+        "python -m skill paper curve --params {params.job:q} --inputs {input:q} "
+        "--output {output:q} --threads {threads} 2>&1 | tee -i {log:q}"
+
+
 rule draw_similarity:
     input:
         "results/paper/similarity-{matrix}.csv",
