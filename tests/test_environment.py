@@ -1,9 +1,12 @@
 """The lock, the conda environment and what is installed are the same; nothing names a registry."""
 
 import re
+import shutil
+import subprocess
 from importlib import metadata
 from pathlib import Path
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
@@ -53,3 +56,56 @@ def test_torchaudio_and_transformers_can_be_imported() -> None:
     """Both fail on a CPU build of torch as long as torchaudio has its CUDA libraries."""
     import torchaudio.functional  # noqa: F401
     from transformers import WavLMModel  # noqa: F401
+
+
+TOOLS = ["sh", "cat", "cksum", "df", "awk", "mkdir", "tail", "rm", "chmod"]
+FAKE = {  # what is missing: scripts in front of the system's programs, and the first line they get
+    "python": ({}, "Python 3.11 or newer is missing: apt install python3.11"),
+    "venv": (
+        {"python3.11": 'case "$2" in *ensurepip*) exit 1;; esac'},
+        "Python's venv module is missing: apt install python3-venv",
+    ),
+    "disk": (
+        {"python3.11": "", "df": 'echo "Filesystem"; echo "disk 1 1 2048 1 /"'},
+        "3 GB of disk space are needed here for the Python packages, 2 MB are free",
+    ),
+    "network": (
+        {
+            "df": 'echo "Filesystem"; echo "disk 1 1 99999999 1 /"',
+            "python3.11": (
+                'if [ "$2" = venv ]; then mkdir -p .venv/bin; printf "%s" '
+                '"#!/bin/sh\necho no route to host; exit 1\n" >.venv/bin/python; '
+                "chmod +x .venv/bin/python; fi"
+            ),
+        },
+        "the Python packages could not be installed: check the network",
+    ),
+}
+
+
+@pytest.mark.parametrize("missing", FAKE)
+def test_first_line_says_what_is_missing(tmp_path: Path, missing: str) -> None:
+    """`make environment` on machines where something is not there."""
+    scripts, expected = FAKE[missing]
+    programs = tmp_path / "programs"
+    project = tmp_path / "a project"
+    (project / "workflow").mkdir(parents=True)
+    programs.mkdir()
+    for name in ("pyproject.toml", "requirements.lock", "workflow/environment.sh"):
+        shutil.copy(ROOT / name, project / name)
+    for tool in TOOLS:
+        found = shutil.which(tool)
+        assert found
+        if tool not in scripts:
+            (programs / tool).symlink_to(found)
+    for name, text in scripts.items():
+        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
+        (programs / name).chmod(0o755)
+    command = [str(programs / "sh"), "workflow/environment.sh"]
+    done = subprocess.run(
+        command, cwd=project, env={"PATH": str(programs)}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0].startswith(f"error: {expected}")
+    assert not (project / ".venv/complete").exists()
