@@ -3,69 +3,59 @@
 Axes: L states, N frames, D width.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 from skill.similarity.hsic import KernelSums, from_centred_products
-from skill.similarity.states import Centred
+from skill.similarity.states import WIDENED, Centred
 
-_CHUNK = 4096  # frames in one float32 product, whose result is added up in float64
-_WORKSPACE = 0.2  # centred copies that are kept, as a share of the states' own bytes
+_CHUNK = 2048  # frames in one float32 product, whose result is added up in float64
 
 
 def feature_sums(states: list[Centred]) -> KernelSums:
     """Kernel sums of all pairs of states; 2 N D^2 operations for each of L(L+1)/2 pairs.
 
-    Each state is centred once to be kept in a panel of rows, and once for every panel before it:
-    the panel is as high as the workspace allows, so that memory stays near the states' own.
+    One state is centred as a whole; those that it meets, a chunk of frames at a time while the
+    chunk is in the cache. So the memory beside the states is that of one of them.
     """
     frames, count = states[0].frames, len(states)
-    device = states[0].values.device
+    device, widest = states[0].values.device, max(state.width for state in states)
     squares = torch.zeros(count, count, dtype=torch.float64)
     energy = torch.empty(count, frames, dtype=torch.float64, device=device)
-    for first, last in _panels(states):
-        widths = [state.width for state in states[first:last]]
-        panel = torch.empty(frames, sum(widths), device=device)
-        for part, state in zip(panel.split(widths, dim=1), states[first:last], strict=True):
-            for start in range(0, frames, _CHUNK):
-                state.block(start, min(start + _CHUNK, frames), out=part[start : start + _CHUNK])
-        for index, part in enumerate(panel.split(widths, dim=1), start=first):
-            energy[index] = _energy(part)
-        for column in range(first, count):
-            height = sum(widths[: column - first + 1])
-            product = _product(panel[:, :height], states[column])
-            for row, part in enumerate(product.split(widths[: column - first + 1]), start=first):
-                squares[row, column] = squares[column, row] = part.square_().sum()
-        del panel, part
+    kept = torch.empty(frames * widest, device=device)
+    buffer = torch.empty(min(_CHUNK, frames) * widest, device=device)
+    product = torch.empty(widest**2, device=device)
+    total = torch.empty(widest**2, dtype=torch.float64, device=device)
+    for row, state in enumerate(states):
+        rows = _shaped(kept, frames, state.width)
+        for start, stop in _chunks(frames):
+            block = state.block(start, stop, out=rows[start:stop])
+            energy[row, start:stop] = _energy(block)
+        for column in range(row, count):
+            other = states[column]
+            part = _shaped(product, state.width, other.width)
+            whole = _shaped(total, state.width, other.width).zero_()
+            for start, stop in _chunks(frames):
+                block = _shaped(buffer, stop - start, other.width)
+                torch.mm(rows[start:stop].T, other.block(start, stop, out=block), out=part)
+                whole += part
+            flat = whole.view(-1)
+            squares[row, column] = squares[column, row] = flat @ flat
     traces = energy.sum(1)
     return from_centred_products(frames, squares, (energy @ energy.T).cpu(), traces.cpu())
 
 
-def _panels(states: list[Centred]) -> list[tuple[int, int]]:
-    allowed = _WORKSPACE * sum(s.values.element_size() * s.width for s in states)
-    panels, first, height = [], 0, 0.0
-    for index, state in enumerate(states):
-        if index > first and height + 4 * state.width > allowed:
-            panels.append((first, index))
-            first, height = index, 0.0
-        height += 4 * state.width
-    return [*panels, (first, len(states))]
+def _energy(block: Tensor) -> Tensor:
+    """Squared norm of every frame, in float64."""
+    return torch.cat([part.double().square_().sum(1) for part in block.split(WIDENED)])
 
 
-def _energy(values: Tensor) -> Tensor:
-    """Squared norm of every frame [N] in float64."""
-    return torch.cat([chunk.double().square_().sum(1) for chunk in values.split(1024)])
+def _chunks(frames: int) -> Iterator[tuple[int, int]]:
+    return ((start, min(start + _CHUNK, frames)) for start in range(0, frames, _CHUNK))
 
 
-def _product(rows: Tensor, state: Centred) -> Tensor:
-    """rows' X [height, D] in float64; X is centred a chunk of frames at a time."""
-    frames, device = rows.shape[0], rows.device
-    total = torch.zeros(rows.shape[1], state.width, dtype=torch.float64, device=device)
-    product = torch.empty(rows.shape[1], state.width, device=device)
-    buffer = torch.empty(min(_CHUNK, frames), state.width, device=device)
-    for start in range(0, frames, _CHUNK):
-        stop = min(start + _CHUNK, frames)
-        block = state.block(start, stop, out=buffer[: stop - start])
-        torch.mm(rows[start:stop].T, block, out=product)
-        total += product
-    return total
+def _shaped(memory: Tensor, rows: int, columns: int) -> Tensor:
+    """The first elements of a flat tensor as a matrix: one allocation serves all widths."""
+    return memory[: rows * columns].view(rows, columns)

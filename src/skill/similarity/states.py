@@ -12,7 +12,7 @@ from torch import Tensor
 
 from skill.errors import SkillError
 
-_CHUNK = 1024  # frames widened to float64 at a time
+WIDENED = 256  # frames widened to float64 at a time
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def _centre(values: Tensor, name: str, standardize: bool) -> Centred:
 
 def _mean(values: Tensor) -> tuple[Tensor, Tensor]:
     total = torch.zeros(values.shape[1], dtype=torch.float64, device=values.device)
-    for chunk in values.split(_CHUNK):
+    for chunk in values.split(WIDENED):
         total += chunk.double().sum(0)
     mean = total / values.shape[0]
     coarse = mean.float()
@@ -120,8 +120,8 @@ def _mean(values: Tensor) -> tuple[Tensor, Tensor]:
 
 def _inverse_spread(state: Centred) -> Tensor:
     total = torch.zeros(state.width, dtype=torch.float64, device=state.values.device)
-    for start in range(0, state.frames, _CHUNK):
-        block = state.block(start, min(start + _CHUNK, state.frames))
+    for start in range(0, state.frames, WIDENED):
+        block = state.block(start, min(start + WIDENED, state.frames))
         total += block.double().square_().sum(0)
     spread = (total / state.frames).sqrt()
     return torch.where(spread > 0, 1 / spread, 0.0).float()
