@@ -45,7 +45,7 @@ def test_search_scores_equal_pair_by_pair():
     torch.manual_seed(0)
     queries = [torch.randn(n, 6, dtype=torch.float64) for n in (9, 4, 5)]
     documents = [torch.randn(n, 6, dtype=torch.float64) for n in (30, 12, 18, 12)]
-    scores = alignment.search_scores(queries, documents, batch_frames=5)
+    scores = alignment.search_scores(queries, documents, batch_cells=300)
     assert (scores[1] == 0).all()  # fewer than five frames
     for q in (0, 2):
         for d, document in enumerate(documents):

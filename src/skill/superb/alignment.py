@@ -11,15 +11,18 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 SHORTEST_QUERY = 5  # frames; shorter queries score 0, as in the protocol
 
 
+def _unit(frames: Tensor) -> Tensor:
+    return F.normalize(frames, dim=-1, eps=1e-12)
+
+
 def cosine_exp(query: Tensor, documents: Tensor) -> Tensor:
     """exp(1 - cos) - 1 between all frames: [Q, D] and [..., T, D] to [..., Q, T]."""
-    normal = torch.nn.functional.normalize
-    cosine = normal(query, dim=-1, eps=1e-12) @ normal(documents, dim=-1, eps=1e-12).mT
-    return torch.expm1(1 - cosine)
+    return (_unit(query) @ _unit(documents).mT).neg_().add_(1).expm1_()
 
 
 def subsequence_distances(distances: Tensor, lengths: Tensor) -> Tensor:
@@ -28,40 +31,53 @@ def subsequence_distances(distances: Tensor, lengths: Tensor) -> Tensor:
     Each row (query frame) is first brought to 0…1 over the document's frames; a constant row
     becomes 0.
     """
-    frames = distances.shape[2]
-    outside = torch.arange(frames, device=distances.device) >= lengths[:, None]
-    lowest = distances.masked_fill(outside[:, None], torch.inf).amin(dim=2, keepdim=True)
-    highest = distances.masked_fill(outside[:, None], -torch.inf).amax(dim=2, keepdim=True)
+    outside = torch.arange(distances.shape[2], device=distances.device) >= lengths[:, None]
+    filled = torch.where(outside[:, None], distances[:, :, :1], distances)
+    return _warped(filled, outside)
+
+
+def _warped(distances: Tensor, outside: Tensor) -> Tensor:
+    """The same, in place, of distances that repeat one of a document's own frames behind it."""
+    lowest, highest = distances.aminmax(dim=2, keepdim=True)
     spread = highest - lowest
-    scaled = (distances - lowest) / torch.where(spread > 0, spread, 1)
+    scaled = distances.sub_(lowest).div_(torch.where(spread > 0, spread, 1))
     total = scaled[:, 0]
     for row in scaled.unbind(dim=1)[1:]:
-        best = total.clone()
-        torch.minimum(best[:, 1:], total[:, :-1], out=best[:, 1:])
+        best = row.new_empty(row.shape)
+        torch.minimum(total[:, 1:], total[:, :-1], out=best[:, 1:])
+        best[:, 0] = total[:, 0]
         torch.minimum(best[:, 2:], total[:, :-2], out=best[:, 2:])
         total = best.add_(row)
     return total.masked_fill(outside, torch.inf).amin(dim=1) / distances.shape[1]
 
 
 def search_scores(
-    queries: Sequence[Tensor], documents: Sequence[Tensor], batch_frames: int = 200_000
+    queries: Sequence[Tensor], documents: Sequence[Tensor], batch_cells: int = 500_000
 ) -> Tensor:
-    """Minus the warping distance of every query ([Q, D]) in every document ([T, D]): [N_q, N]."""
+    """Minus the warping distance of every query ([Q, D]) in every document ([T, D]): [N_q, N].
+
+    Documents of similar length are aligned together, about `batch_cells` of [N, Q, T] at a time:
+    few enough to stay in the processor's cache.
+    """
     order = sorted(range(len(documents)), key=lambda n: documents[n].shape[0])
     scores = torch.zeros(len(queries), len(documents))
-    long_enough = [n for n, query in enumerate(queries) if len(query) >= SHORTEST_QUERY]
-    longest_query = max((len(queries[n]) for n in long_enough), default=1)
+    asked = [(n, _unit(query)) for n, query in enumerate(queries) if len(query) >= SHORTEST_QUERY]
+    longest_query = max((len(query) for _, query in asked), default=1)
     while order:
         group = [order.pop()]
         widest = documents[group[0]].shape[0]
-        while order and (len(group) + 1) * widest * longest_query <= batch_frames * 64:
+        while order and (len(group) + 1) * widest * longest_query <= batch_cells:
             group.append(order.pop())
         lengths = torch.tensor([documents[n].shape[0] for n in group])
-        padded = torch.nn.utils.rnn.pad_sequence([documents[n] for n in group], batch_first=True)
-        lengths = lengths.to(padded.device)
-        for n in long_enough:
-            distance = subsequence_distances(cosine_exp(queries[n], padded), lengths)
-            scores[n, group] = -distance.to(scores)
+        places = torch.arange(widest).clamp(max=lengths[:, None] - 1)
+        padded = torch.stack(
+            [_unit(documents[n])[row] for n, row in zip(group, places, strict=True)]
+        )
+        outside = (torch.arange(widest) >= lengths[:, None]).to(padded.device)
+        turned = padded.mT.contiguous()
+        for n, query in asked:
+            distances = (query @ turned).neg_().add_(1).expm1_()
+            scores[n, group] = -_warped(distances, outside).to(scores)
     return scores
 
 
