@@ -127,10 +127,10 @@ class Tree:
         """The number of groups with the highest silhouette; the smaller one where two are equal.
 
         Silhouette, because it needs distances only (the gap statistic needs features and a null
-        distribution, which a CKA matrix has not), judges every linkage and constraint by the same
-        measure (heights of different linkages cannot be compared, and a contiguous tree's may go
-        down), and does not favour the trivial answer as stability does, whose highest value is
-        nearly always at two clusters.
+        distribution, which a CKA matrix has not), needs no resamples (as stability does), and
+        judges every linkage and constraint by the same measure (heights of different linkages
+        cannot be compared, and a contiguous tree's may go down). Where layers drift smoothly, no
+        number stands out and it tends to two: look at the curve.
         """
         curve = self.criterion()
         if not curve:
