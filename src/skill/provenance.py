@@ -21,8 +21,16 @@ from skill import __version__, files
 from skill.errors import SkillError
 
 _ROOT = Path(__file__).parent
-# These say how a run is started, checked and shown. What it computes with reaches it as values.
-_APART = {"skill.errors", "skill.params", "skill.progress", "skill.provenance", "skill.students"}
+# These say how a run is started, checked and shown, and what users import. What it computes with
+# reaches it as values.
+_APART = {
+    "skill",
+    "skill.errors",
+    "skill.params",
+    "skill.progress",
+    "skill.provenance",
+    "skill.students",
+}
 
 
 def fingerprint(module: str, root: Path = _ROOT) -> str:
