@@ -80,7 +80,7 @@ def _numpy_distance(distances: np.ndarray) -> float:
     return float(total.min() / len(distances))
 
 
-def dtw(documents: int = 300, queries: int = 5, query: int = 60, width: int = 160) -> None:
+def dtw(documents: int = 100, queries: int = 30, query: int = 60, width: int = 160) -> None:
     """Seconds for all queries in all documents, both ways."""
     try:
         from dtw import dtw as package

@@ -85,7 +85,9 @@ def test_every_sample_task_runs_from_files_to_files(corpus, tmp_path, task):
     assert result["task"] == task and result["upstream"] == "fbank"
     assert result["synthetic"] is True and result["official"] is False
     for name, metric in result["metrics"].items():
-        assert metric["low"] <= metric["value"] + 1e-6 and metric["value"] <= metric["high"] + 1e-6
+        assert metric["low"] <= metric["high"]
+        if name != "mtwv":  # a maximum over thresholds: resampling can only favour it
+            assert metric["low"] - 1e-6 <= metric["value"] <= metric["high"] + 1e-6
         assert metric["items"] == len(rows) > 0
         assert {name, f"{name}_of", "id", "cluster"} <= set(rows[0])
     assert sum(row["chosen"] for row in result["sweep"]) == 1
@@ -93,6 +95,7 @@ def test_every_sample_task_runs_from_files_to_files(corpus, tmp_path, task):
     assert ids == sorted(ids) and len(set(ids)) == len(ids)
     header = read_header(tmp_path / f"{task}.safetensors")
     assert header["task"]["name"] == task
+    assert not list((tmp_path / "scratch").rglob("*.pt"))
     if task == "sid":
         assert result["metrics"]["accuracy"]["value"] > 60
     if task == "qbe":

@@ -76,7 +76,8 @@ def search_scores(
         outside = (torch.arange(widest) >= lengths[:, None]).to(padded.device)
         turned = padded.mT.contiguous()
         for n, query in asked:
-            distances = (query @ turned).neg_().add_(1).expm1_()
+            # rows are scaled to 0…1 next, so exp(-cos) serves for exp(1 - cos) - 1
+            distances = (-query @ turned).exp_()
             scores[n, group] = -_warped(distances, outside).to(scores)
     return scores
 

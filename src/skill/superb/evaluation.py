@@ -67,7 +67,8 @@ def run(
 ) -> None:
     """Evaluate `encoder` (None: FBANK) under the name `upstream`; write the three files.
 
-    Training goes on from the checkpoint that an interrupted run left in `scratch`.
+    Training goes on from the checkpoint that an interrupted run of this very code, data and
+    settings left in `scratch`; a finished run leaves none.
 
     Raises:
         SkillError: a manifest, an audio file or the upstream is no good.
@@ -82,7 +83,8 @@ def run(
     if job.task.kind == "search":
         outcome = search.evaluate(model, job.task, folds[0], job.seed)
     else:
-        outcome = evaluate(model, job.task, folds, job.seed, scratch, f"{upstream} {stamp}")
+        identity = f"{upstream} {stamp} {provenance.fingerprint(__name__)}"
+        outcome = evaluate(model, job.task, folds, job.seed, scratch, identity)
     header = {
         "task": settings,
         "labels": folds[0].labels,
@@ -93,6 +95,8 @@ def run(
     write_tensors(head, outcome.tensors, header)
     write_csv(items, outcome.items, list(outcome.items[0]))
     write_json(output, {**outcome.result, "upstream": upstream, "provenance": stamp})
+    for checkpoint in scratch.glob("fold*.pt"):
+        checkpoint.unlink()
 
 
 def _files(encoder: Path | None) -> list[Path]:
