@@ -177,9 +177,10 @@ UPSTREAMS = (
     + (["fbank"] if P.superb.upstreams.fbank else [])
 )
 UNLABELLED = P.unlabelled.corpora
-# Training asks for the GPU on every machine, so that one runs at a time. Short jobs need it where
-# there is one and run side by side where there is none.
+# A GPU is taken by one job at a time. Without one, trainings run beside each other on one core
+# each: two cores give a single small model hardly more than one does.
 GPU = int(shutil.which("nvidia-smi") is not None)
+TRAINING_THREADS = 8 if GPU else 1
 # What each figure is drawn from, in the order of the paper.
 FIGURES = (
     {f"similarity-{name}": [f"results/similarity/{name}.csv"] for name in MATRICES}

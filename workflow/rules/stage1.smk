@@ -24,9 +24,9 @@ rule prune_student:
         "logs/stage1/{student}.log",
     benchmark:
         "benchmarks/snakemake/stage1/{student}.tsv"
-    threads: 8
+    threads: TRAINING_THREADS
     resources:
-        gpu=1,
+        gpu=GPU,
     params:
         job=lambda w: stage1_job(w.student),
         code=fingerprint("skill.distillation"),

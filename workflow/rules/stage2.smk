@@ -25,9 +25,9 @@ rule distil_student:
         "logs/stage2/{student}.log",
     benchmark:
         "benchmarks/snakemake/stage2/{student}.tsv"
-    threads: 8
+    threads: TRAINING_THREADS
     resources:
-        gpu=1,
+        gpu=GPU,
     params:
         job=lambda w: stage2_job(w.student),
         code=fingerprint("skill.distillation"),

@@ -36,9 +36,9 @@ rule pretrain_teacher:
         "benchmarks/snakemake/teachers/{teacher}.tsv"
     wildcard_constraints:
         teacher=one_of(RETRAINED),
-    threads: 8
+    threads: TRAINING_THREADS
     resources:
-        gpu=1,
+        gpu=GPU,
     params:
         job=lambda w: pretraining_job(w.teacher),
         code=fingerprint("skill.pretraining"),
