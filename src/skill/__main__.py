@@ -43,9 +43,19 @@ def teacher(a: Arguments) -> None:
 
 
 def pretrain(a: Arguments) -> None:
+    """By hand, the name is enough: parameters and places are those of the working directory."""
+    from skill.params import PretrainingJob, load
     from skill.pretraining import run
 
-    run(a.name, _job("PretrainingJob", a.params), a.manifests, a.output, a.scratch)
+    job = _job("PretrainingJob", a.params) if a.params else None
+    if job is None:
+        written = load("params.yaml")
+        if a.name not in written.pretraining:
+            raise SkillError(f"params.yaml: there is no pretraining.{a.name}")
+        job = PretrainingJob(unlabelled=written.unlabelled, pretraining=written.pretraining[a.name])
+    manifests = a.manifests or [Path(f"results/corpora/{n}.csv") for n in job.unlabelled.corpora]
+    output = a.output or Path(f"data/teachers/{a.name}.safetensors")
+    run(a.name, job, manifests, output, a.scratch or Path(f"scratch/teachers/{a.name}"))
 
 
 def activations(a: Arguments) -> None:
@@ -153,6 +163,12 @@ def figure(a: Arguments) -> None:
     draw(a.name, a.table, a.pdf, a.png)
 
 
+def predict(a: Arguments) -> None:
+    from skill.superb import predict as run
+
+    run(a.task, a.files, a.head, a.encoder, a.json)
+
+
 def check(a: Arguments) -> None:
     from skill.params import load
 
@@ -186,8 +202,9 @@ VERBS: dict[str, tuple[Callable[[Arguments], None], str, dict[str, dict[str, Any
     "pretrain": (
         pretrain, "make a sample teacher by masked prediction",
         {
-            "name": {}, "--params": _JSON, "--manifests": _FILES, "--output": _FILE,
-            "--scratch": _FOLDER,
+            "name": {}, "--params": {"metavar": "JSON"},
+            "--manifests": {"type": Path, "metavar": "FILE", "nargs": "+"},
+            "--output": _MAYBE, "--scratch": {"type": Path, "metavar": "DIR"},
         },
     ),
     "activations": (
@@ -242,6 +259,13 @@ VERBS: dict[str, tuple[Callable[[Arguments], None], str, dict[str, dict[str, Any
     "figure": (
         figure, "draw a figure from its table",
         {"name": {}, "--table": _FILE, "--pdf": _FILE, "--png": _FILE},
+    ),
+    "predict": (
+        predict, "what a trained head says of one's own files",
+        {
+            "task": {}, "files": {"type": Path, "nargs": "+"}, "--head": _FILE,
+            "--encoder": _MAYBE, "--json": {"action": "store_true"},
+        },
     ),
     "check": (check, "check a file of parameters", {"file": {"type": Path}}),
 }  # fmt: skip
