@@ -1,0 +1,153 @@
+"""Encoders under the names of `torchaudio.models`, and DPHuBERT's released students.
+
+`torchaudio` nests the projection and the transformer in `encoder`, and its WavLM joins the query,
+key and value maps in one tensor. DPHuBERT's files (`{"config", "state_dict"}`) use the same names
+for models of uneven widths; `dummy_weight` there is `FeatureProjection.scale` here. Its pruned
+models norm over the channels that are left, so they are read with that full width.
+"""
+
+import pickle
+import re
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from skill.checkpoints import _build
+from skill.encoder import EncoderConfig, SpeechEncoder
+from skill.errors import SkillError
+
+_JOINED = ("q_proj", "k_proj", "v_proj")
+_OLD_WEIGHT_NORM = {"weight_g": "original0", "weight_v": "original1"}
+
+
+def to_torchaudio(encoder: SpeechEncoder) -> dict[str, Tensor]:
+    """The weights for `torchaudio.models.wav2vec2_model`, or `wavlm_model`.
+
+    Raises:
+        SkillError: the encoder is pruned: `torchaudio` has one width for all layers.
+    """
+    config = encoder.config
+    if config.conv_masked or len({len(h) for h in config.heads} | {config.total_heads}) > 1:
+        raise SkillError("a pruned encoder has no form in torchaudio")
+    state = {}
+    for name, value in encoder.state_dict().items():
+        name = re.sub(r"^(feature_projection\.)", r"encoder.\1", name)
+        name = re.sub(r"^encoder\.(?!feature_projection)", "encoder.transformer.", name)
+        if config.family == "wavlm":
+            name = name.replace("attention.out_proj", "attention.attention.out_proj")
+        state[name] = value
+    if config.family == "wavlm":
+        for number in range(config.num_blocks):
+            prefix = f"encoder.transformer.layers.{number}.attention."
+            for kind in ("weight", "bias"):
+                parts = [state.pop(f"{prefix}{name}.{kind}") for name in _JOINED]
+                state[f"{prefix}attention.in_proj_{kind}"] = torch.cat(parts)
+    return state
+
+
+def from_torchaudio(config: EncoderConfig, state: Mapping[str, Tensor]) -> SpeechEncoder:
+    """An encoder with the weights of a model of `torchaudio.models`.
+
+    Raises:
+        SkillError: a tensor is missing, superfluous or of another shape; the message names it.
+    """
+    return _build(config, _own_names(state), Path("torchaudio model"))
+
+
+def read_dphubert(path: str | PathLike[str]) -> SpeechEncoder:
+    """A teacher or student in a file of DPHuBERT's code; nothing in it is executed.
+
+    Raises:
+        SkillError: the file cannot be read, its configuration lacks a key, or a tensor is wrong.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        config = _dphubert_config(content["config"])
+        state = _own_names(content["state_dict"])
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise SkillError(f"{path}: weights that cannot be read: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise SkillError(f"{path}: no DPHuBERT checkpoint: {error} is missing or wrong") from error
+    state["feature_projection.scale"] = state.pop(
+        "feature_extractor.dummy_weight", torch.ones(config.conv_channels[-1])
+    )
+    state["feature_projection.removed"] = torch.zeros(config.width)
+    if config.family == "wavlm":
+        _keep_remaining_heads(state, config)
+    for name, tensor in SpeechEncoder(config).state_dict().items():
+        block = re.match(r"encoder\.layers\.(\d+)\.(attention|feed_forward)\.", name)
+        # A sublayer that DPHuBERT removed whole adds nothing, not even its bias; and without the
+        # first block's attention there is no position bias anywhere, for its table is gone.
+        if block and not (config.heads if block[2] == "attention" else config.ffn)[int(block[1])]:
+            state[name] = torch.zeros_like(tensor)
+    return _build(config, state, Path(path))
+
+
+def _own_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    own = {}
+    for name, value in state.items():
+        name = re.sub(r"^encoder\.(transformer\.|(?=feature_projection\.))", "", name)
+        if not name.startswith(("feature_extractor.", "feature_projection.")):
+            name = f"encoder.{name}"
+        name = name.replace("attention.attention.", "attention.")
+        for old, new in _OLD_WEIGHT_NORM.items():
+            name = name.replace(f"conv.{old}", f"conv.parametrizations.weight.{new}")
+        joined = re.fullmatch(r"(.*\.attention\.)in_proj_(weight|bias)", name)
+        if joined:
+            for part, tensor in zip(_JOINED, value.chunk(3), strict=True):
+                own[f"{joined[1]}{part}.{joined[2]}"] = tensor
+        else:
+            own[name] = value
+    return own
+
+
+def _dphubert_config(written: Mapping[str, Any]) -> EncoderConfig:
+    """The architecture in DPHuBERT's words. Widths of removed sublayers become 0."""
+    channels, kernels, strides = zip(*written["extractor_conv_layer_config"], strict=True)
+    width = written["encoder_embed_dim"]
+    wavlm = "encoder_remaining_heads" in written
+    if wavlm:
+        total = written["encoder_total_num_heads"][0]
+        heads = [tuple(left) for left in written["encoder_remaining_heads"]]
+    else:
+        total = width // written["encoder_head_dim"]
+        heads = [tuple(range(number)) for number in written["encoder_num_heads"]]
+    attends, feeds = written["encoder_use_attention"], written["encoder_use_feed_forward"]
+    units = written["encoder_ff_interm_features"]
+    layered = written["extractor_mode"] == "layer_norm"
+    return EncoderConfig(
+        family="wavlm" if wavlm else "hubert",
+        width=width,
+        conv_channels=channels,
+        conv_full_width=channels[-1],
+        heads=tuple(h if on else () for h, on in zip(heads, attends, strict=True)),
+        total_heads=total,
+        ffn=tuple(n if on else 0 for n, on in zip(units, feeds, strict=True)),
+        conv_kernels=kernels,
+        conv_strides=strides,
+        conv_bias=written["extractor_conv_bias"],
+        conv_norm="layer" if layered else "group",
+        conv_masked=True,
+        pos_conv_kernel=written["encoder_pos_conv_kernel"],
+        pos_conv_groups=written["encoder_pos_conv_groups"],
+        pre_norm=written["encoder_layer_norm_first"],
+        relative_buckets=written["encoder_num_buckets"] if wavlm else 0,
+        relative_distance=written["encoder_max_distance"] if wavlm else 0,
+        normalize_waveform=written["normalize_waveform"],
+        projection_dropout=written["encoder_projection_dropout"],
+        attention_dropout=written["encoder_attention_dropout"],
+        activation_dropout=written["encoder_ff_interm_dropout"],
+        hidden_dropout=written["encoder_dropout"],
+    )
+
+
+def _keep_remaining_heads(state: dict[str, Tensor], config: EncoderConfig) -> None:
+    """DPHuBERT keeps the position gates of all heads."""
+    for number, left in enumerate(config.heads):
+        key = f"encoder.layers.{number}.attention.gru_rel_pos_const"
+        if left and key in state:
+            state[key] = state[key][:, list(left)]
