@@ -1,6 +1,6 @@
 # The front door. Two commands: `make reproduce` and `make test`; both start from nothing.
 
-.PHONY: reproduce test environment clean
+.PHONY: reproduce test readme environment clean
 .SILENT:
 # A system that forbids Python to keep compiled files makes every start seconds slower.
 unexport PYTHONDONTWRITEBYTECODE
@@ -21,6 +21,10 @@ test: environment
 	$(BIN)/snakefmt --check Snakefile workflow
 	PATH="$$PWD/$(BIN):$$PATH" python workflow/lint.py
 	PATH="$$PWD/$(BIN):$$PATH" python -m pytest
+
+# Copies the last run's tables into the README and docs/sample/.
+readme:
+	$(BIN)/python workflow/readme.py
 
 environment:
 	sh workflow/environment.sh
