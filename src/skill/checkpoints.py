@@ -1,7 +1,8 @@
 """Reading and writing encoders: this project's files, and folders of `transformers`.
 
-The only module that knows foreign formats, beside `layouts`, which has torchaudio's names. Our own format is one safetensors file with the
-architecture in its header; a folder of `save_pretrained` holds such a file as `model.safetensors`.
+The only module that knows foreign formats, beside `layouts`, which knows torchaudio's names. Our
+own format is one safetensors file with the architecture in its header; a folder of
+`save_pretrained` holds such a file as `model.safetensors`.
 """
 
 import json
