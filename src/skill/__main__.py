@@ -169,6 +169,12 @@ def predict(a: Arguments) -> None:
     run(a.task, a.files, a.head, a.encoder, a.json)
 
 
+def export(a: Arguments) -> None:
+    from skill.export import run
+
+    run(a.student, a.folder)
+
+
 def check(a: Arguments) -> None:
     from skill.params import load
 
@@ -266,6 +272,10 @@ VERBS: dict[str, tuple[Callable[[Arguments], None], str, dict[str, dict[str, Any
             "task": {}, "files": {"type": Path, "nargs": "+"}, "--head": _FILE,
             "--encoder": _MAYBE, "--json": {"action": "store_true"},
         },
+    ),
+    "export": (
+        export, "write a student as a folder that `transformers` loads",
+        {"student": {}, "folder": {"type": Path}},
     ),
     "check": (check, "check a file of parameters", {"file": {"type": Path}}),
 }  # fmt: skip

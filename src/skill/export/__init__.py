@@ -1,0 +1,151 @@
+"""A student as others load it: a folder for `transformers`, with its card.
+
+The folder needs nothing of this project: its one Python file holds the encoder and the model.
+"""
+
+import ast
+import re
+from pathlib import Path
+from typing import Any
+
+from skill.encoder import SpeechEncoder
+from skill.errors import SkillError
+from skill.export import card
+from skill.files import canonical_json, read_header, replacing, write_json
+
+_PACKAGE = Path(__file__).parents[1]
+
+
+def run(student: str, folder: Path, scores: Path = Path("results/superb/scores.csv")) -> None:
+    """The verb `export`: write the student (a name or a file) as a folder for `transformers`.
+
+    Raises:
+        SkillError: there is no such student.
+    """
+    path = find(student)
+    header = read_header(path)
+    encoder = SpeechEncoder.from_pretrained(path)
+    write_weights(encoder, header, folder / "model.safetensors")
+    write_json(folder / "config.json", configuration(encoder))
+    write_json(
+        folder / "preprocessor_config.json",
+        {
+            "feature_extractor_type": "Wav2Vec2FeatureExtractor",
+            "do_normalize": encoder.config.normalize_waveform,
+            "feature_size": 1,
+            "padding_side": "right",
+            "padding_value": 0.0,
+            "return_attention_mask": True,
+            "sampling_rate": 16000,
+        },
+    )
+    _write_text(folder / "modeling_skill.py", self_contained(_PACKAGE / "export/modeling.py"))
+    _write_text(folder / "README.md", card.card(path.stem, encoder, header, scores))
+
+
+def find(student: str) -> Path:
+    """The file of a student or teacher: a path, or a name under `results/`.
+
+    Raises:
+        SkillError: neither is there.
+    """
+    if Path(student).is_file():
+        return Path(student)
+    for root in (Path(), _PACKAGE.parents[1]):
+        for phase in ("stage2", "teachers"):
+            path = root / "results" / phase / f"{student}.safetensors"
+            if path.is_file():
+                return path
+    raise SkillError(f"{student}: neither a file nor a model under results/")
+
+
+def register() -> None:
+    """Let `AutoModel` load exported folders with this package's code instead of the folder's."""
+    from transformers import AutoConfig, AutoModel, AutoModelForCTC
+
+    from skill.export.modeling import SkillConfig, SkillForCTC, SkillModel
+
+    AutoConfig.register("skill", SkillConfig, exist_ok=True)
+    AutoModel.register(SkillConfig, SkillModel, exist_ok=True)
+    AutoModelForCTC.register(SkillConfig, SkillForCTC, exist_ok=True)
+
+
+def configuration(encoder: SpeechEncoder) -> dict[str, Any]:
+    """What `config.json` says: the architecture, and which classes of which file read it."""
+    classes = {
+        "AutoConfig": "SkillConfig",
+        "AutoModel": "SkillModel",
+        "AutoModelForCTC": "SkillForCTC",
+    }
+    # The feature extractor normalises the waveforms where the model wants it.
+    written = encoder.config.to_dict() | {"normalize_waveform": False}
+    return {
+        "model_type": "skill",
+        "architectures": ["SkillModel"],
+        "auto_map": {auto: f"modeling_skill.{name}" for auto, name in classes.items()},
+        "encoder": written,
+        "dtype": "float32",
+    }
+
+
+def write_weights(encoder: SpeechEncoder, header: dict[str, Any], path: Path) -> None:
+    """The encoder's tensors, with this project's header, marked as torch's for `transformers`."""
+    from safetensors.torch import save_file
+
+    tensors = {name: t.contiguous() for name, t in sorted(encoder.state_dict().items())}
+    with replacing(path) as temporary:
+        metadata = {"skill": canonical_json(header), "format": "pt"}
+        save_file(tensors, temporary, metadata=metadata)
+
+
+def self_contained(module: Path) -> str:
+    """The source of `module` with the encoder in the place where it imports it.
+
+    The encoder's own methods that read and write files are left out.
+    """
+    text = module.read_text(encoding="utf-8")
+    docstring, rest = _split(text)
+    rest = re.sub(r"^from skill\.encoder import .*\n", "", rest, flags=re.MULTILINE)
+    imports, classes = _imports(rest)
+    _, encoder = _split((_PACKAGE / "encoder.py").read_text(encoding="utf-8"))
+    encoder_imports, encoder_body = _imports(_without_files(encoder))
+    header = "\n".join(sorted({*imports, *encoder_imports}))
+    return f'"""{docstring}"""\n\n{header}\n{encoder_body}\n{classes}'
+
+
+def _split(text: str) -> tuple[str, str]:
+    tree = ast.parse(text)
+    return ast.get_docstring(tree) or "", _after(text, tree.body[0])
+
+
+def _after(text: str, node: ast.stmt) -> str:
+    return "".join(text.splitlines(keepends=True)[node.end_lineno :])
+
+
+def _imports(text: str) -> tuple[list[str], str]:
+    """The import statements at the beginning, and what comes after them."""
+    last, found = None, []
+    for node in ast.parse(text).body:
+        if not isinstance(node, ast.Import | ast.ImportFrom):
+            break
+        last = node
+        found.append(ast.unparse(node))
+    return found, text if last is None else _after(text, last)
+
+
+def _without_files(text: str) -> str:
+    """`text` without the functions that import from this package."""
+    lines = text.splitlines(keepends=True)
+    for node in reversed(list(ast.walk(ast.parse(text)))):
+        if isinstance(node, ast.FunctionDef) and any(
+            isinstance(inner, ast.ImportFrom) and str(inner.module).startswith("skill")
+            for inner in ast.walk(node)
+        ):
+            first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+            del lines[first - 1 : node.end_lineno]
+    return "".join(lines)
+
+
+def _write_text(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
