@@ -64,7 +64,7 @@ def tree_of_equals() -> list[list[int]]:
     return Tree(np.ones((6, 6))).cut(2)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**31), st.integers(3, 14), st.sampled_from(LINKAGES), st.data())
 def test_equals_scipy(seed: int, count: int, linkage: str, data: st.DataObject) -> None:
     similarity = matrix(seed, count)
@@ -86,7 +86,7 @@ def test_ties_still_give_the_number_asked_for(linkage: str) -> None:
         assert len(group_layers(np.ones((7, 7)), clusters, linkage, contiguous=True)) == clusters
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**31), st.integers(2, 14), st.sampled_from(LINKAGES), st.data())
 def test_contiguous_groups_are_runs(seed: int, count: int, linkage: str, data) -> None:
     clusters = data.draw(st.integers(1, count))
@@ -95,7 +95,7 @@ def test_contiguous_groups_are_runs(seed: int, count: int, linkage: str, data) -
     assert [state for group in groups for state in group] == list(range(count))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(0, 2**31),
     st.lists(st.integers(1, 6), min_size=2, max_size=3),

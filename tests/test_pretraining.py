@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skill import corpora, pretraining
+from skill import corpora, masked_prediction, pretraining, pseudo_labels
 from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.files import read_header
 from skill.params import Corpus, Pretraining, PretrainingJob, Training, Unlabelled
@@ -21,7 +21,7 @@ def test_mfcc_have_one_vector_per_frame_of_the_encoder(samples: int) -> None:
     with torch.device("meta"):
         config = EncoderConfig.uniform("hubert", width=64, blocks=1, heads=2, ffn=8, conv=4)
         frames = SpeechEncoder(config).frames(samples)
-    found = pretraining.mfcc(waveform)
+    found = pseudo_labels.mfcc(waveform)
     assert abs(len(found) - frames) <= 1
     assert found.shape[1] == 39
 
@@ -30,7 +30,7 @@ def test_mfcc_have_one_vector_per_frame_of_the_encoder(samples: int) -> None:
 def test_masks_are_spans_and_never_everything_of_a_long_utterance(
     batch: int, frames: int, probability: float
 ) -> None:
-    mask = pretraining.mask_spans((batch, frames), probability, span=10)
+    mask = masked_prediction.mask_spans((batch, frames), probability, span=10)
     assert mask.shape == (batch, frames)
     assert mask.any(1).all()
     if frames >= 40:
@@ -44,10 +44,10 @@ def test_masks_are_spans_and_never_everything_of_a_long_utterance(
 def test_mixing_overlays_at_most_half_and_keeps_the_rest() -> None:
     torch.manual_seed(0)
     waveforms = torch.randn(6, 1000)
-    mixed = pretraining.mix(waveforms, probability=1.0)
+    mixed = masked_prediction.mix(waveforms, probability=1.0)
     changed = (mixed != waveforms).sum(1)
     assert (changed > 0).all() and (changed <= 500).all()
-    assert torch.equal(pretraining.mix(waveforms, probability=0.0), waveforms)
+    assert torch.equal(masked_prediction.mix(waveforms, probability=0.0), waveforms)
 
 
 def test_labels_follow_the_crop() -> None:
@@ -69,8 +69,8 @@ def test_the_model_can_learn_a_small_batch_by_heart() -> None:
         "hubert", width=32, blocks=2, heads=2, ffn=64, conv=16, pos_conv_kernel=16,
         pos_conv_groups=4,
     )  # fmt: skip
-    model = pretraining.MaskedPrediction(
-        config, 8, mixing=0.0, mask_probability=0.3, learning_rate=1e-2
+    model = masked_prediction.MaskedPrediction(
+        SpeechEncoder(config), 8, mixing=0.0, mask_probability=0.3, learning_rate=1e-2
     )
     waveforms = torch.randn(2, 400 + 320 * 19)
     micro = Micro(["a", "b"], waveforms, torch.full((2,), waveforms.shape[1]),
@@ -87,7 +87,9 @@ def test_the_model_can_learn_a_small_batch_by_heart() -> None:
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_two_rounds_make_a_teacher_and_a_second_call_gives_the_same(tmp_path: Path) -> None:
+def test_spectrum_and_two_rounds_make_a_teacher_and_a_second_call_gives_the_same(
+    tmp_path: Path,
+) -> None:
     manifest = tmp_path / "beeps.csv"
     corpora.run(
         "beeps",
@@ -103,7 +105,7 @@ def test_two_rounds_make_a_teacher_and_a_second_call_gives_the_same(tmp_path: Pa
         unlabelled=Unlabelled(corpora=("beeps",), min_seconds=0.3),
         pretraining=Pretraining(
             family="wavlm", blocks=3, width=32, heads=2, ffn=64, conv_channels=16,
-            clusters=(5, 6), layer=2, mixing=0.5, rounds=(training, training),
+            clusters=(5, 6), layer=2, mixing=0.5, spectrum=training, rounds=(training, training),
         ),
     )  # fmt: skip
     for name in ("a", "b"):
@@ -116,4 +118,4 @@ def test_two_rounds_make_a_teacher_and_a_second_call_gives_the_same(tmp_path: Pa
     assert provenance["command"] == "python -m skill pretrain t"
     assert provenance["validation"]["validation_loss"] > 0
     with pytest.raises(ValueError, match="no state 9"):
-        pretraining.layer_features(encoder, np.zeros(4000, dtype=np.float32), 9)
+        pseudo_labels.layer_features(encoder, np.zeros(4000, dtype=np.float32), 9)

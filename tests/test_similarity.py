@@ -131,7 +131,7 @@ def test_minibatch_is_the_mean_of_the_unbiased_hsic_of_batches() -> None:
     )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(SEEDS, st.lists(st.integers(0, 700), max_size=6), st.sampled_from(["unbiased", "biased"]))
 def test_streaming_equals_cached_for_any_batching(
     seed: int, cuts: list[int], estimator: str
@@ -170,7 +170,7 @@ def test_streaming_goes_on_after_a_result() -> None:
     torch.testing.assert_close(streaming.result(), cka(states), rtol=0, atol=1e-6)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     SEEDS,
     st.integers(8, 300),
@@ -202,7 +202,7 @@ def test_independent_states_have_no_unbiased_similarity_on_average() -> None:
     assert np.mean(biased) > 0.3
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(SEEDS, st.lists(st.integers(0, 1), min_size=5, max_size=5).filter(any))
 def test_block_sums_give_every_choice_of_blocks(seed: int, times: list[int]) -> None:
     generator = torch.Generator().manual_seed(seed)

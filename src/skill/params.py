@@ -138,7 +138,7 @@ class Stage2(Training):
 
 
 class Pretraining(Section):
-    """Masked prediction of one sample teacher (`skill.pretraining`), two rounds."""
+    """How one sample teacher is made (`skill.pretraining`): spectrum, then masked prediction."""
 
     family: Literal["wav2vec2", "hubert", "wavlm"]
     blocks: Some = 12
@@ -146,13 +146,24 @@ class Pretraining(Section):
     heads: Some = 5
     ffn: Some = 640
     conv_channels: Some = 96
+    pos_conv_kernel: Some = 128
+    dropout: Rate = 0.1
     seed: Count = 0
-    clusters: tuple[Some, Some] = (100, 250)
+    clusters: tuple[Some, ...] = (100, 250)
+    """Of each round."""
     layer: Some = 7
-    """Of round 1's model, whose features are clustered for round 2."""
+    """Of the model so far, whose features are clustered for the rounds after the first."""
     mixing: Rate = 0.0
     mask_probability: Share = 0.65
-    rounds: tuple[Training, Training]
+    spectrum: Training | None = None
+    """Regression of log-mel energies by the convolutions, before the first round."""
+    rounds: tuple[Training, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _clusters_per_round(self) -> "Pretraining":
+        if len(self.clusters) != len(self.rounds):
+            raise ValueError(f"{len(self.clusters)} clusters for {len(self.rounds)} rounds")
+        return self
 
 
 class Activations(Section):

@@ -1,0 +1,152 @@
+"""The models of pretraining: log-mel regression first, then masked prediction.
+
+Masked prediction is HuBERT's (Hsu et al. 2021, arXiv:2106.07447): the model predicts the cluster of
+each masked frame from what surrounds the mask. With `mixing` an utterance is now and then overlaid
+with a part of another one and still has to predict its own clusters (WavLM, Chen et al. 2021,
+arXiv:2110.13900, section III-B).
+
+Axes: B utterances, S samples, T frames (20 ms), D width, C clusters.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from skill.encoder import SpeechEncoder
+from skill.superb.fbank import BINS, log_mel
+from skill.training import Micro
+
+_TEMPERATURE = 0.1  # of the cosine logits, as in HuBERT
+_MEL_DEVIATION = 3.0  # of log-mel energies around an utterance's mean, roughly
+
+
+class SpectrumRegression(nn.Module):
+    """The convolutions and their projection learn to give log-mel energies, by least squares.
+
+    A cheap start: without it, masked prediction spends its first thousands of steps on finding a
+    spectrum in the waveform. Each utterance's mean energy is taken off, which the group norm hides.
+    """
+
+    def __init__(self, encoder: SpeechEncoder, learning_rate: float) -> None:
+        super().__init__()
+        self.encoder, self.learning_rate = encoder, learning_rate
+        self.head = nn.Linear(encoder.config.width, BINS)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """One group: the convolutions, the projection and the head."""
+        learning = (self.encoder.feature_extractor, self.encoder.feature_projection, self.head)
+        parameters = [p for module in learning for p in module.parameters()]
+        return [{"params": parameters, "lr": self.learning_rate}]
+
+    def begin_step(self, step: int) -> None:
+        """Back to training, after a validation or a round's clustering."""
+        self.train()
+
+    def losses(self, micro: Micro, step: int) -> dict[str, Tensor]:
+        """Mean squared error of the predicted energies, in units of about their deviation."""
+        projected, _ = self.encoder.project(micro.waveforms)
+        energies = torch.stack([log_mel(waveform)[::2] for waveform in micro.waveforms])
+        energies = energies - energies.mean((1, 2), keepdim=True)
+        frames = min(projected.shape[1], energies.shape[1])
+        found = self.head(projected[:, :frames]).float()
+        return {"loss": F.mse_loss(found, energies[:, :frames] / _MEL_DEVIATION)}
+
+
+def mask_spans(shape: tuple[int, int], probability: float, span: int) -> Tensor:
+    """Boolean mask [B, T]: spans of `span` frames start so that about `probability` is started.
+
+    As in HuBERT: the number of starts is probability × T / span, starts are drawn without
+    replacement and spans may overlap.
+    """
+    frames = shape[1]
+    mask = torch.zeros(shape, dtype=torch.bool)
+    starts = max(1, int(probability * frames / span + torch.rand(()).item()))
+    for row in mask:
+        for start in torch.randperm(max(1, frames - span + 1))[:starts].tolist():
+            row[start : start + span] = True
+    return mask
+
+
+def mix(waveforms: Tensor, probability: float) -> Tensor:
+    """Overlay some utterances with a part (at most half) of another one of the batch, [B, S].
+
+    WavLM's utterance mixing: energy ratio uniform in −5…5 dB.
+    """
+    mixed = waveforms.clone()
+    batch, samples = waveforms.shape
+    for index in range(batch):
+        if torch.rand(()) >= probability or batch < 2:
+            continue
+        other = waveforms[(index + int(torch.randint(1, batch, ()))) % batch]
+        length = int(torch.randint(1, samples // 2 + 1, ()))
+        source = int(torch.randint(0, samples - length + 1, ()))
+        target = int(torch.randint(0, samples - length + 1, ()))
+        part = other[source : source + length]
+        energy = waveforms[index].square().mean() / part.square().mean().clamp(min=1e-8)
+        ratio = 10 ** (torch.empty(()).uniform_(-5, 5) / 10)
+        mixed[index, target : target + length] += part * (energy * ratio).sqrt()
+    return mixed
+
+
+class MaskedPrediction(nn.Module):
+    """The encoder with a mask embedding and HuBERT's prediction head.
+
+    The logit of cluster c at frame t is cos(A h_t, e_c) / 0.1.
+    """
+
+    def __init__(
+        self,
+        encoder: SpeechEncoder,
+        clusters: int,
+        *,
+        mixing: float,
+        mask_probability: float,
+        learning_rate: float,
+    ) -> None:
+        super().__init__()
+        width = encoder.config.width
+        self.encoder = encoder
+        self.mask_embedding = nn.Parameter(torch.empty(width).uniform_())
+        self.head = nn.Linear(width, width)
+        self.clusters = nn.Parameter(torch.empty(clusters, width).normal_())
+        self.mixing, self.mask_probability = mixing, mask_probability
+        self.learning_rate = learning_rate
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """One group: everything."""
+        return [{"params": list(self.parameters()), "lr": self.learning_rate}]
+
+    def begin_step(self, step: int) -> None:
+        """Back to training, after a validation or a round's clustering."""
+        self.train()
+
+    def losses(self, micro: Micro, step: int) -> dict[str, Tensor]:
+        """Cross entropy on masked and on seen frames, half each; `micro.extra`: labels [B, T].
+
+        HuBERT's loss with α = 0.5 (its section II-C). With little audio the masked frames alone
+        leave the model at the clusters' frequencies for thousands of steps.
+        """
+        waveforms = mix(micro.waveforms, self.mixing) if self.training else micro.waveforms
+        projected, _ = self.encoder.project(waveforms)
+        labels = micro.extra[:, : projected.shape[1]]
+        mask = mask_spans((len(labels), labels.shape[1]), self.mask_probability, span=10)
+        x = torch.where(mask[..., None], self.mask_embedding.to(projected.dtype), projected)
+        for _, state in self.encoder.transform(x):
+            last = state
+        logits = self.logits(last)
+        masked = F.cross_entropy(logits[mask], labels[mask])
+        seen = F.cross_entropy(logits[~mask], labels[~mask])
+        right = logits.argmax(-1) == labels
+        return {
+            "loss": (masked + seen) / 2,
+            "masked_loss": masked.detach(),
+            "masked_accuracy": right[mask].float().mean(),
+            "seen_accuracy": right[~mask].float().mean(),
+        }
+
+    def logits(self, states: Tensor) -> Tensor:
+        """[…, D] to […, C]."""
+        head = F.normalize(self.head(states).float(), dim=-1)
+        return head @ F.normalize(self.clusters, dim=-1).t() / _TEMPERATURE
