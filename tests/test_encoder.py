@@ -110,6 +110,31 @@ def test_every_state_equals_transformers(
             assert error(own[row, :count], theirs[row, :count]) < limit
 
 
+@pytest.mark.parametrize("family", list(REFERENCES))
+@pytest.mark.parametrize("padded", [False, True])
+def test_gradients_equal_those_of_transformers(family: str, padded: bool) -> None:
+    """In training a position bias needs a gradient, and attention goes another way."""
+    reference, encoder = pair(family, large=False)
+    reference.double(), encoder.double()
+    waveforms, lengths = utterances([8000, 5000], torch.float64)
+    mask = (torch.arange(8000) < lengths[:, None]).long() if padded else None
+    states, frames = encoder(waveforms, lengths if padded else None)
+    theirs = reference_states(reference, waveforms, mask)
+    rows = zip(states[-1], theirs[-1], frames.tolist(), strict=True)
+    loss, expected = 0.0, 0.0
+    for own, their, count in rows:
+        loss, expected = (
+            loss + own[:count].square().mean(),
+            expected + their[:count].square().mean(),
+        )
+    torch.as_tensor(loss).backward()
+    torch.as_tensor(expected).backward()
+    gradients = {name: p.grad for name, p in reference.named_parameters() if p.grad is not None}
+    for name, parameter in encoder.named_parameters():
+        if parameter.grad is not None and float(gradients[name].norm()) > 1e-12:
+            assert error(parameter.grad, gradients[name]) < 1e-8, name
+
+
 @settings(max_examples=15, deadline=None)
 @given(
     st.sampled_from(list(REFERENCES)),

@@ -116,7 +116,28 @@ def test_unknown_units_and_large_convolutions_are_errors() -> None:
         gates.attach(large)
 
 
-@settings(max_examples=20, deadline=None)
+def test_the_selection_closes_the_least_likely_of_the_whole_model_first() -> None:
+    encoder = small("hubert")
+    gates.attach(encoder, units=("ffn",))
+    layers = [block.feed_forward.gate for block in encoder.blocks]
+    for place, gate in enumerate(layers):
+        gate.log_alpha.data = torch.linspace(2 + place, 12 + place, 200)
+    full, unit = gates.full_size(encoder), 2 * 64 + 1
+    gates.select(encoder, 60 * unit / full)
+    left = [gate.kept for gate in layers]
+    assert sum(int((~kept).sum()) for kept in left) == 60
+    closed = [gate.log_alpha[~kept] for gate, kept in zip(layers, left, strict=True)]
+    kept = torch.cat([gate.log_alpha[kept] for gate, kept in zip(layers, left, strict=True)])
+    assert torch.cat(closed).max() <= kept.min()
+    for gate in layers:
+        gate.log_alpha.data -= 30.0
+    gates.select(encoder, 540 * unit / full)
+    opened = torch.cat([gate.log_alpha[gate.kept] for gate in layers])
+    shut = torch.cat([gate.log_alpha[~gate.kept] for gate in layers])
+    assert len(opened) == 60 and opened.min() >= shut.max()
+
+
+@settings(max_examples=20)
 @given(st.sampled_from([0.5, 0.75, 0.8]), st.floats(0.1, 4), st.integers(0, 1000))
 def test_the_selection_meets_the_target_globally(sparsity: float, spread: float, seed: int) -> None:
     encoder = small(seed=seed)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -27,7 +28,8 @@ _FAMILIES = {"wav2vec2": "wav2vec2", "hubert": "hubert", "wavlm": "wavlm"}
 # Parts of published checkpoints that serve pretraining or fine-tuning, not the encoder.
 _NOT_ENCODER = re.compile(
     r"^(masked_spec_embed$|quantizer\.|project_q\.|project_hid\.|lm_head\.|label_embs_concat$"
-    r"|final_proj\.|classifier\.|projector\.|layer_weights$|adapter\.)"
+    r"|final_proj\.|classifier\.|projector\.|layer_weights$|adapter\."
+    r"|tdnn\.|objective\.)"
 )
 _OLD_WEIGHT_NORM = {
     ".weight_g": ".parametrizations.weight.original0",
@@ -64,7 +66,7 @@ def load(path: str | PathLike[str]) -> SpeechEncoder:
         own = path / "model.safetensors"
         written = _read_config(path / "config.json")
         if written.get("model_type") != "skill":
-            return _build(_foreign_config(written, path), _foreign_tensors(path), path)
+            return build(_foreign_config(written, path), _foreign_tensors(path), path)
         path = own
     header = read_header(path)
     if header.get("kind") != "encoder":
@@ -73,10 +75,15 @@ def load(path: str | PathLike[str]) -> SpeechEncoder:
         config = EncoderConfig.from_dict(header["config"])
     except (KeyError, TypeError, ValueError) as error:
         raise SkillError(f"{path}: {error}") from error
-    return _build(config, read_tensors(path)[0], path)
+    return build(config, read_tensors(path)[0], path)
 
 
-def _build(config: EncoderConfig, tensors: dict[str, Tensor], path: Path) -> SpeechEncoder:
+def build(config: EncoderConfig, tensors: dict[str, Tensor], path: Path) -> SpeechEncoder:
+    """An encoder in evaluation mode that holds `tensors`; `path` is for the messages.
+
+    Raises:
+        SkillError: a tensor is missing, superfluous, of another shape or not finite.
+    """
     encoder = SpeechEncoder(config)
     expected = encoder.state_dict()
     for name in sorted(expected.keys() - tensors.keys()):
@@ -112,6 +119,8 @@ def _foreign_config(written: dict[str, Any], path: Path) -> EncoderConfig:
         raise SkillError(
             f"{path}: model_type is {written.get('model_type')!r}, none of {', '.join(_FAMILIES)}"
         )
+    if (activation := written.get("hidden_act", "gelu")) != "gelu":
+        raise SkillError(f"{path}: hidden_act is {activation!r}; this encoder has GELU only")
     try:
         blocks, heads = written["num_hidden_layers"], written["num_attention_heads"]
         return EncoderConfig(
@@ -132,7 +141,7 @@ def _foreign_config(written: dict[str, Any], path: Path) -> EncoderConfig:
             pre_norm=written.get("do_stable_layer_norm", False),
             relative_buckets=written.get("num_buckets", 320) if family == "wavlm" else 0,
             relative_distance=written.get("max_bucket_distance", 800) if family == "wavlm" else 0,
-            normalize_waveform=_normalizes(path),
+            normalize_waveform=written.get("feat_extract_norm") == "layer" and _normalizes(path),
             layer_norm_eps=written.get("layer_norm_eps", 1e-5),
             projection_dropout=written.get("feat_proj_dropout", 0.0),
             attention_dropout=written.get("attention_dropout", 0.1),
@@ -144,7 +153,11 @@ def _foreign_config(written: dict[str, Any], path: Path) -> EncoderConfig:
 
 
 def _normalizes(folder: Path) -> bool:
-    """Whether the folder's feature extractor normalises waveforms; no file: no."""
+    """Whether the folder's feature extractor normalises waveforms; no file: no.
+
+    Asked of models with layer norms only: the Base models were trained on plain waveforms, whatever
+    their folders' extractors say.
+    """
     path = folder / "preprocessor_config.json"
     return bool(_read_config(path).get("do_normalize", False)) if path.exists() else False
 
@@ -159,7 +172,7 @@ def _foreign_tensors(folder: Path) -> dict[str, Tensor]:
             tensors = torch.load(pickled, map_location="cpu", weights_only=True)
         else:
             raise SkillError(f"{folder}: neither model.safetensors nor pytorch_model.bin is there")
-    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
+    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
         raise SkillError(f"{folder}: weights that cannot be read: {error}") from error
     renamed = {}
     for name, tensor in tensors.items():

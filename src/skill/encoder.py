@@ -303,7 +303,10 @@ class SelfAttention(nn.Module):
             bias = (self._position_gate(x) * distances).to(query.dtype)
             mask = bias if mask is None else bias.masked_fill(~mask, -math.inf)
         dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(query, key, value, mask, dropout)
+        if mask is not None and mask.requires_grad and mask.device.type == "cpu":
+            mixed = _attend(query, key, value, mask, dropout)
+        else:
+            mixed = F.scaled_dot_product_attention(query, key, value, mask, dropout)
         if self.gate is not None:
             mixed = mixed * self.gate()[:, None, None]
         return self.out_proj(mixed.transpose(1, 2).flatten(2))
@@ -539,6 +542,22 @@ def _linear(inputs: int, outputs: int) -> nn.Linear:
     with warnings.catch_warnings():  # of an initialisation that a pruned layer has nothing for
         warnings.filterwarnings("ignore", "Initializing zero-element tensors")
         return nn.Linear(inputs, outputs)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, dropout: float) -> Tensor:
+    """`scaled_dot_product_attention` of [B, H, T, d], plainly.
+
+    For masks that need a gradient: on a CPU torch has no fused kernel for them, and its own plain
+    way computes in float32 whatever the precision, which took three times as long.
+    """
+    batch, heads, frames, width = query.shape
+    scores = torch.baddbmm(
+        mask.expand(batch, heads, frames, frames).reshape(-1, frames, frames),
+        (query / math.sqrt(width)).reshape(-1, frames, width),
+        key.reshape(-1, frames, width).transpose(1, 2),
+    )
+    shares = F.dropout(scores.softmax(-1), dropout)
+    return (shares @ value.reshape(-1, frames, width)).view(query.shape)
 
 
 def _valid(lengths: Tensor, size: int) -> Tensor:

@@ -231,9 +231,9 @@ class SparsityTarget(nn.Module):
 def select(encoder: SpeechEncoder, sparsity: float) -> None:
     """Decide which gates stay open, so that the physical size meets the target globally.
 
-    Each module first keeps as many gates as it expects to be open. Then the gates that are least
-    certain, |log α| smallest over the whole model, are turned over as long as that brings the size
-    nearer to (1 − sparsity) x full size. Every convolution keeps a channel.
+    Each module first keeps as many gates as it expects to be open. Then, over the whole model, the
+    least likely open gates are closed (or the most likely closed ones opened) as long as that
+    brings the size nearer to (1 - sparsity) x full size. Every convolution keeps a channel.
     """
     full = full_size(encoder)
     goal = (1 - sparsity) * full
@@ -248,8 +248,8 @@ def select(encoder: SpeechEncoder, sparsity: float) -> None:
     def size() -> float:
         return full - float(_saved(encoder, lambda gate: counts[gate])) + extra
 
-    order = sorted(
-        (abs(value), place, index)
+    ascending = sorted(
+        (value, place, index)
         for place, gate in enumerate(chosen)
         for index, value in enumerate(gate.log_alpha.tolist())
     )
@@ -257,21 +257,21 @@ def select(encoder: SpeechEncoder, sparsity: float) -> None:
     now, before = size(), math.inf
     while abs(now - goal) < before:
         before = abs(now - goal)
-        for _, place, index in order:
+        closing = now > goal
+        for _, place, index in ascending if closing else reversed(ascending):
             if abs(now - goal) < 1e-4 * goal:
                 break
             gate = gates[place]
-            is_open = bool(chosen[gate][index])
-            last = is_open and id(gate) in convolutions and counts[gate] == 1
-            if is_open != (now > goal) or last:
+            last = closing and id(gate) in convolutions and counts[gate] == 1
+            if bool(chosen[gate][index]) != closing or last:
                 continue
-            counts[gate] += -1 if is_open else 1
+            counts[gate] += -1 if closing else 1
             then = size()
             if abs(then - goal) < abs(now - goal):
-                chosen[gate][index] = not is_open
+                chosen[gate][index] = not closing
                 now = then
             else:
-                counts[gate] -= -1 if is_open else 1
+                counts[gate] -= -1 if closing else 1
     for gate, kept in chosen.items():
         gate.kept = kept
 

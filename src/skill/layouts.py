@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from skill.checkpoints import _build
+from skill.checkpoints import build
 from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.errors import SkillError
 
@@ -55,7 +55,7 @@ def from_torchaudio(config: EncoderConfig, state: Mapping[str, Tensor]) -> Speec
     Raises:
         SkillError: a tensor is missing, superfluous or of another shape; the message names it.
     """
-    return _build(config, _own_names(state), Path("torchaudio model"))
+    return build(config, _own_names(state), Path("torchaudio model"))
 
 
 def read_dphubert(path: str | PathLike[str]) -> SpeechEncoder:
@@ -84,7 +84,7 @@ def read_dphubert(path: str | PathLike[str]) -> SpeechEncoder:
         # first block's attention there is no position bias anywhere, for its table is gone.
         if block and not (config.heads if block[2] == "attention" else config.ffn)[int(block[1])]:
             state[name] = torch.zeros_like(tensor)
-    return _build(config, state, Path(path))
+    return build(config, state, Path(path))
 
 
 def _own_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
