@@ -78,6 +78,7 @@ def stage1(
         learning_rate=job.stage.learning_rate,
         pruning=target,
         gate_learning_rate=job.stage.gate_learning_rate,
+        multiplier_learning_rate=job.stage.multiplier_learning_rate,
     ).to(world.device)
     inputs = [*teachers, *manifests, *([grouping] if grouping else [])]
     outcome = _run(

@@ -176,7 +176,7 @@ class ConvLayer(nn.Module):
         elif self.norm == "group":
             x = self.layer_norm(x) if lengths is None else self._exact_group_norm(x, lengths)
         x = F.gelu(x)
-        return x if self.gate is None else x * self.gate()[:, None]
+        return x if self.gate is None else x * self.gate().to(x.dtype)[:, None]
 
     def _exact_group_norm(self, x: Tensor, lengths: Tensor) -> Tensor:
         norm = self.layer_norm
@@ -300,7 +300,7 @@ class SelfAttention(nn.Module):
         if distances is not None:
             if len(self.heads) < self.total_heads:
                 distances = distances[self.index]
-            bias = (self._position_gate(x) * distances).to(query.dtype)
+            bias = self._position_gate(x).to(query.dtype) * distances.to(query.dtype)
             mask = bias if mask is None else bias.masked_fill(~mask, -math.inf)
         dropout = self.dropout if self.training else 0.0
         if mask is not None and mask.requires_grad and mask.device.type == "cpu":
@@ -308,7 +308,7 @@ class SelfAttention(nn.Module):
         else:
             mixed = F.scaled_dot_product_attention(query, key, value, mask, dropout)
         if self.gate is not None:
-            mixed = mixed * self.gate()[:, None, None]
+            mixed = mixed * self.gate().to(mixed.dtype)[:, None, None]
         return self.out_proj(mixed.transpose(1, 2).flatten(2))
 
     def _position_gate(self, x: Tensor) -> Tensor:
@@ -341,7 +341,7 @@ class FeedForward(nn.Module):
             return self.output_dropout(self.output_dense.bias.expand(x.shape))
         units = self.intermediate_dropout(F.gelu(self.intermediate_dense(x)))
         if self.gate is not None:
-            units = units * self.gate()
+            units = units * self.gate().to(units.dtype)
         return self.output_dropout(self.output_dense(units))
 
 
@@ -372,11 +372,11 @@ class Block(nn.Module):
 
     def _attend(self, x: Tensor, valid: Tensor | None, distances: Tensor | None) -> Tensor:
         x = self.dropout(self.attention(x, valid, distances))
-        return x if self.attention_gate is None else x * self.attention_gate()
+        return x if self.attention_gate is None else x * self.attention_gate().to(x.dtype)
 
     def _feed(self, x: Tensor) -> Tensor:
         x = self.feed_forward(x)
-        return x if self.ffn_gate is None else x * self.ffn_gate()
+        return x if self.ffn_gate is None else x * self.ffn_gate().to(x.dtype)
 
 
 class Transformer(nn.Module):

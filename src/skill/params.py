@@ -127,6 +127,8 @@ class Stage1(Training):
     """Pruning and distillation at once."""
 
     gate_learning_rate: Rate = 0.02
+    multiplier_learning_rate: Rate | None = None
+    """Of the λ; none: the gates'. In a short run λ as fast as the gates overshoots the target."""
     sparsity_warmup: Count = 0
     """Steps over which the target sparsity rises linearly from 0."""
     compact_every: Count = 0

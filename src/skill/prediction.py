@@ -92,6 +92,7 @@ class Distillation(nn.Module):
         learning_rate: float,
         pruning: "gates.SparsityTarget | None" = None,
         gate_learning_rate: float = 0.0,
+        multiplier_learning_rate: float | None = None,
     ) -> None:
         super().__init__()
         self.student = student
@@ -100,6 +101,8 @@ class Distillation(nn.Module):
         self.distances = method.distances.model_dump()
         self.pruning = pruning
         self.learning_rate, self.gate_learning_rate = learning_rate, gate_learning_rate
+        slower = multiplier_learning_rate
+        self.multiplier_learning_rate = gate_learning_rate if slower is None else slower
         self.projections = nn.ModuleDict()
         for target in self.targets:
             if target.projection is not None:
@@ -114,7 +117,7 @@ class Distillation(nn.Module):
         return sum(widths) if target.aggregate == "concat" else widths[0]
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Weights descend; log α descends and λ ascends at their own rate (stage 1)."""
+        """Weights descend; log α descends and λ ascends at their own rates (stage 1)."""
         logits = [p for name, p in self.student.named_parameters() if gates.is_gate(name)]
         known = {id(p) for p in logits}
         pruning = [] if self.pruning is None else list(self.pruning.parameters())
@@ -123,7 +126,8 @@ class Distillation(nn.Module):
         groups: list[dict[str, Any]] = [{"params": weights, "lr": self.learning_rate}]
         if self.pruning is not None:
             groups.append({"params": logits, "lr": self.gate_learning_rate})
-            groups.append({"params": pruning, "lr": self.gate_learning_rate, "maximize": True})
+            rate = self.multiplier_learning_rate
+            groups.append({"params": pruning, "lr": rate, "maximize": True})
         return groups
 
     def begin_step(self, step: int) -> None:
