@@ -31,9 +31,15 @@ def _job(model: str, text: str) -> Any:
 
 
 def corpora(a: Arguments) -> None:
-    from skill.corpora.build import run
+    job = _job("Corpus", a.params)
+    if job.stored:
+        from skill.corpora.build import run
 
-    run(a.name, _job("Corpus", a.params), a.manifest, a.audio)
+        run(a.name, job, a.manifest, a.audio)
+    else:
+        from skill.corpora.listing import run as run_listed
+
+        run_listed(a.name, job, a.manifest)
 
 
 def teacher(a: Arguments) -> None:
