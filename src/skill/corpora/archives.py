@@ -42,14 +42,25 @@ class Archive:
         return int(self.remote.size * _GROWTH) + _OVERHEAD
 
 
-def listed(path: Path | None = None) -> list[Archive]:
+def data_folder() -> Path:
+    """The folder of the repository's tables.
+
+    Raises:
+        SkillError: there is none: this is no clone.
+    """
+    for folder in (Path(__file__).parents[3], Path()):
+        if (folder / "data" / "corpora.csv").is_file():
+            return folder / "data"
+    raise SkillError("data/corpora.csv is missing: work in a clone of the repository")
+
+
+def listed() -> list[Archive]:
     """The rows of `data/corpora.csv` that have a checksum.
 
     Raises:
         SkillError: the table is missing, or a row of it is wrong.
     """
-    places = (Path(__file__).parents[3] / "data", Path("data"))
-    path = path or next((p / "corpora.csv" for p in places if p.is_dir()), Path("data/corpora.csv"))
+    path = data_folder() / "corpora.csv"
     found = []
     for row in read_csv(path):
         if row["checksum"]:
