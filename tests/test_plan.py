@@ -100,7 +100,7 @@ def test_download_is_what_is_not_there(tmp_path: Path, monkeypatch: pytest.Monke
     made = estimates.make(preset("paper"))
     assert total(made, "corpora", "download") == sum(sizes[part] for part in needed)
     assert "SKILL_CORPORA is not set" in plan.show(made)
-    assert "voxceleb1: put it below SKILL_CORPORA by hand" in plan.show(made)
+    assert "voxceleb1: has to be put below SKILL_CORPORA by hand" in plan.show(made)
     (tmp_path / "c/LibriSpeech/train-other-500").mkdir(parents=True)
     monkeypatch.setenv("SKILL_CORPORA", str(tmp_path / "c"))
     made = estimates.make(preset("paper"))

@@ -217,13 +217,23 @@ class _Planner:
             jobs.append(Job(_files("superb", f"{upstream}/size", "json")))
             for name, task in self.tasks.items():
                 job = Job(_files("superb", f"{upstream}/{name}", "json", "csv", "safetensors"))
+                job.cpu = self._heads(task)
+                job.gpu = self.cost["gpu-head"] * job.cpu
                 if size is not None:
                     seconds = self._passes(task, size)
                     kind = "cpu-forward-bf16" if task.precision == "bf16" else "cpu-forward-float32"
-                    job.gpu = left * seconds / self._rate("gpu-forward", size)
-                    job.cpu = left * seconds / self._rate(kind, size)
+                    job.gpu += left * seconds / self._rate("gpu-forward", size)
+                    job.cpu += left * seconds / self._rate(kind, size)
                 jobs.append(job)
         return jobs
+
+    def _heads(self, task: Task) -> float:
+        """Seconds of two CPU cores for training the heads, one for each learning rate."""
+        steps = task.folds * len(task.learning_rates) * task.steps * task.accumulate
+        if task.kind == "labels":  # they see means over time only
+            return steps * self.cost["cpu-head-step"]
+        seconds = min(max(self.audio[name][1] for name in task.corpora), task.crop_seconds)
+        return steps * task.batch * seconds / self.cost["cpu-head"]
 
     def _passes(self, task: Task, size: tuple[int, int]) -> float:
         """Seconds of audio that pass through the upstream: what the cache holds passes once."""
