@@ -1,6 +1,6 @@
 # The front door. Two commands: `make reproduce` and `make test`; both start from nothing.
 
-.PHONY: reproduce test readme environment clean
+.PHONY: reproduce test test-scale readme environment clean
 .SILENT:
 # A system that forbids Python to keep compiled files makes every start seconds slower.
 unexport PYTHONDONTWRITEBYTECODE
@@ -21,6 +21,10 @@ test: environment
 	$(BIN)/snakefmt --check Snakefile workflow
 	PATH="$$PWD/$(BIN):$$PATH" python workflow/lint.py
 	PATH="$$PWD/$(BIN):$$PATH" python -m pytest
+
+# Slow, and needs 8 GB of memory: a WavLM Base+ through all phases, LibriSpeech's number of files.
+test-scale: environment
+	PATH="$$PWD/$(BIN):$$PATH" python -m pytest -m slow tests/scale
 
 # Copies the last run's tables into the README and docs/sample/.
 readme:

@@ -31,9 +31,15 @@ def _job(model: str, text: str) -> Any:
 
 
 def corpora(a: Arguments) -> None:
-    from skill.corpora.build import run
+    job = _job("Corpus", a.params)
+    if job.stored:
+        from skill.corpora.build import run
 
-    run(a.name, _job("Corpus", a.params), a.manifest, a.audio)
+        run(a.name, job, a.manifest, a.audio)
+    else:
+        from skill.corpora.listing import run as run_listed
+
+        run_listed(a.name, job, a.manifest)
 
 
 def teacher(a: Arguments) -> None:
@@ -182,6 +188,12 @@ def check(a: Arguments) -> None:
     print(f"{a.file}: {len(params.students)} students, {len(params.superb.tasks)} tasks")
 
 
+def plan(a: Arguments) -> None:
+    from skill.plan import run
+
+    run(a.file)
+
+
 _FILE: dict[str, Any] = {"type": Path, "metavar": "FILE", "required": True}
 _MAYBE: dict[str, Any] = {"type": Path, "metavar": "FILE"}
 _FILES: dict[str, Any] = {"type": Path, "metavar": "FILE", "nargs": "+", "required": True}
@@ -276,6 +288,10 @@ VERBS: dict[str, tuple[Callable[[Arguments], None], str, dict[str, dict[str, Any
     "export": (
         export, "write a student as a folder that `transformers` loads",
         {"student": {}, "folder": {"type": Path}},
+    ),
+    "plan": (
+        plan, "jobs, hours, disk and download of every phase, and what is done",
+        {"file": {"type": Path, "nargs": "?", "default": Path("params.yaml")}},
     ),
     "check": (check, "check a file of parameters", {"file": {"type": Path}}),
 }  # fmt: skip

@@ -26,6 +26,7 @@ rule convert_corpus:
         "2>&1 | tee -i {log:q}"
 
 
+# Fetched into SKILL_CORPORA where it is free and not there; only the manifest is a result.
 rule list_corpus:
     output:
         manifest="results/corpora/{corpus}.csv",
@@ -38,7 +39,7 @@ rule list_corpus:
     threads: 8
     params:
         job=lambda w: job(P.corpora[w.corpus]),
-        code=fingerprint("skill.corpora.build"),
+        code=fingerprint("skill.corpora.listing"),
     shell:
         "python -m skill corpora {wildcards.corpus} --params {params.job:q} "
         "--manifest {output.manifest:q} --threads {threads} 2>&1 | tee -i {log:q}"
