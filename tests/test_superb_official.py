@@ -229,7 +229,7 @@ def test_quesst14(root, tmp_path):
     inside = "quesst14Database/Audio"
     listed = (("1", "nnenglish"), ("2", "nnenglish"), ("3", "czech"))
     lines(base / "scoring/language_key_utterances.lst",
-          *(f"{inside}/quesst14_0000{number}.wav {language}" for number, language in listed))  # fmt: skip
+          *(f"{inside}/quesst14_0000{n}.wav {language}" for n, language in listed))  # fmt: skip
     for part in ("dev", "eval"):
         lines(base / f"scoring/language_key_{part}.lst",
               f"quesst14Database/{part}_queries/quesst14_{part}_0001.wav nnenglish")  # fmt: skip

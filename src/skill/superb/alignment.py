@@ -65,7 +65,7 @@ def _warped(distances: Tensor, outside: Tensor) -> Tensor:
 
 
 def search_scores(
-    queries: Sequence[Tensor], documents: Sequence[Tensor], batch_cells: int = 500_000
+    queries: Sequence[Tensor], documents: Sequence[Tensor], batch_cells: int = 1_000_000
 ) -> Tensor:
     """Minus the warping distance of every query ([Q, D]) in every document ([T, D]): [N_q, N].
 
