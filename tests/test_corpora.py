@@ -463,4 +463,4 @@ def test_espeak_says_the_same_bytes_every_time():
     assert rate == 22_050 and 1 < len(first) / rate < 4 and np.abs(first).max() > 0.1
     assert np.array_equal(first, clip.load()[0])
     with pytest.raises(SkillError, match="no voice"):
-        espeak._spoken("hello", "nobody+m99")
+        espeak.spoken("hello", "nobody+m99")

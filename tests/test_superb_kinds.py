@@ -163,6 +163,41 @@ def test_mixture_and_bounds_know_the_turns():
     assert mixed[8000:16000] == pytest.approx(0.05)
 
 
+def test_the_lstm_starts_anew_after_every_chunk():
+    torch.manual_seed(0)
+    settings = {"recurrent": 6, "chunk_frames": 5}
+    problem = diarization.Diarization(configured("sd", settings), Fold([], [], []), 320)
+    head = problem.build(2, 4)
+    states, lengths = torch.randn(2, 3, 12, 4), torch.tensor([12, 7, 4])
+    whole = head(states, lengths)
+    for first, last in ((0, 5), (5, 10), (10, 12)):
+        alone = head(states[:, :1, first:last], torch.tensor([last - first]))
+        torch.testing.assert_close(whole[:1, first:last], alone)
+    # speakers may change names between chunks, as recordings do
+    turns = (Turn("x", 0.0, 0.1), Turn("y", 0.1, 0.24))
+    recordings = [Example(f"r{n}", 3840, turns, "x+y", lambda: None) for n in range(3)]
+    targets = torch.from_numpy(diarization.frame_targets(turns, 12, 320)).expand(3, -1, -1)
+    parts = []
+    for first, left in ((0, (5, 5, 4)), (5, (5, 2)), (10, (2,))):
+        rows = len(left)
+        loss, _ = diarization.permutation_loss(
+            whole[:rows, first : first + 5], targets[:rows, first : first + 5], torch.tensor(left)
+        )
+        parts.append(loss * sum(left))
+    expected = sum(parts) / 23
+    torch.testing.assert_close(problem.loss(head, states, lengths, recordings), expected)
+
+
+def test_leaderboards_lengths_give_its_macs():
+    """HuBERT Base: 1.669e12 on the board (a profiler that counts some operations more)."""
+    assert len(cost.LENGTHS) == 32 and list(cost.LENGTHS) == sorted(cost.LENGTHS)
+    config = EncoderConfig.uniform("hubert", width=768, blocks=12, heads=12, ffn=3072)
+    with torch.device("meta"):  # shapes alone
+        encoder = SpeechEncoder(config).eval()
+    counted = sum(cost.multiply_accumulates(encoder, n) for n in cost.LENGTHS)
+    assert counted == pytest.approx(1.669e12, rel=0.01)
+
+
 def test_multiply_accumulates_closed_form():
     config = EncoderConfig.uniform("hubert", width=32, blocks=2, heads=4, ffn=48, conv=16)
     encoder = SpeechEncoder(config).eval()

@@ -64,10 +64,17 @@ def test_speech_commands(root, tmp_path):
     silent = [e for e in fold.train if e.target == (11,)]
     assert len(silent) == layouts.SILENT_EXCERPTS and {e.samples for e in silent} == {16000}
     assert len(silent[0].read()) == 16000
+    whole, _ = soundfile.read(base / "speech_commands_test_set_v0.01/yes/0a_nohash_0.wav")
+    assert fold.test[2].read() == pytest.approx(whole * 10 ** (-3 / 20), abs=1e-7)
     # dev is drawn evenly over the classes, so the few `yes` are as frequent as the silences
     share = np.mean([e.target == (0,) for e in fold.dev])
     assert share == pytest.approx(1 / 3, abs=0.12)
     assert [e.target for e in fold.test] == [(11,), (10,), (0,)]
+
+
+def speech(seconds, loudness=0.1, seed=0):
+    samples = np.random.default_rng(seed).normal(0, loudness, int(seconds * 16000))
+    return samples.astype(np.float32)
 
 
 def voxceleb(root):
@@ -100,7 +107,15 @@ def test_voxceleb_identification(root, tmp_path):
 def test_voxceleb_verification(root, tmp_path, monkeypatch, protocol):
     voxceleb(root)
     monkeypatch.setattr("skill.superb.official._HELD_OUT_SPEAKERS", 2)
+    pause = np.concatenate([speech(2.1), np.zeros(40000), speech(0.5)])
+    soundfile.write(root / "VoxCeleb1/dev/wav/id10001/abc/00001.wav", pause, 16000)
+    soundfile.write(root / "VoxCeleb1/dev/wav/id10001/abc/00002.wav", pause[30000:], 16000)
     fold = folds("voxceleb1", tmp_path, "asv", protocol=protocol)[0]
+    paused = [e for e in (*fold.train, *fold.dev) if e.id.startswith("id10001/abc/00001")]
+    assert [e.samples for e in paused] == [len(e.read()) for e in paused]
+    assert all(abs(e.samples - 2.6 * 16000) < 1500 for e in paused)
+    if protocol == "superb":  # 3 s long, but not without its pause
+        assert paused and "id10001/abc/00002.wav" not in {e.id for e in fold.train}
     training = {e.cluster for e in fold.train}
     assert not training & {"id10005", "id10006"}
     assert {e.id for e in fold.test} == {t.first for t in fold.trials["test"]} | {
@@ -129,6 +144,10 @@ def test_fluent_speech_commands(root, tmp_path):
     fold = folds("fluent_speech_commands", tmp_path, "ic")[0]
     assert fold.labels[0] == ("change language", "activate")
     assert [e.target for e in fold.test] == [(0, 0, 0), (1, 1, 1), (1, 2, 0)]
+    listed = base / "data/test_data.csv"
+    listed.write_text(listed.read_text().replace("kitchen", "attic"))
+    with pytest.raises(SkillError, match="test1: 'attic' is none of none, kitchen"):
+        folds("fluent_speech_commands", tmp_path, "ic")
 
 
 def test_audio_snips(root, tmp_path):
@@ -138,11 +157,12 @@ def test_audio_snips(root, tmp_path):
     wanted = []
     for part, speaker in (("train", "Ivy"), ("valid", "Amy"), ("test", "Brian"), ("test", "Ivy")):
         key = f"{speaker}-snips-{part}-0"
-        wav(base / part / f"{key}.wav")
+        wav(base / part / f"{key}.{'mp3' if part == 'valid' else 'wav'}", rate=22050)
         wanted.append(f"{key} {spoken}\t{iob}")
     lines(base / "all.iob.snips.txt", *wanted)
     fold = folds("audio_snips", tmp_path, "sf")[0]
     assert [len(part) for part in (fold.train, fold.dev, fold.test)] == [1, 1, 1]
+    assert [len(e.read()) for e in fold.dev] == [fold.dev[0].samples] == [3200]
     target = text.marked(fold.train[0].target)
     assert target == (
         "PLAY B-artist ABBA AND FRIENDS E-artist ON B-service YOUTUBE E-service "
@@ -157,6 +177,12 @@ def test_audio_snips(root, tmp_path):
 
 def test_snips_drops_a_last_punctuation_mark():
     assert "".join(slots("go/O home/O ./O")) == "GO HOME "
+
+
+def test_snips_knows_no_figures():
+    symbols = slots("4/n café/O")
+    assert symbols == ["B-n", "<unk>", "E-n", " ", "C", "A", "F", "<unk>"]
+    assert text.slot_vocabulary(["B-n", "E-n"]).encode(symbols)[1] == 2
 
 
 def test_iemocap(root, tmp_path):
@@ -183,29 +209,36 @@ def test_libri2mix(root, tmp_path):
     for split in ("train", "dev", "test"):
         wav(base / f"wav16k/max/{split}/mix_both/a_b.wav", 3.0)
         place = base / "diarization/data" / split
-        lines(place / "wav.scp", f"a_b wav16k/max/{split}/mix_both/a_b.wav")
+        made_at = {"dev": "/elsewhere/Libri2Mix/", "test": f"{base}/"}.get(split, "")
+        lines(place / "wav.scp", f"a_b {made_at}wav16k/max/{split}/mix_both/a_b.wav")
         lines(place / "segments", "a_b-a a_b 0.00 1.50", "a_b-b a_b 1.00 3.00")
         lines(place / "utt2spk", "a_b-a a", "a_b-b b")
     fold = folds("libri2mix", tmp_path, "sd")[0]
     assert fold.test[0].target == (("a", 0.0, 1.5), ("b", 1.0, 3.0))
     assert fold.test[0].samples == 48000
+    lines(base / "diarization/data/dev/wav.scp", "a_b /elsewhere/a_b.wav")
+    with pytest.raises(SkillError, match=r"/elsewhere/a_b\.wav is not below"):
+        folds("libri2mix", tmp_path, "sd")
 
 
 def test_quesst14(root, tmp_path):
     base = root / "quesst14Database"
     for name in ("Audio/quesst14_00001", "Audio/quesst14_00002", "dev_queries/quesst14_dev_0001",
                  "eval_queries/quesst14_eval_0001"):  # fmt: skip
-        wav(base / f"{name}.wav")
-    lines(base / "scoring/language_key_utterances.lst", "Audio/quesst14_00001.wav nnenglish",
-          "Audio/quesst14_00002.wav nnenglish", "Audio/quesst14_00003.wav czech")  # fmt: skip
+        wav(base / f"{name}.wav", rate=8000)
+    inside = "quesst14Database/Audio"
+    listed = (("1", "nnenglish"), ("2", "nnenglish"), ("3", "czech"))
+    lines(base / "scoring/language_key_utterances.lst",
+          *(f"{inside}/quesst14_0000{n}.wav {language}" for n, language in listed))  # fmt: skip
     for part in ("dev", "eval"):
         lines(base / f"scoring/language_key_{part}.lst",
-              f"{part}_queries/quesst14_{part}_0001.wav nnenglish")  # fmt: skip
+              f"quesst14Database/{part}_queries/quesst14_{part}_0001.wav nnenglish")  # fmt: skip
         lines(base / f"scoring/groundtruth_quesst14_{part}/truth.rttm",
               f"LEXEME quesst14_00002 1 0.0 1.0 quesst14_{part}_0001 lex <NA> <NA>")  # fmt: skip
     fold = folds("quesst14", tmp_path, "qbe")[0]
     assert [e.target for e in fold.train] == [(), ("quesst14_dev_0001", "quesst14_eval_0001")]
     assert fold.dev[0].target in fold.train[1].target
+    assert fold.dev[0].samples == len(fold.dev[0].read()) == 3200  # of 0.2 s at 8 kHz
 
 
 @pytest.mark.parametrize("kind", layouts.LAYOUTS)
@@ -217,11 +250,8 @@ def test_a_missing_corpus_says_where_it_belongs(root, tmp_path, kind):
     )
 
 
-def test_wrong_rate_and_no_audio_are_named(root, tmp_path):
+def test_no_audio_and_unlisted_audio_are_named(root, tmp_path):
     voxceleb(root)
-    wav(root / "VoxCeleb1/dev/wav/id10001/abc/00001.wav", rate=8000)
-    with pytest.raises(SkillError, match=r"00001\.wav: 8000 Hz, 1 channels; convert"):
-        layouts.build("voxceleb1", "voxceleb1", tmp_path / "m.csv")
     (root / "VoxCeleb1/dev/wav/id10001/abc/00001.wav").write_text("nothing")
     with pytest.raises(SkillError, match=r"00001\.wav: not readable as audio"):
         layouts.build("voxceleb1", "voxceleb1", tmp_path / "m.csv")

@@ -1,6 +1,7 @@
 """The verbs `superb`, `size` and `predict` from files to files, on generated tones."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,10 +10,11 @@ import soundfile
 import torch
 
 from skill import superb
-from skill.corpora.manifest import Utterance, write_manifest
+from skill.corpora.manifest import Utterance, read_manifest, write_manifest
 from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.errors import SkillError
 from skill.files import read_csv, read_header, read_json
+from skill.superb.data import folds_of
 from skill.superb.prediction import pieces, read_audio
 from skill.superb.tasks import configured
 
@@ -54,6 +56,24 @@ def encoder(tmp_path_factory):
     return folder
 
 
+LABELS = {  # of a word, as the manifests of labelled corpora write them
+    "ic": "activate;{};none", "sf": "{}/thing", "er": "{}",
+}  # fmt: skip
+MOODS = dict(zip(WORDS, ("neu", "hap", "ang", "sad"), strict=True))
+
+
+def labelled(corpus, folder, task):
+    """The same tones with the labels of another task."""
+    rows = [
+        replace(
+            row, text=LABELS[task].format(MOODS[row.text] if task == "er" else row.text),
+            speaker=f"Ses0{int(row.speaker[5:]) % 5 + 1}-{row.speaker}",
+        ) for row in read_manifest(corpus / "tones.csv")
+    ]  # fmt: skip
+    write_manifest(folder / f"{task}-tones.csv", rows)
+    return folder / f"{task}-tones.csv"
+
+
 SETTINGS = {
     "pr": {},
     "asr": {"hidden": 16, "recurrent": 16, "recurrent_layers": 1, "spec_augment": False},
@@ -62,6 +82,15 @@ SETTINGS = {
     "asv": {"hidden": 16, "pooled": 24, "protocol": "clean"},
     "sd": {"recurrent": 16, "train_seconds": 12, "dev_seconds": 8, "test_seconds": 8},
     "qbe": {"dev_seconds": 10, "test_seconds": 10, "prior": 1 / 101},
+    "ic": {"steps": 200, "eval_every": 50},
+    "sf": {
+        "hidden": 16,
+        "recurrent": 0,
+        "recurrent_layers": 0,
+        "spec_augment": False,
+        "order": "shuffled",
+    },
+    "er": {"steps": 100, "eval_every": 50},
 }
 
 
@@ -73,7 +102,8 @@ def evaluated(corpus, folder, task, encoder=None, **changes):
     job = SimpleNamespace(seed=1, task=configured(task, {**settings, **changes}))
     name = "small" if encoder else "fbank"
     output = folder / f"{task}.json"
-    superb.run(name, task, job, encoder, [corpus / "tones.csv"], output,
+    manifest = labelled(corpus, folder, task) if task in LABELS else corpus / "tones.csv"
+    superb.run(name, task, job, encoder, [manifest], output,
                output.with_suffix(".csv"), output.with_suffix(".safetensors"),
                folder / "scratch" / task)  # fmt: skip
     return read_json(output), read_csv(output.with_suffix(".csv"))
@@ -98,6 +128,13 @@ def test_every_sample_task_runs_from_files_to_files(corpus, tmp_path, task):
     assert not list((tmp_path / "scratch").rglob("*.pt"))
     if task == "sid":
         assert result["metrics"]["accuracy"]["value"] > 60
+    if task == "ic":
+        assert result["metrics"]["accuracy"]["value"] > 60
+        assert result["examples"]["classes"] == [1, 4, 1]
+    if task == "er":
+        folds = [fold["accuracy"] for fold in result["folds"]]
+        assert result["examples"]["test"] == [48, 48, 48, 24, 24]
+        assert result["metrics"]["accuracy"]["value"] == pytest.approx(np.mean(folds))
     if task == "qbe":
         assert result["layer"] == 0 and len(rows) == result["metrics"]["mtwv"]["items"]
 
@@ -120,12 +157,10 @@ def test_folds_hear_no_test_voice(corpus, tmp_path):
 def test_a_task_without_its_corpus_says_so(corpus, tmp_path):
     with pytest.raises(SkillError, match="sid: the manifests have no utterance of queen"):
         evaluated(corpus, tmp_path, "sid", corpora=["queen"])
-    with pytest.raises(SkillError, match="er: nothing is known about its labels"):
-        SETTINGS["er"] = {}
-        try:
-            evaluated(corpus, tmp_path, "er")
-        finally:
-            del SETTINGS["er"]
+    utterances = read_manifest(corpus / "tones.csv")
+    for task, said in (("er", "'SEE' is none of neu, hap, ang, sad"), ("ic", "'SEE' is no `act")):
+        with pytest.raises(SkillError, match=f"v0-0: {said}"):
+            folds_of(configured(task, {"corpora": ["tones"]}), utterances)
 
 
 def test_size_of_an_upstream(encoder, tmp_path):
@@ -158,6 +193,20 @@ def test_predict_on_other_rates_channels_and_lengths(corpus, tmp_path, capsys):
     assert capsys.readouterr().out.startswith(f"{files[0]}\t")
     with pytest.raises(SkillError, match="is a head of sid, not of asr"):
         superb.predict("asr", files, tmp_path / "sid.safetensors", None)
+
+
+def test_predict_on_an_hour_of_stereo_at_8_khz_and_on_mp3(corpus, tmp_path, capsys):
+    evaluated(corpus, tmp_path, "sid")
+    samples, _ = soundfile.read(corpus / "tones.flac")
+    one = samples[: int(0.55 * 16000)]
+    soundfile.write(tmp_path / "mine.mp3", np.repeat(one, 3), 48000)
+    hour = np.tile(np.stack([one[::2]] * 2, axis=1), (6546, 1))
+    soundfile.write(tmp_path / "hour.wav", hour, 8000)
+    files = [tmp_path / "mine.mp3", tmp_path / "hour.wav"]
+    superb.predict("sid", files, tmp_path / "sid.safetensors", None, as_json=True)
+    entries = said(capsys)
+    assert [entry["seconds"] for entry in entries] == pytest.approx([0.55, 3600.3], abs=0.1)
+    assert tuple(entries[0]["sid"]) == ("voice0",)
 
 
 def test_predict_refuses_bad_audio_in_words(tmp_path):

@@ -13,6 +13,7 @@ from typing import Any
 from skill.errors import SkillError
 from skill.files import read_csv, read_header, read_json, replacing, write_csv
 from skill.params import PaperJob
+from skill.superb.sanity import violations
 from skill.superb.tasks import METRICS, PROTOCOL
 
 Row = dict[str, Any]
@@ -111,6 +112,12 @@ def markdown(rows: Sequence[Row]) -> str:
     note = "In brackets: 95 % bootstrap interval over test items" + (
         "; ±: standard deviation over seeds." if several else "."
     )
+    broken = "".join(f"\n* {line}" for line in violations(rows))
+    if broken:
+        note += (
+            "\n\nFBANK < student ≤ teacher is expected on content and speaker tasks, but:\n"
+            + broken
+        )
     return f"{table}\n\n{note}\n"
 
 

@@ -28,11 +28,15 @@ Seconds = Annotated[float, Field(strict=True, gt=0)]
 Share = Annotated[float, Field(strict=True, gt=0, lt=1)]
 Switch = Annotated[bool, Field(strict=True)]
 Kind = Literal[
-    "queen", "asterisk", "hedgewars", "folder", "synthetic", "librispeech",
+    "queen", "asterisk", "hedgewars", "folder", "synthetic", "spoken_commands",
+    "spoken_requests", "spoken_moods", "librispeech",
     "speech_commands", "quesst14", "voxceleb1", "libri2mix", "fluent_speech_commands",
     "audio_snips", "iemocap",
 ]  # fmt: skip
-_CONVERTED = {"queen", "asterisk", "hedgewars", "folder", "synthetic"}
+_CONVERTED = {
+    "queen", "asterisk", "hedgewars", "folder", "synthetic", "spoken_commands", "spoken_requests",
+    "spoken_moods",
+}  # fmt: skip
 Model = TypeVar("Model", bound=BaseModel)
 
 

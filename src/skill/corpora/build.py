@@ -22,6 +22,7 @@ from skill.corpora import (
     packages,
     queen,
     synthetic,
+    templates,
 )
 from skill.corpora.clips import SHORTEST, Clip, as_pcm, band_limited, pieces
 from skill.corpora.manifest import RATE, Utterance, write_manifest
@@ -44,8 +45,9 @@ def run(
 
     Kinds: `queen`, `asterisk`, `hedgewars` (Debian packages, else a folder in SKILL_CORPORA, else
     synthetic speech where espeakng-loader is installed), `folder` (SKILL_CORPORA), `synthetic`
-    (generated, for tests). All others get a manifest only, of their official layout in
-    SKILL_CORPORA.
+    (generated, for tests), `spoken_commands`, `spoken_requests` and `spoken_moods` (templates in
+    the voices of espeak-ng, for IC, SF and ER). All others get a manifest only, of their official
+    layout in SKILL_CORPORA.
 
     Raises:
         SkillError: in words, what is missing or damaged and what to do.
@@ -70,6 +72,8 @@ def _source(name: str, job: Corpus) -> tuple[Iterable[Clip], str]:
         return synthetic.clips(name, job.speakers, job.sentences), "synthetic"
     if job.kind == "folder":
         return folder.clips(name, folder.root(name)), "human"
+    if job.kind in templates.TEMPLATES:
+        return templates.TEMPLATES[job.kind](name), "synthetic"
     if job.kind not in _PACKAGED:
         raise SkillError(f"corpora.{name}.kind: unknown kind {job.kind!r}")
     packaged, names = _PACKAGED[job.kind]

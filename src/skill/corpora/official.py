@@ -3,9 +3,10 @@
 Each lies in its folder of SKILL_CORPORA (`FOLDERS`). A manifest's `text` holds what the task needs:
 speech_commands the class; fluent_speech_commands `action;object;location`; audio_snips
 `WORD/slot WORD/slot …`; iemocap the emotion; libri2mix `speaker:start:end …` in seconds; quesst14,
-of a document, the queries that match it. `split` is the official one; of iemocap, all is `train`,
-because its folds are its five sessions; of quesst14, documents are `train`, queries `dev` and
-`test`.
+of a document, the queries that match it; voxceleb1 the samples that are left without silences.
+`split` is the official one; of iemocap, all is `train`, because its folds are its five sessions; of
+quesst14, documents are `train`, queries `dev` and `test`. Recordings of other rates, channels or
+formats count as they will be read, at 16 kHz mono.
 """
 
 import csv
@@ -13,11 +14,12 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from hashlib import sha1, sha256
 from pathlib import Path
 
-import soundfile
-
+from skill.corpora import converted, effects
 from skill.corpora.manifest import RATE, Utterance, write_manifest
 from skill.errors import SkillError
 
@@ -41,6 +43,7 @@ UNKNOWN, SILENCE = "_unknown_", "_silence_"
 SILENT_EXCERPTS = 100  # seeded seconds of each background recording, per split
 EMOTIONS = {"neu": "neu", "hap": "hap", "exc": "hap", "ang": "ang", "sad": "sad"}
 _MODULUS = 2**27
+_READERS = 8  # threads that decode VoxCeleb1
 
 
 def folder(kind: str, name: str = "") -> Path:
@@ -62,7 +65,7 @@ def build(kind: str, name: str, manifest: Path) -> None:
     """Write the manifest of the corpus `kind` under the name `name`.
 
     Raises:
-        SkillError: a folder or list is missing, or a file is no audio of 16 kHz mono.
+        SkillError: a folder or list is missing, or a file is no audio.
     """
     place = folder(kind, name)
     utterances = list(LAYOUTS[kind](name, place))
@@ -77,18 +80,13 @@ def _row(
 ) -> Utterance:  # fmt: skip
     """The row of an audio file below `root`; `start` and `samples` choose a part of it."""
     try:
-        info = soundfile.info(path)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise SkillError(f"corpus {name}: {path}: not readable as audio: {error}") from error
-    if info.samplerate != RATE or info.channels != 1:
-        raise SkillError(
-            f"corpus {name}: {path}: {info.samplerate} Hz, {info.channels} channels; "
-            f"convert it to {RATE} Hz mono"
-        )
+        length = converted.samples(path)
+    except SkillError as error:
+        raise SkillError(f"corpus {name}: {error}") from error
     inside = path.relative_to(root.parent).as_posix()
     return Utterance(
         key or path.relative_to(root).with_suffix("").as_posix().replace("/", "-"),
-        name, inside, start, info.frames if samples is None else samples,
+        name, inside, start, length if samples is None else samples,
         speaker=speaker, text=text, split=split,
     )  # fmt: skip
 
@@ -117,7 +115,7 @@ def _speech_commands(name: str, root: Path) -> Iterator[Utterance]:
             label = word if word in KEYWORDS else UNKNOWN
             yield _row(name, root, path, split, label, path.name.partition("_nohash_")[0])
     for path in sorted((training / "_background_noise_").glob("*.wav")):
-        length = soundfile.info(path).frames
+        length = converted.samples(path)
         for split in ("train", "dev"):
             for number in range(SILENT_EXCERPTS if length > RATE else 0):
                 key = f"{split}-{path.stem}-{number}"
@@ -132,11 +130,16 @@ def _voxceleb1(name: str, root: Path) -> Iterator[Utterance]:
         key: {"1": "train", "2": "dev", "3": "test"}[number]
         for number, key in _lines(root / "iden_split.txt")
     }
-    for path in sorted(root.glob("*/wav/id*/*/*.wav")):
+
+    def row(path: Path) -> Utterance:
         key = "/".join(path.parts[-3:])
         if key not in splits:
             raise SkillError(f"corpus {name}: iden_split.txt does not list {key}")
-        yield _row(name, root, path, splits[key], speaker=path.parts[-3], key=key)
+        found = _row(name, root, path, splits[key], speaker=path.parts[-3], key=key)
+        return replace(found, text=str(len(effects.voiced(converted.whole(path)))))
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        yield from pool.map(row, sorted(root.glob("*/wav/id*/*/*.wav")))
 
 
 def verification_trials() -> list[tuple[bool, str, str]]:
@@ -184,7 +187,9 @@ def _snips(name: str, root: Path) -> Iterator[Utterance]:
         pairs = list(zip(tokens, labels, strict=True))[1:-1]
         texts[key] = " ".join(f"{word}/{slot}" for word, slot in pairs)
     for split, speakers in _SNIPS_SPEAKERS.items():
-        for path in sorted((root / _SNIPS_FOLDERS[split]).glob("*.wav")):
+        place = root / _SNIPS_FOLDERS[split]  # released as MP3, often converted
+        files = {path.stem: path for kind in ("mp3", "wav") for path in place.glob(f"*.{kind}")}
+        for _, path in sorted(files.items()):
             speaker = path.stem.partition("-")[0]
             if speaker in speakers.split() and path.stem in texts:
                 yield _row(name, root, path, split, texts[path.stem], speaker)
@@ -212,9 +217,18 @@ def _libri2mix(name: str, root: Path) -> Iterator[Utterance]:
         for key, recording, start, end in _lines(place / "segments"):
             turns[recording].append(f"{speakers[key]}:{start}:{end}")
         for recording, *path in _lines(place / "wav.scp"):
-            found = root / " ".join(path)
+            found = _below(name, root, Path(" ".join(path)), "wav16k")
             text = " ".join(turns[recording])
             yield _row(name, root, found, split, text, key=f"{split}-{recording}")
+
+
+def _below(name: str, root: Path, path: Path, known: str) -> Path:
+    """`path` of a list that was made elsewhere, from its folder `known` on, below `root`."""
+    if path.is_absolute() and not path.is_relative_to(root):
+        if known not in path.parts:
+            raise SkillError(f"corpus {name}: {path} is not below {root}")
+        path = Path(*path.parts[path.parts.index(known) :])
+    return root / path
 
 
 def _quesst14(name: str, root: Path) -> Iterator[Utterance]:
@@ -228,7 +242,7 @@ def _quesst14(name: str, root: Path) -> Iterator[Utterance]:
     for split, part in (("train", "utterances"), ("dev", "dev"), ("test", "eval")):
         for file, language in _lines(scoring / f"language_key_{part}.lst"):
             if language == "nnenglish":
-                path = root / file
+                path = root / file.partition("/")[2]  # the list begins with the corpus's folder
                 text = " ".join(sorted(set(matches[path.stem]))) if split == "train" else path.stem
                 yield _row(name, root, path, split, text, key=path.stem)
 

@@ -16,7 +16,16 @@ import numpy as np
 from skill.corpora import audio
 from skill.corpora.manifest import Utterance
 from skill.errors import SkillError
-from skill.superb.examples import Example, Fold, Trial, Waveform, group_folds, hashed, limited
+from skill.superb.examples import (
+    Example,
+    Fold,
+    Trial,
+    Waveform,
+    cropped,
+    group_folds,
+    hashed,
+    limited,
+)
 from skill.superb.metrics import Turn
 from skill.superb.tasks import Task
 
@@ -60,9 +69,10 @@ def trials(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
         speaker: sorted(clips[speaker], key=lambda u: hashed(u.id))[:_CLIPS_PER_TRIAL_SPEAKER]
         for speaker in (*dev, *test)
     }
+    heard = limited([example(u) for s in train for u in clips[s]], task.train_seconds)
     return [
         Fold(
-            limited([example(u) for s in train for u in clips[s]], task.train_seconds),
+            [part for e in heard for part in cropped(e, task.crop_seconds, task.crops)],
             [example(u) for s in dev for u in chosen[s]],
             [example(u) for s in test for u in chosen[s]],
             labels=(tuple(train),),

@@ -6,6 +6,7 @@ from dataclasses import replace
 from skill.corpora.manifest import Utterance
 from skill.errors import SkillError
 from skill.superb.examples import Fold
+from skill.superb.official import LABELLED
 from skill.superb.official import OFFICIAL as BUILDERS
 from skill.superb.sample import SAMPLE
 from skill.superb.tasks import PROTOCOL, Task
@@ -24,9 +25,7 @@ def folds_of(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
     if missing:
         raise SkillError(f"{task.name}: the manifests have no utterance of {', '.join(missing)}")
     used = [u for u in utterances if u.corpus in task.corpora]
-    builder = BUILDERS.get((task.name, task.corpora[0])) or SAMPLE.get(task.name)
-    if builder is None:
-        raise SkillError(f"{task.name}: nothing is known about its labels in {task.corpora}")
+    builder = BUILDERS.get((task.name, task.corpora[0])) or (SAMPLE | LABELLED)[task.name]
     synthetic = any(u.kind == "synthetic" for u in used)
     folds = [replace(fold, synthetic=synthetic) for fold in builder(task, used)]
     for fold in folds:

@@ -3,7 +3,7 @@
 Legend: B recordings, T frames, S = 2 speakers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import permutations, product
 from typing import Any
 
@@ -25,20 +25,38 @@ MEDIANS, THRESHOLDS = (1, 11), (0.3, 0.4, 0.5, 0.6, 0.7)
 
 
 class DiarizationHead(nn.Module):
-    """One forward LSTM on the weighted sum, then one logit per speaker and frame."""
+    """One forward LSTM on the weighted sum, then one logit per speaker and frame.
 
-    def __init__(self, states: int, width: int, units: int, layers: int) -> None:
+    The LSTM starts anew every `chunk` frames (0: never), as the protocol cuts long recordings.
+    """
+
+    def __init__(self, states: int, width: int, units: int, layers: int, chunk: int = 0) -> None:
         super().__init__()
         self.featurizer = WeightedSum(states)
         self.recurrent = nn.LSTM(width, units, layers, batch_first=True)
         self.classifier = nn.Linear(units, SPEAKERS)
+        self.chunk = chunk
 
     def forward(self, states: Tensor, lengths: Tensor) -> Tensor:
         """[L, B, T, D] and lengths [B] to logits [B, T, S]."""
-        x = self.featurizer(states)
-        packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        x, _ = pad_packed_sequence(self.recurrent(packed)[0], batch_first=True)
-        return self.classifier(x)
+        found = []
+        for part, left in chunks(self.featurizer(states), lengths, self.chunk):
+            packed = pack_padded_sequence(
+                part, left.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False
+            )
+            hidden, _ = pad_packed_sequence(
+                self.recurrent(packed)[0], batch_first=True, total_length=part.shape[1]
+            )
+            found.append(hidden)
+        return self.classifier(torch.cat(found, dim=1))
+
+
+def chunks(x: Tensor, lengths: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """[B, T, …] in pieces of `size` frames (0: whole), each with what is valid of it [B]."""
+    size = size or x.shape[1]
+    for first in range(0, x.shape[1], size):
+        part = x[:, first : first + size]
+        yield part, (lengths - first).clamp(min=0, max=part.shape[1])
 
 
 def permutation_loss(logits: Tensor, targets: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,7 +116,10 @@ class Diarization(Problem):
     """SD: who of two speakers is active in each frame. Targets are turns in seconds."""
 
     def build(self, states: int, width: int) -> nn.Module:
-        return DiarizationHead(states, width, self.task.recurrent, self.task.recurrent_layers)
+        task = self.task
+        return DiarizationHead(
+            states, width, task.recurrent, task.recurrent_layers, task.chunk_frames
+        )
 
     def _targets(self, examples: Sequence[Example], frames: int) -> Tensor:
         rows = [frame_targets(example.target, frames, self.hop) for example in examples]
@@ -109,7 +130,14 @@ class Diarization(Problem):
     ) -> Tensor:
         logits = head(states, lengths)
         targets = self._targets(examples, logits.shape[1]).to(logits.device)
-        return permutation_loss(logits, targets, lengths)[0]
+        size = self.task.chunk_frames
+        losses = [
+            permutation_loss(part, wanted, left)[0] * left.sum()
+            for (part, left), (wanted, _) in zip(
+                chunks(logits, lengths, size), chunks(targets, lengths, size), strict=True
+            )
+        ]
+        return torch.stack(losses).sum() / lengths.sum()
 
     def answers(
         self, head: nn.Module, states: Tensor, lengths: Tensor, examples: Sequence[Example]

@@ -136,7 +136,8 @@ def evaluate(
             problem.counts(part, fitting.answer(problem, [head], features, part)[0])
             for part in (problem.fold.dev, problem.fold.test)
         )
-        parts.append(problem.final(dev, test))
+        parts.append(_weighted(problem.final(dev, test)) if task.fold_mean else
+                     problem.final(dev, test))  # fmt: skip
         names += problem.items(problem.fold.test)
         tensors |= {f"fold{number}.{name}": t for name, t in head.state_dict().items()}
     counts = _joined(parts)
@@ -150,6 +151,8 @@ def evaluate(
         "sweep": sweep,
         "state_weights": weights.mean(dim=0).tolist(),
     }
+    if task.fold_mean:
+        result["folds"] = [{n: value(n, pair) for n, pair in part.items()} for part in parts]
     if task.kind == "verification":
         result["best_on_test"] = {"eer": _best_on_test(trained[0])}
     return Outcome(result, _rows(names, counts), tensors)
@@ -164,6 +167,12 @@ def _joined(parts: Sequence[Counts]) -> Counts:
         )
         for name in parts[0]
     }
+
+
+def _weighted(counts: Counts) -> Counts:
+    """Counts of one fold, so that all folds together give the mean of the folds' ratios."""
+    return {name: (top / bottom.sum(), bottom / bottom.sum())
+            for name, (top, bottom) in counts.items()}  # fmt: skip
 
 
 def _best_on_test(candidates: Sequence[fitting.Candidate]) -> float:

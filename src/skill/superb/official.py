@@ -2,14 +2,16 @@
 
 LibriSpeech serves PR and ASR, where PR's words are looked up in s3prl's two lexicons. VoxCeleb1
 serves SID (official split) and ASV (the speakers of the official trials are unseen in training).
+IC, SF and ER serve synthetic speech in the sample scale, too: its manifests say the same.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
-from skill.corpora import audio
+from skill.corpora import converted, effects
 from skill.corpora.manifest import Utterance
 from skill.corpora.official import (
     KEYWORDS,
@@ -18,21 +20,35 @@ from skill.corpora.official import (
     librispeech_lexicons,
     verification_trials,
 )
+from skill.errors import SkillError
 from skill.superb import sample
-from skill.superb.examples import Example, Fold, Trial, batch_order, hashed
+from skill.superb.examples import Example, Fold, Trial, Waveform, batch_order, hashed
 from skill.superb.metrics import Turn
 from skill.superb.tasks import Task
-from skill.superb.text import read_lexicon
+from skill.superb.text import LETTERS, read_lexicon
 
 EMOTIONS = ("neu", "hap", "ang", "sad")
+# what is done to a recording before an upstream hears it, by task and corpus
+EFFECTS: dict[tuple[str, str], Callable[[Waveform], Waveform]] = {
+    ("ks", "speech_commands"): effects.quieter,
+    ("qbe", "quesst14"): effects.quieter,
+    ("asv", "voxceleb1"): effects.voiced,
+}
 _NOT_SPOKEN = frozenset("?!.,;-")
+_SPELLED = frozenset(LETTERS) - {"|"}
 _HELD_OUT_SPEAKERS = 40  # for the dev trials of the `clean` protocol
-_SHORTEST_TRAINING = 32_000  # samples, ASV
+_SHORTEST_TRAINING = 32_000  # samples without silences, ASV
 _DEV_TRIALS = 20_000
 
 
-def _example(u: Utterance, target: object) -> Example:
-    return Example(u.id, u.samples, target, u.speaker or u.id, partial(audio.read, u))
+def _heard(u: Utterance, task: Task) -> Waveform:
+    signal = converted.read(u)
+    effect = EFFECTS.get((task.name, u.corpus))
+    return signal if effect is None else effect(signal)
+
+
+def _example(task: Task, u: Utterance, target: object) -> Example:
+    return Example(u.id, u.samples, target, u.speaker or u.id, partial(_heard, u, task))
 
 
 def phones(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
@@ -44,7 +60,9 @@ def keywords(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
     """KS: ten words, unknown and silence. Dev is drawn evenly over classes, as s3prl's loader."""
     names = (*KEYWORDS, UNKNOWN, SILENCE)
     fold = sample.split(
-        task, [(u.split, _example(u, (names.index(u.text),))) for u in utterances], labels=(names,)
+        task,
+        [(u.split, _example(task, u, (names.index(u.text),))) for u in utterances],
+        labels=(names,),
     )
     drawn = batch_order("balanced", fold.dev, 1, epoch=0, seed=0)
     fold.dev[:] = [fold.dev[index] for batch in drawn for index in batch]
@@ -55,7 +73,7 @@ def identities(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
     """SID: the official split; the label is the number in the speaker's id."""
     names = tuple(sorted({u.speaker for u in utterances}))
     number = {name: index for index, name in enumerate(names)}
-    examples = [(u.split, _example(u, (number[u.speaker],))) for u in utterances]
+    examples = [(u.split, _example(task, u, (number[u.speaker],))) for u in utterances]
     return [sample.split(task, examples, labels=(names,))]
 
 
@@ -71,12 +89,15 @@ def trials(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
     number = {name: index for index, name in enumerate(names)}
     train, dev, test = [], [], []
     for u in utterances:
-        example = _example(u, (number.get(u.speaker, -1),))
+        if not u.text.isdecimal():
+            raise SkillError(f"asv: {u.id}: the manifest does not say its length without silences")
+        example = _example(task, u, (number.get(u.speaker, -1),))
+        example = replace(example, samples=int(u.text))
         if u.id in tested:
             test.append(example)
         elif u.speaker in held:
             dev.append(example)
-        elif u.speaker in number and u.samples > _SHORTEST_TRAINING:
+        elif u.speaker in number and example.samples > _SHORTEST_TRAINING:
             train.append((u.split, example))
     on_test = [Trial(same, a, b, a.partition("/")[0]) for same, a, b in official]
     fold = sample.split(task, [("train", example) for _, example in train], labels=(names,))
@@ -101,16 +122,29 @@ def _random_trials(examples: Sequence[Example]) -> list[Trial]:
 
 def intents(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
     """IC: three labels; their classes in the order in which the training list names them."""
-    rows = [(u, u.text.split(";")) for u in utterances]
+    rows = [(u, _labels(u)) for u in utterances]
     names = tuple(
         tuple(dict.fromkeys(labels[slot] for u, labels in rows if u.split == "train"))
         for slot in range(3)
     )
     examples = [
-        (u.split, _example(u, tuple(names[slot].index(labels[slot]) for slot in range(3))))
+        (u.split, _example(task, u, tuple(_number(u, names[n], labels[n]) for n in range(3))))
         for u, labels in rows
     ]
     return [sample.split(task, examples, labels=names)]
+
+
+def _labels(u: Utterance) -> list[str]:
+    labels = u.text.split(";")
+    if len(labels) != 3:
+        raise SkillError(f"ic: {u.id}: {u.text!r} is no `action;object;location`")
+    return labels
+
+
+def _number(u: Utterance, names: Sequence[str], label: str) -> int:
+    if label not in names:
+        raise SkillError(f"{u.corpus}: {u.id}: {label!r} is none of {', '.join(names)}")
+    return names.index(label)
 
 
 def emotions(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
@@ -118,7 +152,7 @@ def emotions(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
     folds = []
     for session in range(1, task.folds + 1):
         examples = [
-            (u.speaker[:5] == f"Ses0{session}", _example(u, (EMOTIONS.index(u.text),)))
+            (u.speaker[:5] == f"Ses0{session}", _example(task, u, (_number(u, EMOTIONS, u.text),)))
             for u in utterances
         ]
         test = [example for inside, example in examples if inside]
@@ -132,7 +166,8 @@ def emotions(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
 def slots(text: str) -> list[str]:
     """CTC symbols of `WORD/slot …`: letters, blanks between words, `B-slot` and `E-slot` around.
 
-    Words of one slot belong together where they are neighbours; punctuation is not spoken.
+    Words of one slot belong together where they are neighbours; punctuation is not spoken. What is
+    no letter (a figure, an accent) is the unknown symbol, in targets and in what is counted.
     """
     pairs = [token.rpartition("/")[::2] for token in text.split()]
     symbols: list[str] = []
@@ -141,7 +176,8 @@ def slots(text: str) -> list[str]:
             continue
         if slot != "O" and (index == 0 or pairs[index - 1][1] != slot):
             symbols.append(f"B-{slot}")
-        symbols += "AND" if word == "&" else word.upper()
+        spelled = "AND" if word == "&" else word.upper()
+        symbols += [letter if letter in _SPELLED else "<unk>" for letter in spelled]
         if slot != "O" and (index + 1 == len(pairs) or pairs[index + 1][1] != slot):
             symbols.append(f"E-{slot}")
         if index + 1 < len(pairs):
@@ -151,7 +187,7 @@ def slots(text: str) -> list[str]:
 
 def slot_filling(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
     """SF: transcripts with slot marks; the slot names are those of the training part."""
-    examples = [(u.split, _example(u, slots(u.text))) for u in utterances]
+    examples = [(u.split, _example(task, u, slots(u.text))) for u in utterances]
     fold = sample.split(task, examples)
     names = {s for e in fold.train for s in e.target if s.startswith(("B-", "E-"))}
     return [Fold(fold.train, fold.dev, fold.test, labels=(tuple(sorted(names)),))]
@@ -163,19 +199,21 @@ def diarization(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
     for u in utterances:
         fields = [turn.rsplit(":", 2) for turn in u.text.split()]
         turns = tuple(Turn(speaker, float(start), float(end)) for speaker, start, end in fields)
-        examples.append((u.split, _example(u, turns)))
+        examples.append((u.split, _example(task, u, turns)))
     return [sample.split(task, examples)]
 
 
 def search(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
     """QbE: `train` are the documents, with the queries that match them as targets."""
     examples = [
-        (u.split, _example(u, tuple(u.text.split()) if u.split == "train" else u.text))
+        (u.split, _example(task, u, tuple(u.text.split()) if u.split == "train" else u.text))
         for u in utterances
     ]
     return [sample.split(task, examples)]
 
 
+# tasks whose labels stand in the manifest in the same way, whatever the corpus
+LABELLED = {"ic": intents, "sf": slot_filling, "er": emotions}
 OFFICIAL: dict[tuple[str, str], Callable[[Task, Sequence[Utterance]], list[Fold]]] = {
     ("pr", "librispeech"): phones,
     ("asr", "librispeech"): sample.transcripts,

@@ -25,6 +25,7 @@ from skill.superb import diarization, text
 from skill.superb.evaluation import PROBLEMS
 from skill.superb.examples import Example, Fold, Waveform
 from skill.superb.features import Features, Upstream, load_upstream
+from skill.superb.official import EFFECTS
 from skill.superb.problems import Problem
 from skill.superb.tasks import PROTOCOL, Task
 
@@ -121,7 +122,9 @@ class Predictor:
 
     def predict(self, path: Path) -> dict[str, Any]:
         """What the task says of one file."""
-        parts = pieces(read_audio(path))
+        samples = read_audio(path)
+        effect = EFFECTS.get((self.task.name, self.task.corpora[0]))
+        parts = pieces(samples if effect is None else effect(samples))
         seconds = sum(len(part) for part in parts) / RATE
         said: dict[str, Any] = {"file": str(path), "seconds": round(seconds, 3)}
         if self.task.kind == "labels":

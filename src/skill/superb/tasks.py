@@ -74,7 +74,8 @@ class Task(BaseModel):
     crop_seconds: Seconds = UNLIMITED  # longest training excerpt
     crops: Some = 1  # seeded excerpts of a longer training utterance that are cached
     folds: Some = 1
-    chunk_frames: Count = 0
+    fold_mean: bool = False  # the metric is the mean of the folds', however large each is
+    chunk_frames: Count = 0  # SD: frames after which the LSTM starts anew; 0: never
     train_seconds: Seconds = UNLIMITED
     dev_seconds: Seconds = UNLIMITED
     test_seconds: Seconds = UNLIMITED
@@ -131,6 +132,7 @@ PROTOCOL: dict[str, Task] = {
             selection="accuracy",
             order="balanced",
             crops=100,
+            folds=3,  # of unseen voices, where the corpus has no split of its own
         ),
         Task(
             name="qbe",
@@ -170,6 +172,7 @@ PROTOCOL: dict[str, Task] = {
             eval_every=10_000,
             clip=1e3,
             crop_seconds=8.0,
+            crops=4,
             protocol="superb",
         ),
         Task(
@@ -224,6 +227,7 @@ PROTOCOL: dict[str, Task] = {
             steps=30_000,
             eval_every=1_000,
             folds=5,
+            fold_mean=True,
         ),
     )
 }
