@@ -3,7 +3,7 @@
 import pytest
 
 from skill.files import read_csv, write_csv
-from skill.paper import markdown, results
+from skill.paper.results import cells, markdown, note, results
 from skill.superb.sanity import violations
 
 
@@ -62,7 +62,8 @@ def test_the_note_stands_under_the_table_and_synthetic_tasks_are_marked(tmp_path
     synthetic = table("ic", 20, 60, 80)
     for rows, said in ((good, False), (bad, True), ([*good, *synthetic], False)):
         write_csv(tmp_path / "scores.csv", rows, list(rows[0]))
-        text = markdown(results(read_csv(tmp_path / "scores.csv")))
+        found = results(read_csv(tmp_path / "scores.csv"))
+        text = markdown(cells(found), note(found))
         assert ("FBANK < student ≤ teacher" in text) == said
         assert ("* SID accuracy: small (53.00) does not beat" in text) == said
     assert "IC (synthetic) accuracy" in text and "SID accuracy" in text

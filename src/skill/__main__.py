@@ -138,6 +138,13 @@ def stage2(a: Arguments) -> None:
     )  # fmt: skip
 
 
+def imitation(a: Arguments) -> None:
+    from skill.analysis.imitation import run
+
+    job = _job("ActivationsJob", a.params)
+    run(a.student, a.teachers, a.summary, a.manifests, job, a.output)
+
+
 def superb(a: Arguments) -> None:
     from skill.superb.evaluation import run
 
@@ -256,6 +263,13 @@ VERBS: dict[str, tuple[Callable[[Arguments], None], str, dict[str, dict[str, Any
     ),
     "stage1": (stage1, "prune and distil a student", _STAGE),
     "stage2": (stage2, "distil the pruned student", _STAGE | {"--student": _FILE}),
+    "imitation": (
+        imitation, "how well a student has learned each layer of its teachers",
+        {
+            "--params": _JSON, "--student": _FILE, "--teachers": _FILES, "--summary": _FILE,
+            "--manifests": _FILES, "--output": _FILE,
+        },
+    ),
     "superb": (
         superb, "train and test the head of one task",
         {

@@ -332,10 +332,14 @@ class ScoresJob(Section):
 
 
 class PaperJob(Section):
-    """Parameters of the verb `paper`."""
+    """Parameters of the verb `paper`; students in `sweeps` and `references` without their seeds."""
 
     upstreams: dict[str, Upstream]
     bootstrap: Some
+    sweeps: dict[str, str] = {}
+    """Student to the sweep of sparsities that it belongs to (`skill.students.sweeps`)."""
+    references: dict[str, str] = {}
+    """Ablation to the student it varies (`skill.students.references`)."""
 
 
 class Params(Section):

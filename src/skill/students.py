@@ -7,6 +7,7 @@ its own: `sparsity: [0.5, 0.75]` NAME-s50 and NAME-s75, `num_clusters` -k4, `cal
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from itertools import product
 from pathlib import Path
@@ -149,6 +150,48 @@ def _check_layers(student: Student, teachers: Mapping[str, Teacher]) -> None:
             f"{path}.grouping.num_clusters: {student.grouping.num_clusters} clusters of "
             f"{layers} layers are impossible"
         )
+
+
+def sweeps(students: Mapping[str, Student]) -> dict[str, str]:
+    """{student without its seed: sweep} for students that differ in their sparsity.
+
+    A sweep has the name of the entry in `params.yaml` that it was expanded from.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for student in students.values():
+        if student.sparsity is not None:
+            ending = re.escape(f"-s{100 * student.sparsity:g}")
+            root = re.sub(rf"{ending}(?=-|$)", "", student.base, count=1)
+            found.setdefault(root, {})[student.base] = student.sparsity
+    return {
+        base: root
+        for root, members in found.items()
+        if len(set(members.values())) > 1
+        for base in members
+    }
+
+
+def references(params: Params) -> dict[str, str]:
+    """{student: the one it is an ablation of}, both without their seeds.
+
+    An ablation has a key of its own in its method, similarity, grouping or a stage; what it is
+    compared with has none, and the same method, teachers and sparsity.
+    """
+    plain: dict[tuple[Any, ...], str] = {}
+    varied: list[Student] = []
+    for s in params.students.values():
+        defaults = (
+            s.definition == params.methods[s.method]
+            and s.similarity in (None, params.similarity)
+            and s.grouping in (None, params.grouping)
+            and (s.stage1, s.stage2) == (params.stage1, params.stage2)
+        )
+        if defaults:
+            plain.setdefault((s.method, s.teachers, s.sparsity), s.base)
+        else:
+            varied.append(s)
+    keys = {s.base: (s.method, s.teachers, s.sparsity) for s in varied}
+    return {base: plain[key] for base, key in keys.items() if key in plain}
 
 
 def known_size(teacher: Teacher) -> tuple[int, int] | None:

@@ -15,8 +15,8 @@ from skill import runner
 from skill.errors import SkillError
 from skill.files import canonical_json, sha256
 from skill.provenance import fingerprint
-from skill.students import find
-from skill.superb.tasks import configured
+from skill.students import find, references, sweeps
+from skill.superb.tasks import PROTOCOL, configured
 
 runner.prepare(Path(workflow.basedir))
 if workflow.is_main_process:
@@ -181,6 +181,15 @@ UNLABELLED = P.unlabelled.corpora
 # each: two cores give a single small model hardly more than one does.
 GPU = int(shutil.which("nvidia-smi") is not None)
 TRAINING_THREADS = 8 if GPU else 1
+# Ablations and what they vary; sweeps of sparsities. Both name students without their seeds.
+ABLATIONS, SWEEPS = references(P), sweeps(P.students)
+# Not ablations: these are compared in the figures that have a place for a few students only.
+COMPARED = [name for name in STUDENTS if P.students[name].base not in ABLATIONS]
+# The published results, and whether this run's stand beside them: ten tasks, official corpora.
+PUBLISHED = str(find("data/published.csv"))
+OFFICIAL = set(TASKS) == set(PROTOCOL) and all(
+    set(task.corpora) <= set(PROTOCOL[name].corpora) for name, task in TASKS.items()
+)
 # What each figure is drawn from, in the order of the paper.
 FIGURES = (
     {f"similarity-{name}": [f"results/similarity/{name}.csv"] for name in MATRICES}
@@ -188,7 +197,7 @@ FIGURES = (
     | {
         "curves": expand(
             "results/{stage}/{student}.csv",
-            student=STUDENTS,
+            student=COMPARED,
             stage=["stage1", "stage2"],
         ),
         "layers": expand(
@@ -196,17 +205,29 @@ FIGURES = (
             student=STUDENTS,
             kind=["json", "safetensors"],
         ),
+        "imitation": expand("results/paper/imitation/{student}.csv", student=COMPARED),
         "size": ["results/superb/scores.csv"],
+        "published": ["results/superb/scores.csv", PUBLISHED],
     }
+    | ({"sparsity": ["results/superb/scores.csv"]} if SWEEPS else {})
+    | ({"ablation": ["results/paper/comparisons.csv"]} if ABLATIONS else {})
 )
 PAPER = [
-    "results/paper/results.csv",
-    "results/paper/results.md",
+    *expand("results/paper/results.{kind}", kind=["csv", "md", "html"]),
+    *expand(
+        "results/paper/table1.{kind}", kind=["csv", "md", "html"] if OFFICIAL else []
+    ),
     "results/paper/comparisons.csv",
     *expand("results/paper/curves/{student}.csv", student=STUDENTS),
+    *expand("results/paper/scores/{task}.csv", task=TASKS),
 ] + expand("results/paper/{figure}.{kind}", figure=FIGURES, kind=["csv", "pdf", "png"])
 PAPER_JOB = job(
-    sections.PaperJob(upstreams=described_upstreams(), bootstrap=P.paper.bootstrap)
+    sections.PaperJob(
+        upstreams=described_upstreams(),
+        bootstrap=P.paper.bootstrap,
+        sweeps=SWEEPS,
+        references=ABLATIONS,
+    )
 )
 
 

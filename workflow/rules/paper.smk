@@ -11,10 +11,12 @@ rule tabulate_results:
         "results/superb/scores.csv",
     output:
         table="results/paper/results.csv",
-        text=report(
-            "results/paper/results.md",
-            category="1 Results",
+        text="results/paper/results.md",
+        page=report(
+            "results/paper/results.html",
+            category="3 Results",
             caption="../report/results.rst",
+            labels={"figure": "table of results", "of": "all upstreams, all tasks"},
         ),
     log:
         "logs/paper/results.log",
@@ -25,6 +27,32 @@ rule tabulate_results:
         code=fingerprint("skill.paper"),
     shell:
         "python -m skill paper results --params {params.job:q} --inputs {input:q} "
+        "--output {output.table:q} --threads {threads} 2>&1 | tee -i {log:q}"
+
+
+# Only at the paper's scale: other results have no place beside published ones.
+rule tabulate_published:
+    input:
+        "results/superb/scores.csv",
+        PUBLISHED,
+    output:
+        table="results/paper/table1.csv",
+        text="results/paper/table1.md",
+        page=report(
+            "results/paper/table1.html",
+            category="3 Results",
+            caption="../report/table1.rst",
+            labels={"figure": "Table 1", "of": "beside published students"},
+        ),
+    log:
+        "logs/paper/table1.log",
+    benchmark:
+        "benchmarks/snakemake/paper/table1.tsv"
+    params:
+        job=PAPER_JOB,
+        code=fingerprint("skill.paper"),
+    shell:
+        "python -m skill paper table1 --params {params.job:q} --inputs {input:q} "
         "--output {output.table:q} --threads {threads} 2>&1 | tee -i {log:q}"
 
 
@@ -83,6 +111,53 @@ rule tabulate_curve:
         "--output {output:q} --threads {threads} 2>&1 | tee -i {log:q}"
 
 
+# For `dvc plots`, one chart per task.
+rule tabulate_task:
+    input:
+        "results/superb/scores.csv",
+    output:
+        "results/paper/scores/{task}.csv",
+    log:
+        "logs/paper/scores/{task}.log",
+    benchmark:
+        "benchmarks/snakemake/paper/scores/{task}.tsv"
+    params:
+        job=PAPER_JOB,
+        code=fingerprint("skill.paper"),
+    shell:
+        "python -m skill paper scores-{wildcards.task} --params {params.job:q} --inputs {input:q} "
+        "--output {output:q} --threads {threads} 2>&1 | tee -i {log:q}"
+
+
+rule measure_imitation:
+    input:
+        student="results/stage2/{student}.safetensors",
+        teachers=lambda w: teachers(P.students[w.student].teachers),
+        summary="results/stage1/{student}.json",
+        manifests=manifests(UNLABELLED),
+        audio=recordings(UNLABELLED),
+    output:
+        "results/paper/imitation/{student}.csv",
+    log:
+        "logs/paper/imitation/{student}.log",
+    benchmark:
+        "benchmarks/snakemake/paper/imitation/{student}.tsv"
+    resources:
+        gpu=GPU,
+    params:
+        job=job(
+            sections.ActivationsJob(
+                seed=P.seed, unlabelled=P.unlabelled, activations=P.activations
+            )
+        ),
+        code=fingerprint("skill.analysis.imitation"),
+    shell:
+        "python -m skill imitation --params {params.job:q} --student {input.student:q} "
+        "--teachers {input.teachers:q} --summary {input.summary:q} "
+        "--manifests {input.manifests:q} --output {output:q} --threads {threads} "
+        "2>&1 | tee -i {log:q}"
+
+
 rule draw_similarity:
     input:
         "results/paper/similarity-{matrix}.csv",
@@ -90,9 +165,9 @@ rule draw_similarity:
         pdf="results/paper/similarity-{matrix}.pdf",
         png=report(
             "results/paper/similarity-{matrix}.png",
-            category="2 Layers of the teachers",
+            category="1 Layers of the teachers",
             caption="../report/similarity.rst",
-            labels={"figure": "similarity", "of": "{matrix}"},
+            labels={"figure": "similarity of layers", "of": "{matrix}"},
         ),
     log:
         "logs/paper/draw-similarity-{matrix}.log",
@@ -112,9 +187,9 @@ rule draw_dendrogram:
         pdf="results/paper/dendrogram-{student}.pdf",
         png=report(
             "results/paper/dendrogram-{student}.png",
-            category="2 Layers of the teachers",
+            category="1 Layers of the teachers",
             caption="../report/dendrogram.rst",
-            labels={"figure": "dendrogram", "of": "{student}"},
+            labels={"figure": "clusters", "of": "{student}"},
         ),
     log:
         "logs/paper/draw-dendrogram-{student}.log",
@@ -134,9 +209,9 @@ rule draw_curves:
         pdf="results/paper/curves.pdf",
         png=report(
             "results/paper/curves.png",
-            category="3 Training",
+            category="2 Pruning and distillation",
             caption="../report/curves.rst",
-            labels={"figure": "curves", "of": "all students"},
+            labels={"figure": "training curves", "of": "all students"},
         ),
     log:
         "logs/paper/draw-curves.log",
@@ -156,7 +231,7 @@ rule draw_layers:
         pdf="results/paper/layers.pdf",
         png=report(
             "results/paper/layers.png",
-            category="3 Training",
+            category="2 Pruning and distillation",
             caption="../report/layers.rst",
             labels={"figure": "what is left of each layer", "of": "all students"},
         ),
@@ -171,6 +246,28 @@ rule draw_layers:
         "--pdf {output.pdf:q} --png {output.png:q} --threads {threads} 2>&1 | tee -i {log:q}"
 
 
+rule draw_imitation:
+    input:
+        "results/paper/imitation.csv",
+    output:
+        pdf="results/paper/imitation.pdf",
+        png=report(
+            "results/paper/imitation.png",
+            category="2 Pruning and distillation",
+            caption="../report/imitation.rst",
+            labels={"figure": "how well each layer was learned", "of": "all students"},
+        ),
+    log:
+        "logs/paper/draw-imitation.log",
+    benchmark:
+        "benchmarks/snakemake/paper/draw-imitation.tsv"
+    params:
+        code=fingerprint("skill.figures"),
+    shell:
+        "python -m skill figure imitation --table {input:q} "
+        "--pdf {output.pdf:q} --png {output.png:q} --threads {threads} 2>&1 | tee -i {log:q}"
+
+
 rule draw_size:
     input:
         "results/paper/size.csv",
@@ -178,9 +275,12 @@ rule draw_size:
         pdf="results/paper/size.pdf",
         png=report(
             "results/paper/size.png",
-            category="1 Results",
+            category="3 Results",
             caption="../report/size.rst",
-            labels={"figure": "size against score", "of": "all upstreams"},
+            labels={
+                "figure": "size, operations and speed against score",
+                "of": "all upstreams",
+            },
         ),
     log:
         "logs/paper/draw-size.log",
@@ -190,4 +290,70 @@ rule draw_size:
         code=fingerprint("skill.figures"),
     shell:
         "python -m skill figure size --table {input:q} "
+        "--pdf {output.pdf:q} --png {output.png:q} --threads {threads} 2>&1 | tee -i {log:q}"
+
+
+rule draw_sparsity:
+    input:
+        "results/paper/sparsity.csv",
+    output:
+        pdf="results/paper/sparsity.pdf",
+        png=report(
+            "results/paper/sparsity.png",
+            category="3 Results",
+            caption="../report/sparsity.rst",
+            labels={"figure": "score against sparsity", "of": "students of sweeps"},
+        ),
+    log:
+        "logs/paper/draw-sparsity.log",
+    benchmark:
+        "benchmarks/snakemake/paper/draw-sparsity.tsv"
+    params:
+        code=fingerprint("skill.figures"),
+    shell:
+        "python -m skill figure sparsity --table {input:q} "
+        "--pdf {output.pdf:q} --png {output.png:q} --threads {threads} 2>&1 | tee -i {log:q}"
+
+
+rule draw_published:
+    input:
+        "results/paper/published.csv",
+    output:
+        pdf="results/paper/published.pdf",
+        png=report(
+            "results/paper/published.png",
+            category="3 Results",
+            caption="../report/published.rst",
+            labels={"figure": "SUPERB score of published models", "of": "published"},
+        ),
+    log:
+        "logs/paper/draw-published.log",
+    benchmark:
+        "benchmarks/snakemake/paper/draw-published.tsv"
+    params:
+        code=fingerprint("skill.figures"),
+    shell:
+        "python -m skill figure published --table {input:q} "
+        "--pdf {output.pdf:q} --png {output.png:q} --threads {threads} 2>&1 | tee -i {log:q}"
+
+
+rule draw_ablation:
+    input:
+        "results/paper/ablation.csv",
+    output:
+        pdf="results/paper/ablation.pdf",
+        png=report(
+            "results/paper/ablation.png",
+            category="4 Ablations",
+            caption="../report/ablation.rst",
+            labels={"figure": "gain over the reference", "of": "all ablations"},
+        ),
+    log:
+        "logs/paper/draw-ablation.log",
+    benchmark:
+        "benchmarks/snakemake/paper/draw-ablation.tsv"
+    params:
+        code=fingerprint("skill.figures"),
+    shell:
+        "python -m skill figure ablation --table {input:q} "
         "--pdf {output.pdf:q} --png {output.png:q} --threads {threads} 2>&1 | tee -i {log:q}"

@@ -11,7 +11,7 @@ def draw(name: str, table: Path, pdf: Path, png: Path) -> None:
     Raises:
         SkillError: no such figure.
     """
-    from skill.figures import similarity, style, training
+    from skill.figures import results, similarity, style, training
 
     figures = {
         "similarity": similarity.matrix,
@@ -21,7 +21,11 @@ def draw(name: str, table: Path, pdf: Path, png: Path) -> None:
         "calibration": similarity.calibration,
         "curves": training.curves,
         "layers": training.layers,
-        "size": training.size,
+        "imitation": training.imitation,
+        "size": results.size,
+        "sparsity": results.sparsity,
+        "ablation": results.ablation,
+        "published": results.published,
     }
     kind = name.partition("-")[0]
     if kind not in figures:

@@ -74,6 +74,24 @@ def style() -> Iterator[None]:
         yield
 
 
+def look(index: int) -> dict[str, Any]:
+    """Colour, marker and dash of series `index`; after seven colours the same with other shapes."""
+    lap, number = divmod(index, len(COLOURS))
+    other = (number + lap) % len(MARKERS)
+    return {"color": COLOURS[number], "marker": MARKERS[other], "linestyle": DASHES[other]}
+
+
+def legend(figure: Figure, handles: dict[str, Any], columns: int = 3) -> None:
+    """One legend below all panels, a handle per label."""
+    if handles:
+        figure.legend(
+            list(handles.values()),
+            list(handles),
+            loc="outside lower center",
+            ncols=min(columns, len(handles)),
+        )
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write `path`.pdf and `path`.png and close the figure; same figure, same bytes."""
     undated = {"CreationDate": None, "ModDate": None, "Producer": None, "Creator": None}

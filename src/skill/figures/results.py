@@ -1,0 +1,284 @@
+"""Pictures of results: score against size and sparsity, ablations, and the published models.
+
+Each function reads one small table of `skill.paper` and returns a figure.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from skill.figures.style import COLOURS, INK, WIDTH, legend, look, style
+from skill.figures.training import Rows, names, rows_of
+from skill.superb.tasks import METRICS
+
+_COSTS = [
+    ("parameters", 1e6, "parameters (million)"),
+    ("macs", 1e9, "multiply-accumulates (10⁹)"),
+    ("real_time_factor", 1.0, "s of computing per s of audio"),
+]
+_TEACHER_DASHES = [(0, (1, 2)), (0, (4, 2, 1, 2))]
+_KINDS: dict[str, dict[str, Any]] = {
+    "published, 960 h": {"color": COLOURS[0], "marker": "o", "mfc": "white"},
+    "published, 100 h": {"color": COLOURS[4], "marker": "^", "mfc": "white"},
+    "this run": {"color": COLOURS[1], "marker": "s"},
+}
+
+
+def size(table: Path) -> Figure:
+    """Every upstream's score against parameters, MACs and time; one row of panels per task."""
+    rows = rows_of(table)
+    tasks = _panels(rows)
+    looks = _looks(rows)
+    with style():
+        figure, axes = plt.subplots(
+            len(tasks),
+            3,
+            figsize=(2 * WIDTH + 0.25, 1.55 * len(tasks) + 0.5),
+            squeeze=False,
+            sharey="row",
+            sharex="col",
+        )
+        for across, (task, metric) in zip(axes, tasks, strict=True):
+            here = [r for r in rows if (r["task"], r["metric"]) == (task, metric)]
+            for panel, (column, scale, _) in zip(across, _COSTS, strict=True):
+                for r in here:
+                    _point(panel, float(r[column]) / scale, r, looks[r["upstream"]])
+                most = max(float(r[column]) for r in rows) / scale
+                panel.set_xlim(-0.05 * most, 1.08 * most)
+                panel.xaxis.set_major_locator(MaxNLocator(4))
+                panel.grid(True)
+            across[0].set_title(_title(here))
+            across[0].set_ylabel(_axis(metric))
+        for panel, (_, _, label) in zip(axes[-1], _COSTS, strict=True):
+            panel.set_xlabel(label)
+        handles = {name: Line2D([], [], **shape) for name, shape in looks.items()}
+        legend(figure, handles, columns=4)
+    return figure
+
+
+def _looks(rows: Rows) -> dict[str, dict[str, Any]]:
+    """Students in colours, in order of their names; what they are compared with in black."""
+    kinds = {r["upstream"]: r["kind"] for r in rows}
+    students = sorted(name for name, kind in kinds.items() if kind == "student")
+    found = {name: look(index) for index, name in enumerate(students)}
+    teachers = [name for name, kind in kinds.items() if kind == "teacher"]
+    for name, marker in zip(teachers, "*dph" * len(teachers), strict=False):
+        found[name] = {"color": INK, "marker": marker, "markersize": 6}
+    for name in kinds.keys() - found.keys():
+        found[name] = {"color": INK, "marker": "x"}
+    return {name: shape | {"linestyle": "none"} for name, shape in found.items()}
+
+
+def sparsity(table: Path) -> Figure:
+    """Score against the share of parameters removed; the whole teachers as level lines."""
+    rows = rows_of(table)
+    tasks = _panels(rows)
+    series = sorted(names([r for r in rows if r["kind"] == "student"], "series"))
+    teachers = names([r for r in rows if r["kind"] == "teacher"], "series")
+    across = min(3, len(tasks))
+    down = -(-len(tasks) // across)
+    handles: dict[str, Any] = {}
+    with style():
+        figure, axes = plt.subplots(
+            down, across, figsize=(2.3 * across + 0.6, 2.0 * down + 0.5), squeeze=False
+        )
+        for panel in axes.flat[len(tasks) :]:
+            panel.set_visible(False)
+        for panel, (task, metric) in zip(axes.flat, tasks, strict=False):
+            here = [r for r in rows if (r["task"], r["metric"]) == (task, metric)]
+            for r in here:
+                if r["kind"] == "teacher":
+                    dash = _TEACHER_DASHES[teachers.index(r["series"]) % 2]
+                    line: dict[str, Any] = {"color": INK, "linestyle": dash, "linewidth": 0.9}
+                    panel.axhline(float(r["value"]), **line)
+                    handles[r["series"]] = Line2D([], [], **line)
+            for index, name in enumerate(series):
+                own = [r for r in here if r["series"] == name and r["kind"] == "student"]
+                shift = 0.004 * (index - (len(series) - 1) / 2)
+                x = [float(r["sparsity"]) + shift for r in own]
+                panel.plot(x, [float(r["value"]) for r in own], **look(index))
+                for place, r in zip(x, own, strict=True):
+                    _point(panel, place, r, look(index))
+                handles[name] = Line2D([], [], **look(index))
+            panel.set_title(_title(here))
+            panel.set_xlabel("share of parameters removed")
+            panel.set_ylabel(_axis(metric))
+            panel.grid(True)
+        legend(figure, handles, columns=across)
+    return figure
+
+
+def ablation(table: Path) -> Figure:
+    """What each ablation gains or loses beside its reference: bars from zero, with intervals."""
+    rows = rows_of(table)
+    tasks = _panels(rows)
+    students = [(r["reference"], r["student"]) for r in rows]
+    places = list(dict.fromkeys(students))
+    references = names(rows, "reference")
+    across = min(3, len(tasks))
+    down = -(-len(tasks) // across)
+    with style():
+        figure, axes = plt.subplots(
+            down,
+            across,
+            figsize=(1.75 * across + 1.9, (0.24 * len(places) + 0.75) * down),
+            squeeze=False,
+            sharey=True,
+        )
+        for panel in axes.flat[len(tasks) :]:
+            panel.set_visible(False)
+        for panel, (task, metric) in zip(axes.flat, tasks, strict=False):
+            for r in rows:
+                if (r["task"], r["metric"]) != (task, metric):
+                    continue
+                place = places.index((r["reference"], r["student"]))
+                gain, low, high = (float(r[key]) for key in ("gain", "low", "high"))
+                sure = low > 0 or high < 0
+                colour = COLOURS[0] if gain >= 0 else COLOURS[1]
+                panel.barh(
+                    place,
+                    gain,
+                    height=0.62,
+                    color=colour if sure else "white",
+                    edgecolor=colour,
+                )
+                panel.plot([low, high], [place, place], color=INK, linewidth=1.0)
+            panel.axvline(0, color=INK, linewidth=0.7)
+            unit = METRICS[metric].unit and " (points)"
+            panel.set_title(f"{task.upper()}, {METRICS[metric].title}", fontsize=7)
+            panel.set_xlabel(f"gain{unit}, right is better")
+            panel.grid(axis="x")
+            panel.tick_params(axis="y", length=0)
+            panel.spines["left"].set_visible(False)
+        several = len(references) > 1
+        labels = [f"{s}\nagainst {r}" if several else s for r, s in places]
+        axes[0, 0].set_yticks(range(len(places)), labels)
+        axes[0, 0].invert_yaxis()
+        if not several:
+            figure.suptitle(f"against {references[0]}", fontsize=8, x=0.01, ha="left")
+    return figure
+
+
+def published(table: Path) -> Figure:
+    """SUPERB score of the published models against parameters and MACs; numbers name them.
+
+    Teachers are level lines. Students of this run have filled points, where they have a score of
+    the same scale.
+    """
+    rows = rows_of(table)
+    looks = {kind: shape | {"linestyle": "none"} for kind, shape in _KINDS.items()}
+    students = [(n, r) for n, r in enumerate(rows, start=1) if _kind(r) != "teacher"]
+    teachers = [r for r in rows if _kind(r) == "teacher"]
+    scores = [float(r["score"]) for r in rows]
+    with style():
+        figure, (parameters, macs, key) = plt.subplots(
+            1, 3, figsize=(2 * WIDTH + 0.25, 4.2), width_ratios=[1, 1, 0.66]
+        )
+        for panel, column, label in (
+            (parameters, "million_parameters", "parameters (million)"),
+            (macs, "giga_macs", "multiply-accumulates (10⁹)"),
+        ):
+            known = [(n, r) for n, r in students if r[column]]
+            points = [(float(r[column]), float(r["score"])) for _, r in known]
+            for (_, r), point in zip(known, points, strict=True):
+                panel.plot(*point, **looks[_kind(r)])
+            panel.margins(x=0.12)
+            panel.set_ylim(min(scores) - 20, max(scores) + 30)
+            _number(panel, points, [n for n, _ in known])
+            for r in (r for r in teachers if r[column]):
+                panel.axhline(float(r["score"]), color=INK, linewidth=0.8, linestyle="--", zorder=1)
+                panel.annotate(
+                    f"{r['model']}: {float(r[column]):.4g}",
+                    (0.98, float(r["score"])),
+                    (0, 2),
+                    xycoords=("axes fraction", "data"),
+                    textcoords="offset points",
+                    ha="right",
+                    fontsize=6,
+                )
+            panel.set_xlabel(label)
+            panel.grid(True)
+        parameters.set_ylabel("SUPERB score (higher is better)")
+        parameters.set_title("Size")
+        macs.set_title("Operations, where published")
+        _key(key, rows)
+        kinds = [kind for kind in looks if any(_kind(r) == kind for _, r in students)]
+        handles: dict[str, Any] = {kind: Line2D([], [], **looks[kind]) for kind in kinds}
+        handles["teacher, not compressed"] = Line2D([], [], color=INK, lw=0.8, linestyle="--")
+        legend(figure, handles, columns=4)
+    return figure
+
+
+def _number(axes: Axes, points: list[tuple[float, float]], numbers: list[int]) -> None:
+    """A number at each point, on the side where it is farthest from all points and numbers."""
+    low, high = axes.get_xlim(), axes.get_ylim()
+    width, height = 165.0, 215.0  # of a panel, in printer's points, about
+    taken = [
+        (width * (x - low[0]) / (low[1] - low[0]), height * (y - high[0]) / (high[1] - high[0]))
+        for x, y in points
+    ]
+    for index, number in enumerate(numbers):
+        x, y = taken[index]
+        others = taken[:index] + taken[index + 1 :]
+        free = {
+            (dx, dy): min((max(abs(x + dx - a), abs(y + dy - b)) for a, b in others), default=99.0)
+            for dx, dy in ((7, 0), (-7, 0), (0, 7), (0, -7), (6, 5), (6, -5), (-6, 5), (-6, -5))
+        }
+        offset = max(free, key=lambda place: min(free[place], 8.0))
+        taken.append((x + offset[0], y + offset[1]))
+        axes.annotate(
+            str(number),
+            points[index],
+            offset,
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=5.5,
+        )
+
+
+def _kind(row: dict[str, str]) -> str:
+    if row["origin"] != "published":
+        return "this run"
+    return f"published, {row['hours']} h" if row["hours"] else "teacher"
+
+
+def _key(axes: Axes, rows: Rows) -> None:
+    """The numbered names, in order of score."""
+    axes.axis("off")
+    for number, r in enumerate(rows, start=1):
+        hours = f" ({r['hours']} h)" if r["hours"] == "100" else ""
+        text = f"{number:>2}  {r['model']}{hours}"
+        axes.text(0, 1 - (number - 1) / max(22, len(rows)), text, fontsize=6, va="top")
+
+
+def _panels(rows: Rows) -> list[tuple[str, str]]:
+    return list(dict.fromkeys((r["task"], r["metric"]) for r in rows))
+
+
+def _title(rows: Rows) -> str:
+    synthetic = any(r["synthetic"] == "True" for r in rows)
+    return rows[0]["task"].upper() + (" (synthetic)" if synthetic else "")
+
+
+def _axis(metric: str) -> str:
+    about = METRICS[metric]
+    unit = f" ({about.unit})" if about.unit else ""
+    return f"{about.title}{unit}\n{'lower' if about.low_is_good else 'higher'} is better"
+
+
+def _point(axes: Axes, x: float, row: dict[str, str], shape: dict[str, Any]) -> None:
+    value, low, high = (float(row[key]) for key in ("value", "low", "high"))
+    axes.errorbar(
+        x,
+        value,
+        yerr=[[max(0.0, value - low)], [max(0.0, high - value)]],
+        capsize=2,
+        elinewidth=0.8,
+        **(shape | {"linestyle": "none"}),
+    )

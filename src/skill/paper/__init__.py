@@ -1,0 +1,72 @@
+"""The small table behind every figure, and the tables of results.
+
+What is computed here is arranging and averaging only; nothing is drawn, so that a colour changes no
+number. Results of several seeds are averaged, with their standard deviation.
+"""
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from skill.errors import SkillError
+from skill.files import read_csv, replacing, write_csv
+from skill.paper import behind, results
+from skill.paper.results import Row
+from skill.params import PaperJob
+
+_TABLES: dict[str, tuple[list[str], Callable[[Sequence[Path], PaperJob], list[Row]]]] = {
+    "curves": (behind.CURVES, behind.curves),
+    "curve": (behind.CURVES, behind.curves),
+    "layers": (behind.LAYERS, behind.layers),
+    "imitation": (behind.IMITATION, behind.imitation),
+    "size": (behind.SIZE, behind.size),
+    "scores": (behind.SIZE, behind.size),
+    "sparsity": (behind.SPARSITY, behind.sparsity),
+    "ablation": (behind.ABLATION, behind.ablation),
+    "published": (behind.PUBLISHED, behind.published),
+}
+
+
+def run(name: str, job: PaperJob, inputs: Sequence[Path], output: Path) -> None:
+    """The verb `paper`: write the table `name`, a figure's kind and what it is of after a hyphen.
+
+    `results` and `table1` also have a text (Markdown) and a page (HTML) beside them.
+
+    Raises:
+        SkillError: no such table, or an input that is missing or damaged.
+    """
+    kind, _, part = name.partition("-")
+    if kind in ("similarity", "dendrogram"):
+        with replacing(output) as temporary:
+            shutil.copyfile(inputs[0], temporary)
+    elif kind == "results":
+        rows = results.results(read_csv(inputs[0]))
+        write_csv(output, rows, list(rows[0]))
+        _write_beside(output, "Results", results.cells(rows), results.note(rows))
+    elif kind == "table1":
+        rows = results.table1(read_csv(inputs[0]), read_csv(inputs[1]))
+        write_csv(output, rows, results.TABLE1)
+        _write_beside(output, "Table 1", results.table1_cells(rows), results.TABLE1_NOTE)
+    elif kind == "comparisons":
+        from skill.superb.table import comparisons
+
+        students = [name for name, about in job.upstreams.items() if about.kind == "student"]
+        columns = [*("task", "metric", "first", "second", "difference", "low", "high", "p_value")]
+        write_csv(output, comparisons(inputs[0].parents[1], students, job.bootstrap), columns)
+    elif kind in _TABLES:
+        columns, rows_of = _TABLES[kind]
+        rows = rows_of(inputs, job)
+        if kind == "scores":
+            rows = [row for row in rows if row["task"] == part]
+        write_csv(output, rows, columns)
+    else:
+        raise SkillError(f"paper {name}: there is no such table")
+
+
+def _write_beside(table: Path, title: str, cells: list[list[str]], note: str) -> None:
+    for ending, text in (
+        (".md", results.markdown(cells, note)),
+        (".html", results.html(title, cells, note)),
+    ):
+        with replacing(table.with_suffix(ending)) as temporary:
+            temporary.write_text(text, encoding="utf-8")
