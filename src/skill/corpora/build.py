@@ -17,8 +17,6 @@ from skill.corpora import (
     asterisk,
     folder,
     hedgewars,
-    librispeech,
-    official,
     packages,
     queen,
     synthetic,
@@ -40,23 +38,16 @@ def run(
     manifest: str | PathLike[str],
     audio: str | PathLike[str] | None = None,
 ) -> None:
-    """Make the corpus `name` of `job.kind`; `audio` is None for corpora that stay where they are.
+    """Make the corpus `name` of `job.kind`: `audio` and its manifest.
 
     Kinds: `queen`, `asterisk`, `hedgewars` (Debian packages, else a folder in SKILL_CORPORA, else
     synthetic speech where espeakng-loader is installed), `folder` (SKILL_CORPORA), `synthetic`
-    (generated, for tests). All others get a manifest only, of their official layout in
-    SKILL_CORPORA.
+    (generated, for tests). For corpora that stay where they are see `skill.corpora.listing`.
 
     Raises:
         SkillError: in words, what is missing or damaged and what to do.
     """
-    if job.kind == "librispeech":
-        librispeech.build(name, job.parts, Path(manifest))
-        return
-    if not job.stored:
-        official.build(job.kind, name, Path(manifest))
-        return
-    if audio is None:
+    if not job.stored or audio is None:
         raise SkillError(f"corpora.{name}: kind {job.kind} needs an audio file to write")
     packages.need_space(Path(audio).parent, _MEBIBYTES.get(job.kind, 50), f"corpus {name}")
     clips, kind = _source(name, job)
