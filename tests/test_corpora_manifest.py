@@ -210,6 +210,14 @@ def test_librispeech_errors_are_words(tmp_path: Path, monkeypatch):
     assert not list(tmp_path.glob("*.csv"))
 
 
+def test_mini_librispeech_is_two_more_parts(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("SKILL_CORPORA", str(tmp_path))
+    _libri(tmp_path)
+    (tmp_path / "LibriSpeech/train-clean-100").rename(tmp_path / "LibriSpeech/train-clean-5")
+    librispeech.build("mini", ("train-clean-5",), tmp_path / "m.csv")
+    assert {row.split for row in read_manifest(tmp_path / "m.csv")} == {"train"}
+
+
 @pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (RATE, 2)])
 def test_flac_headers_of_another_kind_are_errors(tmp_path: Path, rate: int, channels: int):
     path = tmp_path / "x.flac"

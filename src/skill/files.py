@@ -125,7 +125,13 @@ def read_header(path: str | os.PathLike[str]) -> Any:
         raise SkillError(f"{path}: not a readable safetensors file: {error}") from error
     if "skill" not in metadata:
         raise SkillError(f"{path}: no `skill` header; this file was not written by skill")
-    return json.loads(metadata["skill"])
+    try:
+        header = json.loads(metadata["skill"])
+    except (ValueError, RecursionError) as error:
+        raise SkillError(f"{path}: the `skill` header is damaged: {error}") from error
+    if not isinstance(header, dict):
+        raise SkillError(f"{path}: the `skill` header is no mapping")
+    return header
 
 
 def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Any]:

@@ -203,10 +203,15 @@ def known_size(teacher: Teacher) -> tuple[int, int] | None:
     file = find(teacher.source or "")
     if file.suffix != ".safetensors" or not file.is_file():
         return None
-    with file.open("rb") as stream:
-        header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-    config = json.loads(header.get("__metadata__", {}).get("skill", "{}")).get("config", {})
-    return (len(config["ffn"]), config["width"]) if "ffn" in config else None
+    try:
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header = json.loads(stream.read(min(length, file.stat().st_size)))
+        config = json.loads(header["__metadata__"]["skill"])["config"]
+        blocks, width = len(config["ffn"]), config["width"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None  # whoever reads the file for its weights says what is wrong with it
+    return (blocks, width) if type(width) is int and blocks > 0 and width > 0 else None
 
 
 def find(source: str) -> Path:

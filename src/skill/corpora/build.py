@@ -17,8 +17,6 @@ from skill.corpora import (
     asterisk,
     folder,
     hedgewars,
-    librispeech,
-    official,
     packages,
     queen,
     synthetic,
@@ -41,24 +39,18 @@ def run(
     manifest: str | PathLike[str],
     audio: str | PathLike[str] | None = None,
 ) -> None:
-    """Make the corpus `name` of `job.kind`; `audio` is None for corpora that stay where they are.
+    """Make the corpus `name` of `job.kind`: `audio` and its manifest.
 
     Kinds: `queen`, `asterisk`, `hedgewars` (Debian packages, else a folder in SKILL_CORPORA, else
     synthetic speech where espeakng-loader is installed), `folder` (SKILL_CORPORA), `synthetic`
     (generated, for tests), `spoken_commands`, `spoken_requests` and `spoken_moods` (templates in
-    the voices of espeak-ng, for IC, SF and ER). All others get a manifest only, of their official
-    layout in SKILL_CORPORA.
+    the voices of espeak-ng, for IC, SF and ER). For corpora that stay where they are see
+    `skill.corpora.listing`.
 
     Raises:
         SkillError: in words, what is missing or damaged and what to do.
     """
-    if job.kind == "librispeech":
-        librispeech.build(name, job.parts, Path(manifest))
-        return
-    if not job.stored:
-        official.build(job.kind, name, Path(manifest))
-        return
-    if audio is None:
+    if not job.stored or audio is None:
         raise SkillError(f"corpora.{name}: kind {job.kind} needs an audio file to write")
     packages.need_space(Path(audio).parent, _MEBIBYTES.get(job.kind, 50), f"corpus {name}")
     clips, kind = _source(name, job)
