@@ -25,8 +25,10 @@ PHASES = {  # rules of each phase
     "stage2": ["distil_student"],
     "superb": ["evaluate", "measure_size", "collect_scores"],
     "paper": [
-        "tabulate_results", "compare_students", "tabulate_figure", "tabulate_curve",
-        "draw_similarity", "draw_dendrogram", "draw_curves", "draw_layers", "draw_size",
+        "tabulate_results", "tabulate_published", "compare_students", "tabulate_figure",
+        "tabulate_curve", "tabulate_task", "measure_imitation", "draw_similarity",
+        "draw_dendrogram", "draw_curves", "draw_layers", "draw_imitation", "draw_size",
+        "draw_sparsity", "draw_published", "draw_ablation",
     ],
 }  # fmt: skip
 

@@ -13,8 +13,8 @@ from skill.corpora import archives
 from skill.corpora.manifest import read_manifest
 from skill.files import read_csv
 from skill.params import Corpus, Params, Student, Training
-from skill.students import known_size
-from skill.superb.tasks import Task, configured
+from skill.students import known_size, references, sweeps
+from skill.superb.tasks import PROTOCOL, Task, configured
 
 FRAMES = 50  # a second
 _BASE, _SMALL = (12, 768), (12, 192)
@@ -88,8 +88,7 @@ class _Planner:
             "stage1": [self._training("stage1", s, s.stage1) for s in students.values()],
             "stage2": [self._training("stage2", s, s.stage2) for s in students.values()],
             "superb": self._superb(),
-            "paper": self._paper(matrices, trees.values())
-            + [Job(_files("paper/curves", name, "csv")) for name in students],
+            "paper": self._paper(matrices, trees.values()),
         }
         return Plan(phases, self.notes)
 
@@ -250,17 +249,24 @@ class _Planner:
         again = max(0.0, seen - train) + max(0, looks - 1) * dev
         return task.folds * (min(seen, train) + dev + (1 - held) * again) + rest
 
-    @staticmethod
-    def _paper(matrices: Iterable[str], trees: Iterable[str]) -> list[Job]:
+    def _paper(self, matrices: Iterable[str], trees: Iterable[str]) -> list[Job]:
+        """Tables and figures, as workflow/rules/paper.smk makes them."""
+        students, ablations = self.p.students, references(self.p)
         figures = [f"similarity-{name}" for name in matrices]
         figures += [f"dendrogram-{name}" for name in trees]
-        figures += ["curves", "layers", "size"]
+        figures += ["curves", "layers", "imitation", "size", "published"]
+        figures += ["sparsity"] if sweeps(students) else []
+        figures += ["ablation"] if ablations else []
+        official = set(self.tasks) == set(PROTOCOL) and all(
+            set(task.corpora) <= set(PROTOCOL[name].corpora) for name, task in self.tasks.items()
+        )
+        tables = ["results", "comparisons", *(["table1"] if official else []), *figures]
+        tables += [f"curves/{name}" for name in students]
+        tables += [f"scores/{task}" for task in self.tasks]
+        tables += [f"imitation/{n}" for n, s in students.items() if s.base not in ablations]
         return [
             Job(_files("paper", name, kind))
-            for names, kind in (
-                (["results", "comparisons", *figures], "csv"),
-                (figures, "pdf"),
-            )
+            for names, kind in ((tables, "csv"), (figures, "pdf"))
             for name in names
         ]
 
