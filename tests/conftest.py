@@ -1,6 +1,90 @@
-"""Settings of all tests: a busy machine is no failure, so hypothesis has no deadline."""
+"""One run of the smoke preset for all tests that need its results, and projects to change."""
 
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
 
+# A busy machine is no failure.
 settings.register_profile("skill", deadline=None)
 settings.load_profile("skill")
+
+ROOT = Path(__file__).parents[1]
+TRACKED = ["Snakefile", "dvc.yaml", ".dvc", ".dvcignore", ".gitignore", "Makefile", "presets"]
+TRACKED += ["profiles", "pyproject.toml", "requirements.lock"]
+ENVIRONMENT = os.environ | {
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    "OMP_NUM_THREADS": "1",
+    "DVC_NO_ANALYTICS": "1",
+    "GIT_AUTHOR_NAME": "tester",
+    "GIT_AUTHOR_EMAIL": "tester@example.invalid",
+    "GIT_COMMITTER_NAME": "tester",
+    "GIT_COMMITTER_EMAIL": "tester@example.invalid",
+}
+ENVIRONMENT.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+class Project:
+    """A checkout in a folder, and commands that run in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def run(self, *command: str, code: int | None = 0) -> str:
+        """Standard output and error of a command that ends with `code`."""
+        done = subprocess.run(
+            command, cwd=self.folder, env=ENVIRONMENT | {"PYTHONPATH": str(self.folder / "src")},
+            text=True, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        assert code is None or done.returncode == code, f"{command}\n{done.stdout}"
+        return done.stdout
+
+    def commit(self, message: str) -> None:
+        self.run("git", "add", "-A")
+        self.run("git", "commit", "-q", "-m", message)
+
+    def replace(self, old: str, new: str) -> None:
+        """Change params.yaml."""
+        path = self.folder / "params.yaml"
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+
+    def copy(self, folder: Path) -> "Project":
+        """The same project, results and records included, in another folder."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return Project(folder)
+
+
+@dataclass(frozen=True)
+class Smoke:
+    """A project in which `snakemake` has made everything, and what that printed. Not to change."""
+
+    project: Project
+    output: str
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Smoke:
+    """The smoke preset, run once, in a folder with a space in its name."""
+    folder = tmp_path_factory.mktemp("smoke") / "the first"
+    folder.mkdir()
+    ignored = shutil.ignore_patterns("__pycache__", "cache", "tmp", "config.local")
+    for name in ["src", "workflow", *TRACKED]:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+        else:
+            shutil.copy(ROOT / name, folder / name)
+    (folder / "data").mkdir()
+    for table in (ROOT / "data").glob("*.csv"):
+        shutil.copy(table, folder / "data")
+    shutil.copy(ROOT / "presets/smoke.yaml", folder / "params.yaml")
+    project = Project(folder)
+    project.run("git", "init", "-q", "-b", "main")
+    project.commit("start")
+    return Smoke(project, project.run("snakemake", "--cores", "2"))

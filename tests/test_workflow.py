@@ -4,58 +4,17 @@ The tests tell one story in order, on one project folder with a space in its nam
 """
 
 import json
-import os
 import re
-import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import ENVIRONMENT, Project, Smoke
 
 ROOT = Path(__file__).parents[1]
-TRACKED = ["Snakefile", "dvc.yaml", ".dvc", ".dvcignore", ".gitignore", "presets", "profiles"]
 NOTHING = "Nothing to be done"
-ENVIRONMENT = os.environ | {
-    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    "OMP_NUM_THREADS": "1",
-    "DVC_NO_ANALYTICS": "1",
-    "GIT_AUTHOR_NAME": "tester",
-    "GIT_AUTHOR_EMAIL": "tester@example.invalid",
-    "GIT_COMMITTER_NAME": "tester",
-    "GIT_COMMITTER_EMAIL": "tester@example.invalid",
-}
-ENVIRONMENT.pop("PYTHONDONTWRITEBYTECODE", None)
-
-
-class Project:
-    """A checkout in a folder, and commands that run in it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def run(self, *command: str, code: int | None = 0) -> str:
-        """Standard output and error of a command that ends with `code`."""
-        done = subprocess.run(
-            command, cwd=self.folder, env=ENVIRONMENT, text=True, check=False,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        assert code is None or done.returncode == code, f"{command}\n{done.stdout}"
-        return done.stdout
-
-    def commit(self, message: str) -> None:
-        self.run("git", "add", "-A")
-        self.run("git", "commit", "-q", "-m", message)
-
-    def replace(self, old: str, new: str) -> None:
-        """Change params.yaml."""
-        path = self.folder / "params.yaml"
-        text = path.read_text()
-        assert old in text
-        path.write_text(text.replace(old, new, 1))
 
 
 def jobs(output: str) -> dict[str, list[str]]:
@@ -76,35 +35,17 @@ def touched(output: str) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+def project(smoke: Smoke, tmp_path_factory: pytest.TempPathFactory) -> Project:
     base = tmp_path_factory.mktemp("workflow")
-    folder = base / "a project"
-    folder.mkdir()
-    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(
-        ROOT / "workflow", folder / "workflow", ignore=shutil.ignore_patterns("__pycache__")
-    )
-    for name in TRACKED:
-        source = ROOT / name
-        if source.is_dir():
-            kept = shutil.ignore_patterns("cache", "tmp", "config.local")
-            shutil.copytree(source, folder / name, ignore=kept)
-        else:
-            shutil.copy(source, folder / name)
-    (folder / "data").mkdir()
-    for table in (ROOT / "data").glob("*.csv"):
-        shutil.copy(table, folder / "data")
-    shutil.copy(ROOT / "presets/smoke.yaml", folder / "params.yaml")
-    one = Project(folder)
-    one.run("git", "init", "-q", "-b", "main")
+    one = smoke.project.copy(base / "a project")
     one.run("dvc", "remote", "add", "-q", "-d", "store", str(base / "a remote"))
-    one.commit("start")
-    yield one
+    one.commit("remote")
+    return one
 
 
 @pytest.fixture(scope="module")
-def first_run(project: Project) -> str:
-    return project.run("snakemake", "--cores", "2")
+def first_run(smoke: Smoke) -> str:
+    return smoke.output
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +75,8 @@ def test_snakemake_then_dvc_repro_runs_nothing_twice(project: Project, first_rep
     assert (project.folder / "dvc.lock").exists()
 
 
-def test_records_hold_relative_paths_only(project: Project, first_run: str) -> None:
+def test_records_hold_relative_paths_only(smoke: Smoke) -> None:
+    project = smoke.project
     records = list((project.folder / ".snakemake/metadata").rglob("*"))
     assert records
     for record in (path for path in records if path.is_file()):

@@ -1,0 +1,213 @@
+"""The pages under docs/: their commands are run, their changes applied, their names looked up.
+
+A page's blocks are followed in order, in a copy of a project in which the smoke preset was run:
+`sh` line by line, `python` as programs, or as additions to the file that their first line names,
+`yaml` as additions to the section of `params.yaml` that their first line names.
+"""
+
+import importlib
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import ENVIRONMENT, Project, Smoke
+
+from skill.files import read_csv, read_json
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(page for page in DOCS.glob("*.md"))
+FOLLOWED = ["tour.md", "alone.md", "how-to-teacher.md", "how-to-task.md", "how-to-method.md"]
+SMOKE = {"wavlm-sample": "wavlm-random", "[queen]": "[beeps]"}  # the same things at that scale
+DRY = {"make reproduce": "make -n reproduce"}  # what would take too long, and its dry run
+
+
+def blocks(page: str) -> list[tuple[str, str]]:
+    """(language, text) of the page's fenced blocks."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    return re.findall(r"^```(\w+)\n(.*?)^```$", text, re.M | re.S)
+
+
+def follow(project: Project, page: str) -> dict[str, str]:
+    """Do what the page says; {command: what it printed}."""
+    printed = {}
+    for language, text in blocks(page):
+        for name, other in SMOKE.items():
+            text = text.replace(name, other)
+        head, _, rest = text.partition("\n")
+        if language == "sh":
+            for line in text.splitlines():
+                command = DRY.get(line, line)
+                printed[line] = project.run("bash", "-o", "pipefail", "-ec", command)
+        elif language == "yaml":
+            section = re.fullmatch(r"# under (\w+):", head)
+            assert section, head
+            insert(project.folder / "params.yaml", rf"^ *{section[1]}:.*\n", rest)
+        elif place := re.fullmatch(r"# at the end of (\S+)", head):
+            insert(project.folder / place[1], r"\Z", f"\n\n{rest}")
+        elif place := re.fullmatch(r'# after "(.*)" in (\S+)', head):
+            insert(project.folder / place[2], f"^{re.escape(place[1])}\n", rest)
+        else:
+            assert language == "python", language
+            printed[text] = project.run("python", "-c", text)
+    return printed
+
+
+def insert(file: Path, after: str, addition: str) -> None:
+    text = file.read_text()
+    places = list(re.finditer(after, text, re.M))
+    assert len(places) == 1, (file, after, len(places))
+    file.write_text(text[: places[0].end()] + addition + text[places[0].end() :])
+
+
+@pytest.fixture
+def project(smoke: Smoke, tmp_path: Path) -> Project:
+    return smoke.project.copy(tmp_path / "a clone")
+
+
+def test_tour(project: Project) -> None:
+    printed = follow(project, "tour.md")
+    assert "Nothing to be done" in printed["snakemake -n"]
+    assert "skill-wavlm" in printed["cat results/paper/results.md"]
+    paper = project.folder / "results/paper"
+    assert (project.folder / "layers.png").read_bytes() == (paper / "layers.png").read_bytes()
+    assert "skill paper layers" in printed["snakemake -n -p --force results/paper/layers.csv"]
+    changed = next(text for line, text in printed.items() if line.startswith("dvc exp run"))
+    assert "distil_student" in changed and "fetch_teacher" not in changed
+    assert "results/stage1/dphubert-wavlm" not in changed
+    assert len(read_json(project.folder / "results/grouping/skill-wavlm.json")["layers"]) == 3
+    assert "grouping.num_clusters" in printed["dvc params diff"]
+    assert (
+        "skill-wavlm.parameters" in printed["dvc metrics diff"]
+        or "sid" in printed["dvc metrics diff"]
+    )
+    plots = next(text for line, text in printed.items() if line.startswith("dvc plots"))
+    assert "plots/index.html" in plots
+    page = (project.folder / "plots/index.html").read_text()
+    assert "distillation loss" in page and "First metric of each task" in page
+    loaded = next(text for line, text in printed.items() if "skill.load" in line)
+    assert (
+        int(loaded) == read_json(project.folder / "results/stage2/skill-wavlm.json")["parameters"]
+    )
+    for name in re.findall(r"^\| `([a-z0-9]+)[`-]", (DOCS / "tour.md").read_text(), re.M):
+        present = list(paper.glob(f"{name}*"))
+        assert bool(present) == (name not in ("sparsity", "table1")), name
+
+
+def test_alone(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    (tmp_path / "src").symlink_to(ROOT / "src")
+    printed = follow(project, "alone.md")
+    found = printed["python -m skill grouping states.safetensors"]
+    assert "group 1: states:0, states:1, states:2" in found
+    made = {path.name for path in tmp_path.iterdir()}
+    for stem in ("-similarity", "-groups", "-groups-criterion", "-groups-stability"):
+        assert {f"states{stem}.{kind}" for kind in ("csv", "pdf", "png")} <= made, stem
+    assert "rbf-groups.json" in made
+
+
+def test_how_to_add_a_teacher(project: Project) -> None:
+    printed = follow(project, "how-to-teacher.md")
+    states = {row["state"] for row in read_csv(project.folder / "results/similarity/my-hubert.csv")}
+    assert states == {f"my-hubert:{layer}" for layer in range(4)}
+    would = printed["snakemake -n results/stage2/skill-mine.safetensors"]
+    assert "prune_student" in would and "dphubert-wavlm" not in would
+    assert (project.folder / "results/paper/similarity-my-hubert.png").exists()
+
+
+def test_how_to_add_a_task(project: Project) -> None:
+    speech = project.folder.parent / "speech/my-speech/somebody"
+    speech.mkdir(parents=True)
+    follow(project, "how-to-task.md")
+    result = read_json(project.folder / "results/superb/fbank/length.json")
+    assert 0 <= result["metrics"]["accuracy"]["value"] <= 100
+    assert not result["official"]
+    items = read_csv(project.folder / "results/superb/fbank/length.csv")
+    assert len(items) == result["metrics"]["accuracy"]["items"]
+
+
+def test_how_to_write_a_method(project: Project) -> None:
+    printed = follow(project, "how-to-method.md")
+    made = read_json(project.folder / "results/stage2/last-two-wavlm.json")
+    assert [target["student"] for target in made["targets"]] == [[1], [2]]
+    assert "draw_ablation" in printed["snakemake -n results/paper/ablation.png"]
+    assert (project.folder / "results/stage1/smooth-wavlm.safetensors").exists()
+
+
+def test_every_page_with_commands_is_followed() -> None:
+    assert {page.name for page in PAGES if blocks(page.name)} <= set(FOLLOWED)
+
+
+def test_every_page_is_in_the_index_and_every_link_exists() -> None:
+    index = (DOCS / "README.md").read_text(encoding="utf-8")
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert page.name == "README.md" or f"]({page.name})" in index, page.name
+        for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+            assert link.startswith("http") or (page.parent / link).exists(), (page.name, link)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_name_in_the_code_exists(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for name in re.findall(r"`(skill(?:\.\w+)+)`", text):
+        parts = name.split(".")
+        found = importlib.import_module("skill")
+        for index, part in enumerate(parts[1:], start=1):
+            if not hasattr(found, part):
+                importlib.import_module(".".join(parts[: index + 1]))
+            found = getattr(found, part)
+    for path in re.findall(r"`((?:src|tests|data|presets)/[\w/.-]+)`", text):
+        assert (ROOT / path).exists(), path
+
+
+@pytest.fixture(scope="module")
+def report(smoke: Smoke, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of the smoke run."""
+    place = tmp_path_factory.mktemp("report")
+    copy = smoke.project.copy(place / "a clone")
+    copy.run("snakemake", "--report", "report.html")
+    return copy.folder / "report.html"
+
+
+def test_the_report_has_every_figure_with_a_caption(report: Path) -> None:
+    """Each picture is in the page, once, with category, caption and labels."""
+    text = report.read_text(encoding="utf-8")
+    start = text.rindex("var results = {") + len("var results = ")
+    entries, _ = json.JSONDecoder().raw_decode(text, start)
+    shown = {Path(path).name: entry for path, entry in entries.items()}
+    paper = report.parent / "results/paper"
+    assert set(shown) == {path.name for path in paper.glob("*.png")} | {"results.html"}
+    assert {"imitation.png", "published.png", "layers.png", "curves.png", "size.png"} <= set(shown)
+    categories = {name: entry["categories"][0] for name, entry in shown.items()}
+    assert set(categories.values()) == {
+        "1 Layers of the teachers", "2 Pruning and distillation", "3 Results"
+    }  # fmt: skip
+    for name, entry in shown.items():
+        assert len(entry["caption"]) > 80 and "{{" not in entry["caption"], name
+        assert set(entry["labels"]) == {"figure", "of"}, name
+
+
+BROWSER = os.environ.get("SKILL_CHROMIUM") or shutil.which("chromium-headless-shell")
+BROWSER = BROWSER or shutil.which("chromium")
+
+
+@pytest.mark.skipif(not BROWSER, reason="no Chromium: install it, or set SKILL_CHROMIUM")
+def test_the_report_can_be_seen(report: Path, tmp_path: Path) -> None:
+    """In a real browser: the picture of each category's first figure is on the screen."""
+    done = subprocess.run(
+        ["python", str(ROOT / "workflow/screenshots.py"), str(report), str(tmp_path)],
+        env=ENVIRONMENT | {"SKILL_CHROMIUM": str(BROWSER)}, text=True, capture_output=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    from matplotlib import image
+
+    for name in ("report", "report-layers", "report-results"):
+        pixels = image.imread(tmp_path / f"{name}.png")
+        assert pixels.shape[:2] == (900, 1400)
+        assert len({tuple(p) for p in pixels[::9, ::9, :3].reshape(-1, 3).tolist()}) > 30, name
