@@ -17,6 +17,7 @@ rule record_states:
         "logs/activations/{teacher}.log",
     benchmark:
         "benchmarks/snakemake/activations/{teacher}.tsv"
+    priority: 1  # the longest way to the end: before the heads of what is there already
     threads: 2
     resources:
         gpu=GPU,

@@ -19,6 +19,7 @@ rule group_layers:
         "logs/grouping/{student}.log",
     benchmark:
         "benchmarks/snakemake/grouping/{student}.tsv"
+    priority: 1  # the longest way to the end: before the heads of what is there already
     params:
         job=lambda w: job(P.students[w.student].grouping),
         code=fingerprint("skill.analysis.grouping"),

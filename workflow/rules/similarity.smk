@@ -17,6 +17,7 @@ rule compare_layers:
         "logs/similarity/{matrix}.log",
     benchmark:
         "benchmarks/snakemake/similarity/{matrix}.tsv"
+    priority: 1  # the longest way to the end: before the heads of what is there already
     threads: 2
     resources:
         gpu=GPU,

@@ -24,6 +24,7 @@ rule prune_student:
         "logs/stage1/{student}.log",
     benchmark:
         "benchmarks/snakemake/stage1/{student}.tsv"
+    priority: 1  # the longest way to the end: before the heads of what is there already
     threads: TRAINING_THREADS
     resources:
         gpu=GPU,

@@ -25,6 +25,7 @@ rule distil_student:
         "logs/stage2/{student}.log",
     benchmark:
         "benchmarks/snakemake/stage2/{student}.tsv"
+    priority: 1  # the longest way to the end: before the heads of what is there already
     threads: TRAINING_THREADS
     resources:
         gpu=GPU,
