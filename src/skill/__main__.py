@@ -185,9 +185,9 @@ def predict(a: Arguments) -> None:
 
 
 def export(a: Arguments) -> None:
-    from skill.export import run
+    from skill.export import FORMS, run
 
-    run(a.student, a.folder)
+    run(a.student, a.folder, [form for form in FORMS if getattr(a, form, False)], a.states)
 
 
 def check(a: Arguments) -> None:
@@ -211,6 +211,7 @@ _JSON: dict[str, Any] = {"metavar": "JSON", "required": True}
 _SOME: dict[str, Any] = {"type": Path, "metavar": "FILE", "nargs": "+"}
 _ALONE: dict[str, Any] = {"type": Path, "metavar": "FILE", "nargs": "*"}
 _OPTIONS: dict[str, Any] = {"metavar": "JSON", "default": "{}"}
+_FLAG: dict[str, Any] = {"action": "store_true"}
 _STAGE: dict[str, dict[str, Any]] = {
     "name": {}, "--params": _JSON, "--teachers": _FILES, "--manifests": _FILES,
     "--grouping": _MAYBE, "--output": _FILE, "--curve": _FILE, "--summary": _FILE,
@@ -302,8 +303,11 @@ VERBS: dict[str, tuple[Callable[[Arguments], None], str, dict[str, dict[str, Any
         },
     ),
     "export": (
-        export, "write a student as a folder that `transformers` loads",
-        {"student": {}, "folder": {"type": Path}},
+        export, "write a student for `transformers` or, if so asked, in other forms",
+        {
+            "student": {}, "folder": {"type": Path}, "--onnx": _FLAG,
+            "--states": {"choices": ("all", "last"), "default": "all", "help": "of ONNX models"},
+        },
     ),
     "plan": (
         plan, "jobs, hours, disk and download of every phase, and what is done",

@@ -1,12 +1,13 @@
-"""A student as others load it: a folder for `transformers`, with its card.
+"""A student as others load it: in `transformers` and ONNX Runtime.
 
-The folder needs nothing of this project: its one Python file holds the encoder and the model.
+What is written needs nothing of this project: a Python file in it holds the encoder as well.
 """
 
 import ast
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from skill.encoder import SpeechEncoder
 from skill.errors import SkillError
@@ -16,15 +17,39 @@ from skill.files import canonical_json, read_header, replacing, write_json
 _PACKAGE = Path(__file__).parents[1]
 
 
-def run(student: str, folder: Path, scores: Path = Path("results/superb/scores.csv")) -> None:
-    """The verb `export`: write the student (a name or a file) as a folder for `transformers`.
+def run(
+    student: str,
+    folder: Path,
+    forms: Sequence[str] = (),
+    states: Literal["all", "last"] = "all",
+    scores: Path = Path("results/superb/scores.csv"),
+) -> None:
+    """The verb `export`: write the student (a name or a file) in the given forms of `FORMS`.
+
+    Args:
+        forms: none means the folder for `transformers`.
+        states: which states ONNX models return.
+        scores: the table whose rows the model card shows.
 
     Raises:
-        SkillError: there is no such student.
+        SkillError: there is no such student, or the form needs a package that is not installed.
     """
     path = find(student)
     header = read_header(path)
     encoder = SpeechEncoder.from_pretrained(path)
+    for form in forms or ["transformers"]:
+        FORMS[form](encoder, folder, name=path.stem, header=header, scores=scores, states=states)
+
+
+def _transformers(
+    encoder: SpeechEncoder,
+    folder: Path,
+    *,
+    name: str,
+    header: dict[str, Any],
+    scores: Path,
+    **_: Any,
+) -> None:
     write_weights(encoder, header, folder / "model.safetensors")
     write_json(folder / "config.json", configuration(encoder))
     write_json(
@@ -40,7 +65,23 @@ def run(student: str, folder: Path, scores: Path = Path("results/superb/scores.c
         },
     )
     _write_text(folder / "modeling_skill.py", self_contained(_PACKAGE / "export/modeling.py"))
-    _write_text(folder / "README.md", card.card(path.stem, encoder, header, scores))
+    _write_text(folder / "README.md", card.card(name, encoder, header, scores))
+
+
+def _onnx(
+    encoder: SpeechEncoder, folder: Path, *, states: Literal["all", "last"], **_: Any
+) -> None:
+    try:
+        from skill.export import runtime
+    except ModuleNotFoundError as error:
+        raise SkillError(f"--onnx: {error.name} is missing: pip install 'skill[onnx]'") from None
+    encoder.exact_padding = True
+    for file, difference in runtime.write(encoder, folder, states).items():
+        print(f"{folder / file}: differs from torch by {difference:.2g} of the states' norm")
+
+
+# What `python -m skill export` writes: `--NAME` for all but the first.
+FORMS: dict[str, Callable[..., None]] = {"transformers": _transformers, "onnx": _onnx}
 
 
 def find(student: str) -> Path:
