@@ -50,38 +50,32 @@ def loaded(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     )
 
 
-@pytest.mark.parametrize("exact", [True, False], ids=["exact", "as transformers"])
+def distance(encoder: SpeechEncoder, outputs: list[np.ndarray], lengths: list[int]) -> float:
+    """All states of a padded batch and their counts, against torch's of each utterance alone."""
+    *states, frames = outputs
+    waveforms, _ = batch(lengths)
+    worst = 0.0
+    assert frames.tolist() == [encoder.frames(n) for n in lengths]
+    for row, length in enumerate(lengths):
+        expected, _ = encoder(waveforms[row : row + 1, :length])
+        assert len(states) == len(expected) == encoder.config.num_blocks + 1
+        for own, want in zip(states, expected, strict=True):
+            assert own.shape == (len(lengths), max(frames), encoder.config.width)
+            worst = max(worst, error(torch.from_numpy(own[row, : frames[row]]), want[0]))
+    return worst
+
+
 @pytest.mark.parametrize("name", ENCODERS)
 @torch.no_grad()
-def test_every_state_equals_torch(name: str, exact: bool) -> None:
+def test_every_state_equals_torch(name: str) -> None:
     encoder = ENCODERS[name]()
-    encoder.exact_padding = exact
     model = graph.build(encoder)
     onnx.checker.check_model(model, full_check=True)
     session = loaded(model)
-    limit = 1e-5 if exact else 2e-5  # sums over the padding, too, are longer
     for lengths in BATCHES:
         waveforms, counts = batch(lengths)
-        # In float64: torch's own group norm in float32 is 3e-5 away from it where most is padding.
-        states, frames = encoder.double()(waveforms.double(), counts)
-        *found, n = session.run(None, {"waveforms": waveforms.numpy(), "lengths": counts.numpy()})
-        assert n.tolist() == frames.tolist()
-        assert len(found) == len(states) == encoder.config.num_blocks + 1
-        for own, want in zip(found, states, strict=True):
-            assert own.shape == want.shape
-            for row, count in enumerate(frames.tolist()):
-                assert error(torch.from_numpy(own[row, :count]), want[row, :count]) < limit
-
-
-@torch.no_grad()
-def test_without_padding_it_is_what_the_encoder_gives_without_lengths() -> None:
-    encoder = irregular("hubert", normalize=True)
-    waveforms, counts = batch([7000, 7000])
-    *found, _ = loaded(graph.build(encoder)).run(
-        None, {"waveforms": waveforms.numpy(), "lengths": counts.numpy()}
-    )
-    for own, want in zip(found, encoder(waveforms)[0], strict=True):
-        assert error(torch.from_numpy(own), want) < 1e-5
+        outputs = session.run(None, {"waveforms": waveforms.numpy(), "lengths": counts.numpy()})
+        assert distance(encoder, outputs, lengths) < 1e-5
 
 
 def test_the_last_state_alone_and_the_same_bytes_twice() -> None:
@@ -106,7 +100,6 @@ def test_an_encoder_with_gates_is_refused() -> None:
 @torch.no_grad()
 def test_int8_is_smaller_and_near(tmp_path: Path, family: str) -> None:
     encoder = SpeechEncoder(pair(family, large=False, heads=8)[1].config).eval()
-    encoder.exact_padding = True
     differences = runtime.write(encoder, tmp_path)
     assert differences["model.onnx"] < 1e-5 < differences["model-int8.onnx"] < 0.1
     nodes = onnx.load(tmp_path / "model-int8.onnx").graph.node
@@ -125,14 +118,12 @@ def test_int8_is_smaller_and_near(tmp_path: Path, family: str) -> None:
     small, whole = (tmp_path / n for n in ("model-int8.onnx", "model.onnx"))
     assert small.stat().st_size < 0.6 * whole.stat().st_size
     # The integers are really used at other lengths, too.
-    waveforms, counts = batch([30000, 5000, 400])
-    states, frames = encoder(waveforms, counts)
-    *found, _ = runtime.session(small, threads=1).run(
+    lengths = [30000, 5000, 400]
+    waveforms, counts = batch(lengths)
+    outputs = runtime.session(small, threads=1).run(
         None, {"waveforms": waveforms.numpy(), "lengths": counts.numpy()}
     )
-    for own, want in zip(found, states, strict=True):
-        for row, count in enumerate(frames.tolist()):
-            assert 1e-5 < error(torch.from_numpy(own[row, :count]), want[row, :count]) < 0.1
+    assert 1e-5 < distance(encoder, outputs, lengths) < 0.1
 
 
 def test_a_file_that_computes_something_else_is_not_written(
@@ -155,15 +146,6 @@ def test_the_verb(
     written = capfd.readouterr()
     assert "a folder/model.onnx: differs from torch by" in written.out and not written.err
     assert {p.name for p in (tmp_path / "a folder").iterdir()} == {"model.onnx", "model-int8.onnx"}
-    # Padding does not reach an utterance: in the batch it is what it is alone.
-    encoder.exact_padding = True
-    waveforms, counts = batch([16000, 6000])
-    session = runtime.session(tmp_path / "a folder/model.onnx", threads=1)
-    both = session.run(None, {"waveforms": waveforms.numpy(), "lengths": counts.numpy()})[0]
-    alone = session.run(
-        None, {"waveforms": waveforms[1:, :6000].numpy(), "lengths": counts[1:].numpy()}
-    )[0]
-    assert error(torch.from_numpy(both[1, : alone.shape[1]]), torch.from_numpy(alone[0])) < 1e-5
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     monkeypatch.delitem(sys.modules, "skill.export.runtime")
     monkeypatch.delattr("skill.export.runtime")

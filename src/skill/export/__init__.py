@@ -75,7 +75,6 @@ def _onnx(
         from skill.export import runtime
     except ModuleNotFoundError as error:
         raise SkillError(f"--onnx: {error.name} is missing: pip install 'skill[onnx]'") from None
-    encoder.exact_padding = True
     for file, difference in runtime.write(encoder, folder, states).items():
         print(f"{folder / file}: differs from torch by {difference:.2g} of the states' norm")
 

@@ -82,8 +82,8 @@ def build(encoder: SpeechEncoder, states: Literal["all", "last"] = "all") -> onn
     """A float32 model that maps `waveforms` [B, S] and `lengths` [B] to states.
 
     Outputs are `state_0` … `state_N`, each [B, T, D], or the last of them alone, and `frames` [B],
-    how many of the T frames belong to each utterance. Padding is treated as `exact_padding` of
-    the encoder says. Dropout is left out, weight norm is folded.
+    how many of the T frames belong to each utterance. Padding is exact (`skill.encoder`): the
+    frames of an utterance are what they are without its neighbours. Weight norm is folded.
 
     Raises:
         SkillError: the encoder has gates; `skill.pruning.prune` takes them in.
@@ -100,7 +100,7 @@ def build(encoder: SpeechEncoder, states: Literal["all", "last"] = "all") -> onn
         g.scope = f"feature_extractor.conv_layers.{number}"
         kernel, stride = config.conv_kernels[number], config.conv_strides[number]
         frames = g("Add", g("Div", g("Sub", frames, kernel), stride), 1)
-        x = _convolution(g, x, layer, kernel, stride, frames if encoder.exact_padding else None)
+        x = _convolution(g, x, layer, kernel, stride, frames)
     g.scope = "feature_projection"
     x = _projection(g, x, encoder)
     g.scope = "encoder"
@@ -162,10 +162,8 @@ def _normalized(g: _Graph, x: str) -> str:
     return g("Div", centred, g("Sqrt", g("Add", variance, 1e-7)))
 
 
-def _convolution(
-    g: _Graph, x: str, layer: ConvLayer, kernel: int, stride: int, frames: str | None
-) -> str:
-    """[B, T, C] to [B, T', C']; `frames` [B] asks for exact group norms."""
+def _convolution(g: _Graph, x: str, layer: ConvLayer, kernel: int, stride: int, frames: str) -> str:
+    """[B, T, C] to [B, T', C'], of which `frames` [B] belong to each utterance."""
     # Window i begins at i * stride; its sample number `tap` lies `kernel - 1 - tap` before its end.
     taps = [
         g("Slice", x, [tap], [tap + 1 - kernel or _END], [1], [stride]) for tap in range(kernel)
@@ -180,19 +178,14 @@ def _convolution(
     return g("Gelu", x)
 
 
-def _group_norm(g: _Graph, x: str, norm: nn.GroupNorm, frames: str | None) -> str:
-    """[B, T, C], every channel by its mean and variance over time."""
-    if frames is None:
+def _group_norm(g: _Graph, x: str, norm: nn.GroupNorm, frames: str) -> str:
+    """[B, T, C], every channel by its mean and variance over the frames [B] of an utterance."""
+    count = g("Cast", g("Unsqueeze", frames, [1]), to=onnx.TensorProto.FLOAT)
+    shares = g("Div", g("Cast", g.valid(frames, x), to=onnx.TensorProto.FLOAT), count)
+    shares = g("Unsqueeze", shares, [1])
 
-        def over_time(values: str) -> str:
-            return g("ReduceMean", values, [1])
-    else:
-        count = g("Cast", g("Unsqueeze", frames, [1]), to=onnx.TensorProto.FLOAT)
-        shares = g("Div", g("Cast", g.valid(frames, x), to=onnx.TensorProto.FLOAT), count)
-        shares = g("Unsqueeze", shares, [1])
-
-        def over_time(values: str) -> str:
-            return g("MatMul", shares, values)
+    def over_time(values: str) -> str:
+        return g("MatMul", shares, values)
 
     centred = g("Sub", x, over_time(x))
     deviation = g("Sqrt", g("Add", over_time(g("Mul", centred, centred)), float(norm.eps)))
