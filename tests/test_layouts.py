@@ -1,6 +1,7 @@
 """The same outputs as `torchaudio.models`, both ways, and DPHuBERT's files are read."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from torch import Tensor
 
 from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.errors import SkillError
-from skill.layouts import from_torchaudio, read_dphubert, to_torchaudio
+from skill.gates import UNITS
+from skill.layouts import from_torchaudio, read_dphubert, to_torchaudio, write_dphubert
 from skill.pruning import prune
 
 models = pytest.importorskip("torchaudio.models")
@@ -173,3 +175,70 @@ def test_what_is_no_dphubert_checkpoint_says_so(tmp_path: Path) -> None:
     (tmp_path / "b.pth").write_bytes(b"noise")
     with pytest.raises(SkillError, match=r"b.pth: weights that cannot be read"):
         read_dphubert(tmp_path / "b.pth")
+
+
+def without_heads() -> SpeechEncoder:
+    """No head in the first block, which has WavLM's table; sublayers that are only a bias."""
+    encoder = SpeechEncoder(
+        EncoderConfig.from_dict(
+            prune(gated("wavlm", ("conv", "head", "ffn"))).config.to_dict()
+            | {"heads": ((), (), (1, 3)), "ffn": (12, 0, 0)}
+        )
+    ).eval()
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        encoder.blocks[1].attention.out_proj.bias.zero_()
+        encoder.blocks[2].feed_forward.output_dense.bias.zero_()
+    return encoder
+
+
+WRITTEN = {
+    **{f: lambda f=f: pair(f, large=False)[1] for f in ("wavlm", "hubert", "wav2vec2")},
+    **{f"{f} large": lambda f=f: pair(f, large=True)[1] for f in ("wavlm", "hubert")},
+    **{f"{f} pruned": lambda f=f: prune(gated(f, UNITS)) for f in ("wavlm", "hubert")},
+    "large pruned": lambda: prune(gated("hubert", ("head", "ffn"), large=True)),
+    "without heads": without_heads,
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_what_is_written_for_dphubert_comes_back(tmp_path: Path, name: str) -> None:
+    encoder = WRITTEN[name]()
+    write_dphubert(encoder, tmp_path / "a folder/student.pth")
+    found = read_dphubert(tmp_path / "a folder/student.pth")
+    waveforms, lengths = utterances([8000, 5000], torch.float32)
+    with torch.no_grad():
+        states, frames = encoder(waveforms, lengths)
+        for own, want in zip(found(waveforms, lengths)[0], states, strict=True):
+            for row, count in enumerate(frames.tolist()):
+                assert error(own[row, :count], want[row, :count]) < 1e-5
+
+
+def test_only_what_dphubert_has_is_in_the_file(tmp_path: Path) -> None:
+    """Gone sublayers have no tensors, nothing is named as in this project, all keys are there."""
+    write_dphubert(without_heads(), tmp_path / "student.pth")
+    written = torch.load(tmp_path / "student.pth", weights_only=True)
+    config, state = written["config"], written["state_dict"]
+    assert config["encoder_use_attention"] == [True, False, True]
+    assert config["encoder_remaining_heads"] == [[0], [], [1, 3]]
+    assert config["encoder_ff_interm_features"] == [12, 1, 0]
+    assert config["extractor_conv_layer_config"][-1] == (24, 2, 2)
+    assert not any("layers.1.attention" in key or "layers.2.feed_forward" in key for key in state)
+    assert not any(re.search("scale|removed|parametrizations", key) for key in state)
+    position = "encoder.transformer.pos_conv_embed.conv.weight_"
+    assert position + "g" in state and position + "v" in state
+    assert state["encoder.transformer.layers.2.attention.gru_rel_pos_const"].shape == (1, 4, 1, 1)
+
+
+def test_what_dphubert_cannot_say_is_refused(tmp_path: Path) -> None:
+    config = pair("hubert", large=False)[1].config
+    for change, message in (
+        ({"projection_norm": False}, "this encoder none"),
+        ({"layer_norm_eps": 1e-6}, "not 1e-06"),
+    ):
+        with pytest.raises(SkillError, match=message):
+            write_dphubert(SpeechEncoder(replace(config, **change)), tmp_path / "no.pth")
+    with pytest.raises(SkillError, match="prune it first"):
+        write_dphubert(gated("hubert", ("ffn",)), tmp_path / "no.pth")
+    assert not list(tmp_path.iterdir())
