@@ -305,7 +305,8 @@ VERBS: dict[str, tuple[Callable[[Arguments], None], str, dict[str, dict[str, Any
     "export": (
         export, "write a student for `transformers` or, if so asked, in other forms",
         {
-            "student": {}, "folder": {"type": Path}, "--onnx": _FLAG,
+            "student": {}, "folder": {"type": Path}, "--onnx": _FLAG, "--s3prl": _FLAG,
+            "--dphubert": _FLAG,
             "--states": {"choices": ("all", "last"), "default": "all", "help": "of ONNX models"},
         },
     ),

@@ -1,4 +1,4 @@
-"""A student as others load it: in `transformers` and ONNX Runtime.
+"""A student as others load it: in `transformers`, ONNX Runtime, s3prl and DPHuBERT's code.
 
 What is written needs nothing of this project: a Python file in it holds the encoder as well.
 """
@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from skill import layouts
 from skill.encoder import SpeechEncoder
 from skill.errors import SkillError
-from skill.export import card
+from skill.export import card, s3prl
 from skill.files import canonical_json, read_header, replacing, write_json
 
 _PACKAGE = Path(__file__).parents[1]
@@ -79,8 +80,27 @@ def _onnx(
         print(f"{folder / file}: differs from torch by {difference:.2g} of the states' norm")
 
 
+def _s3prl(
+    encoder: SpeechEncoder, folder: Path, *, name: str, header: dict[str, Any], **_: Any
+) -> None:
+    written = s3prl.files(encoder, name)
+    write_weights(encoder, header, folder / "model.safetensors")
+    _write_text(folder / "expert.py", self_contained(_PACKAGE / "export/upstream.py"))
+    for file, text in written.items():
+        _write_text(folder / file, text)
+
+
+def _dphubert(encoder: SpeechEncoder, folder: Path, *, name: str, **_: Any) -> None:
+    layouts.write_dphubert(encoder, folder / f"{name}.pth")
+
+
 # What `python -m skill export` writes: `--NAME` for all but the first.
-FORMS: dict[str, Callable[..., None]] = {"transformers": _transformers, "onnx": _onnx}
+FORMS: dict[str, Callable[..., None]] = {
+    "transformers": _transformers,
+    "onnx": _onnx,
+    "s3prl": _s3prl,
+    "dphubert": _dphubert,
+}
 
 
 def find(student: str) -> Path:
