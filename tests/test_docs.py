@@ -15,13 +15,17 @@ from pathlib import Path
 
 import pytest
 from conftest import ENVIRONMENT, Project, Smoke
+from test_export import irregular
+from test_export_s3prl import imitation
 
+from skill import checkpoints
 from skill.files import read_csv, read_json
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(page for page in DOCS.glob("*.md"))
 FOLLOWED = ["tour.md", "alone.md", "how-to-teacher.md", "how-to-task.md", "how-to-method.md"]
+FOLLOWED += ["take-home.md"]
 SMOKE = {"wavlm-sample": "wavlm-random", "[queen]": "[beeps]"}  # the same things at that scale
 DRY = {"make reproduce": "make -n reproduce"}  # what would take too long, and its dry run
 
@@ -108,6 +112,26 @@ def test_alone(tmp_path: Path) -> None:
     for stem in ("-similarity", "-groups", "-groups-criterion", "-groups-stability"):
         assert {f"states{stem}.{kind}" for kind in ("csv", "pdf", "png")} <= made, stem
     assert "rbf-groups.json" in made
+
+
+def test_take_home(tmp_path: Path) -> None:
+    """With a small student of that name, and what `test_export_s3prl` has in the place of s3prl."""
+    project = Project(tmp_path)
+    (tmp_path / "src").symlink_to(ROOT / "src")
+    checkpoints.save(irregular(), tmp_path / "results/stage2/skill-wavlm.safetensors")
+    package = imitation(tmp_path / "s3prl/s3prl")
+    printed = follow(project, "take-home.md")
+    said = next(text for line, text in printed.items() if line.endswith("--onnx"))
+    assert "model.onnx: differs from torch by" in said
+    assert (package / "features.pt").exists()
+    for made in (
+        "skill-wavlm/modeling_skill.py",
+        "skill-wavlm-onnx/model-int8.onnx",
+        "skill-wavlm-s3prl/expert.py",
+        "skill-wavlm-dphubert/skill-wavlm.pth",
+        "dphubert.safetensors",
+    ):
+        assert (tmp_path / made).exists(), made
 
 
 def test_how_to_add_a_teacher(project: Project) -> None:

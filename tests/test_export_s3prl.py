@@ -36,7 +36,7 @@ import torch
 from s3prl import hub
 parser = argparse.ArgumentParser()
 parser.add_argument("-u"), parser.add_argument("-k"), parser.add_argument("-g")
-a = parser.parse_args()
+a, _ = parser.parse_known_args()
 assert "skill" not in sys.modules or sys.modules["skill"] is None
 torch.manual_seed(0)
 upstream = getattr(hub, a.u)(ckpt=a.k, model_config=a.g, refresh=False).to("cpu")
@@ -59,6 +59,14 @@ torch.save({"wavs": wavs, "states": stacked, "folder": sys.path}, "features.pt")
 """
 
 
+def imitation(package: Path) -> Path:
+    """The part of s3prl that meets an upstream, in that folder."""
+    (package / "upstream").mkdir(parents=True)
+    for name, text in {"__init__": "", "hub": HUB, "run_downstream": RUNNER}.items():
+        (package / f"{name}.py").write_text(text)
+    return package
+
+
 @pytest.fixture
 def exported(tmp_path: Path) -> tuple[SpeechEncoder, Path, Path]:
     """An encoder, its folder, and a checkout of the imitated s3prl."""
@@ -66,10 +74,7 @@ def exported(tmp_path: Path) -> tuple[SpeechEncoder, Path, Path]:
     checkpoints.save(encoder, tmp_path / "skill-small 2.safetensors")
     folder = tmp_path / "an upstream"
     export.run(str(tmp_path / "skill-small 2.safetensors"), folder, ["s3prl"])
-    package = tmp_path / "checkout/s3prl"
-    (package / "upstream").mkdir(parents=True)
-    for name, text in {"__init__": "", "hub": HUB, "run_downstream": RUNNER}.items():
-        (package / f"{name}.py").write_text(text)
+    package = imitation(tmp_path / "checkout/s3prl")
     return encoder, folder, package
 
 
