@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(page for page in DOCS.glob("*.md"))
 FOLLOWED = ["tour.md", "alone.md", "how-to-teacher.md", "how-to-task.md", "how-to-method.md"]
-FOLLOWED += ["take-home.md"]
+FOLLOWED += ["take-home.md", "calibration.md"]
 SMOKE = {  # the same things at that scale
     "wavlm-sample": "wavlm-random",
     "[queen]": "[beeps]",
@@ -135,6 +135,11 @@ def test_take_home(tmp_path: Path) -> None:
         "dphubert.safetensors",
     ):
         assert (tmp_path / made).exists(), made
+
+
+def test_calibration(project: Project) -> None:
+    would = follow(project, "calibration.md")["snakemake -n studies"]
+    assert "vary_calibration" in would and "resample_utterances" in would
 
 
 def test_how_to_add_a_teacher(project: Project) -> None:

@@ -1,5 +1,6 @@
 """The README says what the last run's files say."""
 
+import csv
 import importlib.util
 from pathlib import Path
 
@@ -17,6 +18,14 @@ def test_the_table_is_the_one_of_the_files() -> None:
     table = (ROOT / "docs/sample/results.md").read_text(encoding="utf-8")
     assert readme.with_table(written, table) == written
     assert len(table.splitlines()) > 4
+
+
+def test_the_calibration_page_says_what_the_study_found() -> None:
+    written = (ROOT / "docs/calibration.md").read_text(encoding="utf-8")
+    with (ROOT / "docs/sample/skill-wavlm-calibration.csv").open(encoding="utf-8") as file:
+        table = readme.calibration_table(list(csv.DictReader(file)))
+    assert readme.with_table(written, table) == written
+    assert "| linear | 80 |" in table and "average" in table
 
 
 def test_a_readme_without_marks_is_an_error() -> None:

@@ -1,36 +1,67 @@
-"""Put the last run's table into the README, and its small tables under docs/sample/.
+"""Put the last runs' tables into the README and docs/calibration.md, the files under docs/sample/.
 
-Run by `make readme` after `make reproduce`; no number in the README is typed.
+Run by `make readme` after `make reproduce` and `snakemake studies`; no number there is typed.
 """
 
+import csv
 import shutil
 import sys
 from pathlib import Path
 
 BEGIN, END = "<!-- results: begin -->\n", "<!-- results: end -->\n"
 TABLES = ("results.md", "results.csv", "comparisons.csv", "size.csv")
+STUDIES = [
+    f"skill-wavlm-{study}.{kind}"
+    for study in ("calibration", "stability", "criterion")
+    for kind in ("csv", "png")
+]
 
 
-def with_table(readme: str, table: str) -> str:
-    """`readme` with `table` between its two marks."""
-    head, _, rest = readme.partition(BEGIN)
+def with_table(page: str, table: str) -> str:
+    """`page` with `table` between its two marks."""
+    head, _, rest = page.partition(BEGIN)
     _, found, tail = rest.partition(END)
     if not found:
-        raise SystemExit("README.md has no results: begin … end marks")
+        raise SystemExit("the page has no results: begin … end marks")
     return head + BEGIN + table.strip() + "\n" + END + tail
 
 
+def calibration_table(rows: list[dict[str, str]]) -> str:
+    """The study's rows as Markdown: a line for each kernel and amount of audio."""
+    linkages = list(dict.fromkeys(row["linkage"] for row in rows))
+    lines = [
+        f"| kernel | audio s | CKA error | {' | '.join(linkages)} |",
+        "| --- " * (3 + len(linkages)) + "|",
+    ]
+    cells = {(row["kernel"], row["seconds"], row["linkage"]): row for row in rows}
+    for kernel, seconds in dict.fromkeys((row["kernel"], row["seconds"]) for row in rows):
+        found = [cells[kernel, seconds, linkage] for linkage in linkages]
+        rand = " | ".join(f"{float(row['rand_all']):.2f}" for row in found)
+        error = float(found[0]["cka_error"])
+        lines.append(f"| {kernel} | {float(seconds):.0f} | {error:.3f} | {rand} |")
+    return "\n".join(lines)
+
+
+def rewrite(page: Path, table: str) -> None:
+    """Put `table` into the file `page`."""
+    page.write_text(with_table(page.read_text(encoding="utf-8"), table), encoding="utf-8")
+
+
 def main() -> None:
-    """Copy the tables, rewrite the README."""
-    source, kept = Path("results/paper"), Path("docs/sample")
+    """Copy the tables, rewrite the pages."""
+    kept = Path("docs/sample")
     kept.mkdir(parents=True, exist_ok=True)
-    for name in TABLES:
-        if not (source / name).exists():
-            sys.exit(f"{source / name} is missing: run `make reproduce` first")
-        shutil.copyfile(source / name, kept / name)
-    readme = Path("README.md")
-    table = (kept / "results.md").read_text(encoding="utf-8")
-    readme.write_text(with_table(readme.read_text(encoding="utf-8"), table), encoding="utf-8")
+    for source, names, command in (
+        (Path("results/paper"), TABLES, "make reproduce"),
+        (Path("results/studies"), STUDIES, "snakemake studies"),
+    ):
+        for name in names:
+            if not (source / name).exists():
+                sys.exit(f"{source / name} is missing: run `{command}` first")
+            shutil.copyfile(source / name, kept / name)
+    rewrite(Path("README.md"), (kept / "results.md").read_text(encoding="utf-8"))
+    with (kept / "skill-wavlm-calibration.csv").open(encoding="utf-8") as file:
+        rewrite(Path("docs/calibration.md"), calibration_table(list(csv.DictReader(file))))
 
 
 if __name__ == "__main__":
