@@ -161,7 +161,7 @@ def test_a_killed_verb_goes_on_and_ends_with_the_same_bytes(
     command += ["--manifests", str(speech / "beeps.csv"), "--grouping", str(speech / "g.json")]
     for option, path in zip(("--output", "--curve", "--summary", "--scratch"), files, strict=True):
         command += [option, str(path)]
-    hurried = "import skill.training, runpy; skill.training._CHECKPOINT_SECONDS = 0.0; "
+    hurried = "import skill.resume, runpy; skill.resume._CHECKPOINT_SECONDS = 0.0; "
     hurried += "runpy.run_module('skill', run_name='__main__')"
     process = subprocess.Popen(
         [sys.executable, "-c", hurried, *command[3:]], stderr=subprocess.PIPE, text=True

@@ -113,6 +113,8 @@ class Training(Section):
     micro_seconds: Seconds = 40.0
     """Audio of one forward and backward pass, at most."""
     precision: Literal["float32", "bf16", "fp16"] = "bf16"
+    tf32: Switch = False
+    """On a GPU: products of float32 numbers with mantissas of 10 bits."""
     clip: Rate = 10.0
     fixed_order: Switch = False
     """The same batches in the same order in every epoch, as in DPHuBERT's code."""

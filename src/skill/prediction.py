@@ -16,10 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from skill import gates
-from skill.encoder import SpeechEncoder
+from skill.compaction import compacted, lasting, shaped
+from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.methods import Layer, Method, Target
 from skill.objectives import distance
-from skill.training import Micro
+from skill.pruning import cut
+from skill.training import Micro, adamw
 
 
 class Projection(nn.Module):
@@ -129,6 +131,45 @@ class Distillation(nn.Module):
             rate = self.multiplier_learning_rate
             groups.append({"params": pruning, "lr": rate, "maximize": True})
         return groups
+
+    def compact(self, optimizer: torch.optim.AdamW) -> torch.optim.AdamW | None:
+        """Remove units whose gates stay shut (`skill.compaction`).
+
+        Returns:
+            An optimiser for what is left, with the moments of `optimizer`; None: nothing went.
+        """
+        assert self.pruning is not None
+        kept = lasting(self.student, (1 - self.pruning.sparsity) * self.pruning.full)
+        if kept is None:
+            return None
+        moments = {name: optimizer.state[p] for name, p in self.named_parameters()}
+        for key in ("exp_avg", "exp_avg_sq"):
+            names = {n.removeprefix("student."): n for n in moments if n.startswith("student.")}
+            whole = {short: moments[n][key] for short, n in names.items() if key in moments[n]}
+            for short, value in cut(whole, kept, self.student.config.head_width).items():
+                moments[names[short]][key] = value
+        self.student = compacted(self.student, kept)
+        optimizer = adamw(self.parameter_groups())
+        for name, parameter in self.named_parameters():
+            if moments.get(name):
+                optimizer.state[parameter] = moments[name]
+        return optimizer
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What a checkpoint keeps beside the tensors: the shape that compaction has left."""
+        return self.student.config.to_dict()
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Nothing: `load_state_dict` needs the shape before the tensors."""
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Take over a checkpoint, of a compacted student too."""
+        config = EncoderConfig.from_dict(state_dict["_extra_state"])
+        if config != self.student.config:
+            self.student = shaped(self.student, config)
+        return super().load_state_dict(state_dict, strict, assign)
 
     def begin_step(self, step: int) -> None:
         """Modes: the student's dropout is on, the teachers' is off."""
