@@ -194,7 +194,32 @@ def test_validation_marks_the_best_step(tmp_path: Path) -> None:
     assert [row["step"] for row in outcome.curve] == [2, 4, 6, 8, 10, 12]
 
 
-@pytest.mark.parametrize("precision", ["bf16", "float32"])
+def test_fp16_halves_its_scale_until_gradients_are_finite(tmp_path: Path) -> None:
+    """More halvings than bad steps are allowed; the factor makes the first gradients overflow."""
+
+    class Steep(Toy):
+        def losses(self, micro: Micro, step: int) -> dict[str, Tensor]:
+            found = super().losses(micro, step)
+            return found | {"loss": found["loss"] * 1e6}
+
+    toy, outcome = run(tmp_path, Settings(steps=60, precision="fp16"), Steep())
+    assert 3 < outcome.skipped_steps < 30
+    assert torch.isfinite(toy.map.weight).all()
+    assert not torch.equal(toy.map.weight, Toy().map.weight)
+    saved = torch.load(tmp_path / "newest.pt", weights_only=True)
+    assert saved["scaler"]["scale"] < 65536
+    with pytest.raises(SkillError, match="3 steps in a row"):
+        run(tmp_path / "bad", Settings(precision="fp16"), Toy(poison=5))
+
+
+@pytest.mark.parametrize("tf32", [True, False])
+def test_the_setting_of_tf32_is_the_parameters(tmp_path: Path, tf32: bool) -> None:
+    run(tmp_path, Settings(steps=1, warmup=0, tf32=tf32))
+    assert torch.backends.cuda.matmul.allow_tf32 is tf32
+    assert torch.backends.cudnn.allow_tf32 is tf32
+
+
+@pytest.mark.parametrize("precision", ["bf16", "float32", "fp16"])
 def test_the_loss_falls_and_the_multiplier_rises(tmp_path: Path, precision: str) -> None:
     toy, outcome = run(tmp_path, Settings(steps=300, warmup=10, precision=precision))
     assert outcome.curve[-1]["fit"] < 0.5 * outcome.curve[0]["fit"]

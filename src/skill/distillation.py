@@ -64,6 +64,7 @@ def stage1(
         pruning=target,
         gate_learning_rate=job.stage.gate_learning_rate,
         multiplier_learning_rate=job.stage.multiplier_learning_rate,
+        compiled=job.stage.compile,
     ).to(world.device)
     inputs = [*teachers, *manifests, *([grouping] if grouping else [])]
     every = job.stage.compact_every
@@ -133,6 +134,7 @@ def stage2(
         targets_of(job.definition, encoders, grouping),
         job.definition,
         learning_rate=job.stage.learning_rate,
+        compiled=job.stage.compile,
     )
     try:
         experiment.projections.load_state_dict(projections)

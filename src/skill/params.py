@@ -129,7 +129,14 @@ class Training(Section):
         return self
 
 
-class Stage1(Training):
+class Distilling(Training):
+    """What both stages have."""
+
+    compile: Switch = False
+    """Compile the blocks of student and teachers (`torch.compile`): slow to start."""
+
+
+class Stage1(Distilling):
     """Pruning and distillation at once."""
 
     gate_learning_rate: Rate = 0.02
@@ -141,7 +148,7 @@ class Stage1(Training):
     """Steps between removals of units whose gates stay shut; 0: only at the end."""
 
 
-class Stage2(Training):
+class Stage2(Distilling):
     """Distillation of the pruned student; 0 steps leave it as it is."""
 
 

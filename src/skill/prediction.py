@@ -95,10 +95,14 @@ class Distillation(nn.Module):
         pruning: "gates.SparsityTarget | None" = None,
         gate_learning_rate: float = 0.0,
         multiplier_learning_rate: float | None = None,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
-        self.student = student
-        self._teachers = {name: t.eval().requires_grad_(False) for name, t in teachers.items()}
+        self.compiled = compiled
+        self.student = self._ready(student)
+        self._teachers = {
+            name: self._ready(t.eval().requires_grad_(False)) for name, t in teachers.items()
+        }
         self.targets, self.method = list(targets), method
         self.distances = method.distances.model_dump()
         self.pruning = pruning
@@ -112,6 +116,13 @@ class Distillation(nn.Module):
                 width = self.target_width(target)
                 if key not in self.projections:
                     self.projections[key] = Projection(student.config.width, width, method.head)
+
+    def _ready(self, encoder: SpeechEncoder) -> SpeechEncoder:
+        """Compile the blocks, in place, if that was asked for; lengths differ from step to step."""
+        if self.compiled:
+            for block in encoder.blocks:
+                block.compile(dynamic=True)
+        return encoder
 
     def target_width(self, target: Target) -> int:
         """The width of a target: its layers' width, or the sum of them for a concatenation."""
@@ -148,7 +159,7 @@ class Distillation(nn.Module):
             whole = {short: moments[n][key] for short, n in names.items() if key in moments[n]}
             for short, value in cut(whole, kept, self.student.config.head_width).items():
                 moments[names[short]][key] = value
-        self.student = compacted(self.student, kept)
+        self.student = self._ready(compacted(self.student, kept))
         optimizer = adamw(self.parameter_groups())
         for name, parameter in self.named_parameters():
             if moments.get(name):
@@ -168,7 +179,7 @@ class Distillation(nn.Module):
         """Take over a checkpoint, of a compacted student too."""
         config = EncoderConfig.from_dict(state_dict["_extra_state"])
         if config != self.student.config:
-            self.student = shaped(self.student, config)
+            self.student = self._ready(shaped(self.student, config))
         return super().load_state_dict(state_dict, strict, assign)
 
     def begin_step(self, step: int) -> None:

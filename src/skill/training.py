@@ -190,6 +190,8 @@ def train(
             if math.isfinite(figures.get("loss", math.nan)) and math.isfinite(norm):
                 scaler.step(optimizer)
                 bad, bad_steps = [], 0
+            elif scaler.get_scale() > 1 and math.isfinite(figures.get("loss", math.nan)):
+                outcome.skipped_steps += 1  # the scale was too large: `update` halves it
             else:
                 outcome.skipped_steps += 1
                 bad_steps += 1
