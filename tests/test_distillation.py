@@ -198,6 +198,44 @@ def test_a_killed_verb_goes_on_and_ends_with_the_same_bytes(
     assert files[0].read_bytes() == whole.read_bytes()
 
 
+def test_two_processes_stop_together_go_on_and_compact_alike(speech: Path, tmp_path: Path) -> None:
+    """The verb under torchrun: one process alone is told to stop; the student has its size."""
+    job = job1(40, compact_every=3, gate_learning_rate=2.0, micro_seconds=1.0)
+    files = outputs(tmp_path, "s1")
+    verb = ["stage1", "s", "--params", canonical_json(job.model_dump(mode="json"))]
+    verb += ["--teachers", str(speech / "t.safetensors"), "--grouping", str(speech / "g.json")]
+    verb += ["--manifests", str(speech / "beeps.csv")]
+    for option, path in zip(("--output", "--curve", "--summary", "--scratch"), files, strict=True):
+        verb += [option, str(path)]
+    program = tmp_path / "verb.py"
+    program.write_text(
+        "import os, runpy, signal, sys\n"
+        "import skill.prediction as p\n"
+        "begin = p.Distillation.begin_step\n"
+        "def stopped(self, step):\n"
+        "    if step == 20 and os.environ['RANK'] == '1' and os.environ['TOLD'] == '1':\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    begin(self, step)\n"
+        "p.Distillation.begin_step = stopped\n"
+        "runpy.run_module('skill', run_name='__main__')\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node=2", str(program), *verb]
+    first, second = (
+        subprocess.run(
+            command, capture_output=True, text=True, check=False, env=os.environ | {"TOLD": told}
+        )
+        for told in "10"
+    )
+    assert first.returncode and "stopped at step 21" in first.stderr, first.stderr
+    assert not second.returncode and "resumed at step 21" in second.stderr, second.stderr
+    assert "parameters stay after" in first.stderr + second.stderr
+    teacher = SpeechEncoder.from_pretrained(speech / "t.safetensors")
+    assert read_json(files[2])["parameters"] == pytest.approx(
+        0.4 * gates.full_size(teacher), rel=0.02
+    )
+
+
 def test_bad_input_is_said_in_words(speech: Path, tmp_path: Path) -> None:
     with pytest.raises(SkillError, match=r"0.99 is out of reach"):
         run1(speech, tmp_path, job1(sparsity=0.99))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from skill.files import replacing
 
@@ -80,9 +81,13 @@ class Stop:
 
     signal = 0
 
-    def is_set(self) -> bool:
-        """Whether to stop after this step."""
-        return self.signal != 0
+    def agreed(self) -> int:
+        """The signal that has come to any process: all stop after the same step."""
+        if not dist.is_initialized():
+            return self.signal
+        found: list[Any] = [0] * dist.get_world_size()
+        dist.all_gather_object(found, self.signal)
+        return int(max(found))
 
 
 @contextmanager

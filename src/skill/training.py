@@ -223,11 +223,12 @@ def train(
                 outcome.curve.append(row)
                 shown = {key: row[key] for key in ("loss", "sparsity") if key in row}
                 progress.update(done, **shown, audio_per_second=row["audio_per_second"])
-            if stop.is_set() or checkpoints.due():
+            told = stop.agreed()
+            if told or checkpoints.due():
                 save(done)
-            if stop.is_set():
+            if told:
                 print(f"{label}: stopped at step {done}, state saved", file=sys.stderr, flush=True)
-                raise Stopped(128 + stop.signal)
+                raise Stopped(128 + told)
         save(settings.steps)
     return outcome
 
