@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from skill import checkpoints, corpora, distillation
-from skill.encoder import SpeechEncoder
+from skill import checkpoints, corpora, distillation, gates
+from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.errors import SkillError
 from skill.files import canonical_json, read_csv, read_json, read_tensors, write_json
 from skill.methods import Distances, LayerTarget, Method
@@ -59,14 +59,16 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def job1(steps: int = 8, method: Method = SKILL, sparsity: float | None = 0.6) -> Stage1Job:
+def job1(
+    steps: int = 8, method: Method = SKILL, sparsity: float | None = 0.6, **others: Any
+) -> Stage1Job:
     return Stage1Job(
         seed=3,
         teachers=("t",),
         definition=method,
         sparsity=sparsity,
         unlabelled=Unlabelled(corpora=("beeps",), min_seconds=0.3),
-        stage=Stage1(steps=steps, sparsity_warmup=2, **STAGE),
+        stage=Stage1(steps=steps, sparsity_warmup=2, **STAGE | others),
     )
 
 
@@ -148,20 +150,38 @@ def test_the_same_job_gives_the_same_student(speech: Path, tmp_path: Path) -> No
     assert (tmp_path / "a/s1.json").read_bytes() == (tmp_path / "b/s1.json").read_bytes()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_compaction_on_the_way_leaves_a_student_of_the_same_size(
+    speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = job1(16, compact_every=2, gate_learning_rate=2.0)
+    _, header = read_tensors(run1(speech, tmp_path, job))
+    said = capsys.readouterr().err
+    assert "parameters stay after" in said
+    teacher = SpeechEncoder.from_pretrained(speech / "t.safetensors")
+    student = SpeechEncoder(EncoderConfig.from_dict(header["config"]))
+    full = gates.full_size(teacher)
+    assert student.num_parameters() == pytest.approx(0.4 * full, rel=0.02)
+    assert read_json(tmp_path / "s1.json")["sparsity"] == pytest.approx(0.6, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("number", "others"),
+    [(signal.SIGTERM, {}), (signal.SIGKILL, {"compact_every": 3, "gate_learning_rate": 2.0})],
+)
 def test_a_killed_verb_goes_on_and_ends_with_the_same_bytes(
-    speech: Path, tmp_path: Path, number: signal.Signals
+    speech: Path, tmp_path: Path, number: signal.Signals, others: dict[str, Any]
 ) -> None:
     """The real verb in a real process, killed in the middle, then started again."""
-    whole = run1(speech, tmp_path / "whole", job1(40))
+    job = job1(40, **others)
+    whole = run1(speech, tmp_path / "whole", job)
     files = outputs(tmp_path / "parts", "s1")
     command = [sys.executable, "-m", "skill", "stage1", "s", "--params"]
-    command += [canonical_json(job1(40).model_dump(mode="json"))]
+    command += [canonical_json(job.model_dump(mode="json"))]
     command += ["--teachers", str(speech / "t.safetensors")]
     command += ["--manifests", str(speech / "beeps.csv"), "--grouping", str(speech / "g.json")]
     for option, path in zip(("--output", "--curve", "--summary", "--scratch"), files, strict=True):
         command += [option, str(path)]
-    hurried = "import skill.training, runpy; skill.training._CHECKPOINT_SECONDS = 0.0; "
+    hurried = "import skill.resume, runpy; skill.resume._CHECKPOINT_SECONDS = 0.0; "
     hurried += "runpy.run_module('skill', run_name='__main__')"
     process = subprocess.Popen(
         [sys.executable, "-c", hurried, *command[3:]], stderr=subprocess.PIPE, text=True
@@ -176,6 +196,44 @@ def test_a_killed_verb_goes_on_and_ends_with_the_same_bytes(
     again = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
     assert "resumed at step" in again.stderr
     assert files[0].read_bytes() == whole.read_bytes()
+
+
+def test_two_processes_stop_together_go_on_and_compact_alike(speech: Path, tmp_path: Path) -> None:
+    """The verb under torchrun: one process alone is told to stop; the student has its size."""
+    job = job1(40, compact_every=3, gate_learning_rate=2.0, micro_seconds=1.0)
+    files = outputs(tmp_path, "s1")
+    verb = ["stage1", "s", "--params", canonical_json(job.model_dump(mode="json"))]
+    verb += ["--teachers", str(speech / "t.safetensors"), "--grouping", str(speech / "g.json")]
+    verb += ["--manifests", str(speech / "beeps.csv")]
+    for option, path in zip(("--output", "--curve", "--summary", "--scratch"), files, strict=True):
+        verb += [option, str(path)]
+    program = tmp_path / "verb.py"
+    program.write_text(
+        "import os, runpy, signal, sys\n"
+        "import skill.prediction as p\n"
+        "begin = p.Distillation.begin_step\n"
+        "def stopped(self, step):\n"
+        "    if step == 20 and os.environ['RANK'] == '1' and os.environ['TOLD'] == '1':\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    begin(self, step)\n"
+        "p.Distillation.begin_step = stopped\n"
+        "runpy.run_module('skill', run_name='__main__')\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node=2", str(program), *verb]
+    first, second = (
+        subprocess.run(
+            command, capture_output=True, text=True, check=False, env=os.environ | {"TOLD": told}
+        )
+        for told in "10"
+    )
+    assert first.returncode and "stopped at step 21" in first.stderr, first.stderr
+    assert not second.returncode and "resumed at step 21" in second.stderr, second.stderr
+    assert "parameters stay after" in first.stderr + second.stderr
+    teacher = SpeechEncoder.from_pretrained(speech / "t.safetensors")
+    assert read_json(files[2])["parameters"] == pytest.approx(
+        0.4 * gates.full_size(teacher), rel=0.02
+    )
 
 
 def test_bad_input_is_said_in_words(speech: Path, tmp_path: Path) -> None:

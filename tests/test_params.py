@@ -187,3 +187,46 @@ def test_no_torch_is_imported() -> None:
     code += "print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_the_papers_schedule_of_every_parameter_group() -> None:
+    """DPHuBERT's numbers at steps 0, 1, the end of the warm-up, the middle and the end."""
+    from skill.encoder import EncoderConfig, SpeechEncoder
+    from skill.gates import SparsityTarget, attach
+    from skill.methods import resolve
+    from skill.prediction import Distillation
+    from skill.training import learning_rate_factor
+
+    student = load(ROOT / "presets/paper.yaml").students["dphubert-wavlm-s75"]
+    stage = student.stage1
+    encoder = SpeechEncoder(
+        EncoderConfig.uniform("wavlm", width=32, blocks=12, heads=2, ffn=32, conv=8)
+    )
+    attach(encoder, student.definition.prune)
+    target = SparsityTarget(encoder, 0.75, stage.sparsity_warmup)
+    experiment = Distillation(
+        encoder, {"t": encoder}, resolve(student.definition, {"t": (12, 32)}), student.definition,
+        learning_rate=stage.learning_rate, pruning=target,
+        gate_learning_rate=stage.gate_learning_rate,
+        multiplier_learning_rate=stage.multiplier_learning_rate,
+    )  # fmt: skip
+    groups = experiment.parameter_groups()
+    assert [group.get("maximize", False) for group in groups] == [False, False, True]
+    table = {
+        0: (0.0, 0.0, 0.0, 0.0),
+        1: (2e-4 / 15_000, 0.02 / 15_000, 0.02 / 15_000, 0.75 / 5000),
+        5000: (2e-4 / 3, 0.02 / 3, 0.02 / 3, 0.75),
+        15_000: (2e-4, 0.02, 0.02, 0.75),
+        25_000: (2e-4 * 25 / 35, 0.02 * 25 / 35, 0.02 * 25 / 35, 0.75),
+        50_000: (0.0, 0.0, 0.0, 0.75),
+    }
+    for step, (*rates, sparsity) in table.items():
+        factor = learning_rate_factor(step, stage.warmup, stage.steps)
+        assert [group["lr"] * factor for group in groups] == pytest.approx(rates)
+        assert target.target(step) == pytest.approx(sparsity)
+    second = student.stage2
+    rates = [
+        second.learning_rate * learning_rate_factor(step, second.warmup, second.steps)
+        for step in (0, 1, 5000, 15_000, 25_000)
+    ]
+    assert rates == pytest.approx([0.0, 1e-4 / 5000, 1e-4, 0.5e-4, 0.0])

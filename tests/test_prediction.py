@@ -134,3 +134,46 @@ def test_gradients_reach_student_projections_gates_and_multipliers_but_no_teache
 def test_a_student_cannot_have_more_blocks_than_its_teacher() -> None:
     with pytest.raises(SkillError, match="5 blocks, but the teacher has 4"):
         start_student(encoder(0), 5)
+
+
+def test_compiled_blocks_give_the_same_losses_and_gradients(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also at a second length, and the names of a checkpoint are the same.
+
+    With the backend that makes no machine code: that alone would take minutes.
+    """
+    torch.compiler.reset()
+    compiled_blocks = []
+
+    def traced(module: torch.nn.Module, dynamic: bool) -> None:
+        compiled_blocks.append(module)
+        module._compiled_call_impl = torch.compile(
+            module._call_impl, dynamic=dynamic, backend="aot_eager"
+        )
+
+    monkeypatch.setattr(torch.nn.Module, "compile", traced)
+    method = Method(targets="clusters", distances=L1_COSINE)
+    clusters = [[("a", 0), ("a", 1)], [("a", 2)]]
+    pair = []
+    for compiled in (False, True):
+        teacher, student = encoder(1, blocks=2), encoder(2, blocks=2)
+        made = Distillation(
+            student, {"a": teacher}, resolve(method, {"a": (2, 32)}, clusters), method,
+            learning_rate=1e-3, compiled=compiled,
+        ).eval()  # fmt: skip
+        losses = [made.distill(WAVEFORMS[:, :length])["loss"] for length in (4000, 2500)]
+        torch.stack(losses).sum().backward()
+        pair.append((made, losses))
+    assert len(compiled_blocks) == 4
+    (plain, wanted), (made, found) = pair
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    assert made.state_dict().keys() == plain.state_dict().keys()
+    for (name, one), (_, other) in zip(
+        plain.named_parameters(), made.named_parameters(), strict=True
+    ):
+        if one.grad is not None:
+            assert other.grad is not None
+            assert float((one.grad - other.grad).norm()) <= 1e-3 * float(one.grad.norm()) + 1e-6, (
+                name
+            )

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from skill.errors import SkillError
 from skill.training import Micro, Outcome, learning_rate_factor, train
 
+PATHS = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -24,6 +26,7 @@ class Settings:
     warmup: int = 3
     clip: float = 10.0
     precision: str = "float32"
+    tf32: bool = False
     log_every: int = 2
     validate_every: int = 4
     max_bad_steps: int = 3
@@ -121,9 +124,9 @@ def test_kill_9_goes_on_from_the_last_checkpoint(tmp_path: Path) -> None:
         """
         import os, signal, sys
         from pathlib import Path
-        import skill.training
+        import skill.resume
         from test_training import Settings, Toy, run
-        skill.training._CHECKPOINT_SECONDS = 0.0
+        skill.resume._CHECKPOINT_SECONDS = 0.0
         class Killed(Toy):
             def begin_step(self, step):
                 super().begin_step(step)
@@ -134,7 +137,7 @@ def test_kill_9_goes_on_from_the_last_checkpoint(tmp_path: Path) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path / "parts")],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
+        env=os.environ | {"PYTHONPATH": PATHS},
         check=False,
     )
     assert done.returncode == -signal.SIGKILL
@@ -147,7 +150,7 @@ def test_kill_9_goes_on_from_the_last_checkpoint(tmp_path: Path) -> None:
 def test_a_damaged_newest_checkpoint_is_skipped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("skill.training._CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("skill.resume._CHECKPOINT_SECONDS", 0.0)
     whole, _ = run(tmp_path)
     (tmp_path / "newest.pt").write_bytes(b"half of a file")
     again, _ = run(tmp_path)
@@ -191,7 +194,32 @@ def test_validation_marks_the_best_step(tmp_path: Path) -> None:
     assert [row["step"] for row in outcome.curve] == [2, 4, 6, 8, 10, 12]
 
 
-@pytest.mark.parametrize("precision", ["bf16", "float32"])
+def test_fp16_halves_its_scale_until_gradients_are_finite(tmp_path: Path) -> None:
+    """More halvings than bad steps are allowed; the factor makes the first gradients overflow."""
+
+    class Steep(Toy):
+        def losses(self, micro: Micro, step: int) -> dict[str, Tensor]:
+            found = super().losses(micro, step)
+            return found | {"loss": found["loss"] * 1e6}
+
+    toy, outcome = run(tmp_path, Settings(steps=60, precision="fp16"), Steep())
+    assert 3 < outcome.skipped_steps < 30
+    assert torch.isfinite(toy.map.weight).all()
+    assert not torch.equal(toy.map.weight, Toy().map.weight)
+    saved = torch.load(tmp_path / "newest.pt", weights_only=True)
+    assert saved["scaler"]["scale"] < 65536
+    with pytest.raises(SkillError, match="3 steps in a row"):
+        run(tmp_path / "bad", Settings(precision="fp16"), Toy(poison=5))
+
+
+@pytest.mark.parametrize("tf32", [True, False])
+def test_the_setting_of_tf32_is_the_parameters(tmp_path: Path, tf32: bool) -> None:
+    run(tmp_path, Settings(steps=1, warmup=0, tf32=tf32))
+    assert torch.backends.cuda.matmul.allow_tf32 is tf32
+    assert torch.backends.cudnn.allow_tf32 is tf32
+
+
+@pytest.mark.parametrize("precision", ["bf16", "float32", "fp16"])
 def test_the_loss_falls_and_the_multiplier_rises(tmp_path: Path, precision: str) -> None:
     toy, outcome = run(tmp_path, Settings(steps=300, warmup=10, precision=precision))
     assert outcome.curve[-1]["fit"] < 0.5 * outcome.curve[0]["fit"]
@@ -225,7 +253,7 @@ def test_two_processes_follow_the_same_curve_as_one(tmp_path: Path) -> None:
             *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
             *(str(program), str(tmp_path / "two"), str(out)),
         ],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": PATHS, "OMP_NUM_THREADS": "1"},
         check=True,
         capture_output=True,
     )

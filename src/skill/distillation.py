@@ -5,40 +5,25 @@ stage 2 starts as the pruned student of stage 1, its projections included. A met
 nothing passes stage 1 without gates.
 """
 
-import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from skill import gates, pruning
-from skill.corpora.batches import Batches, MicroBatch, collate
-from skill.corpora.loader import Loader
-from skill.corpora.manifest import usable
+from skill import checkpoints, gates, pruning
 from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.errors import SkillError
-from skill.files import (
-    canonical_json,
-    read_header,
-    read_json,
-    read_tensors,
-    sha256,
-    write_csv,
-    write_json,
-    write_tensors,
-)
-from skill.methods import Method, Target, resolve
-from skill.params import Stage1Job, Stage2Job, Unlabelled
+from skill.files import read_header, read_tensors, write_csv, write_json, write_tensors
+from skill.params import Stage1Job, Stage2Job
 from skill.prediction import Distillation
-from skill.provenance import fingerprint, stamp
-from skill.training import Micro, Outcome, seed_step, train
+from skill.provenance import stamp
+from skill.runs import World, load_teachers, run, targets_of
+from skill.training import Outcome, seed_step
 
-_VALIDATION_BATCHES = 4
 _SPARSITY_TOLERANCE = 0.01
 
 
@@ -59,8 +44,8 @@ def stage1(
         SkillError: an unreachable sparsity, layers that do not exist, no audio, or a loss that is
             not finite.
     """
-    world = _World.start()
-    encoders = _load_teachers(job.teachers, teachers, world.device)
+    world = World.start()
+    encoders = load_teachers(job.teachers, teachers, world.device)
     first = next(iter(encoders.values()))
     seed_step(job.seed, 0)
     student = start_student(first, job.definition.start_blocks).to(world.device)
@@ -73,23 +58,37 @@ def stage1(
     experiment = Distillation(
         student,
         encoders,
-        _targets(job.definition, encoders, grouping),
+        targets_of(job.definition, encoders, grouping),
         job.definition,
         learning_rate=job.stage.learning_rate,
         pruning=target,
         gate_learning_rate=job.stage.gate_learning_rate,
         multiplier_learning_rate=job.stage.multiplier_learning_rate,
+        compiled=job.stage.compile,
     ).to(world.device)
     inputs = [*teachers, *manifests, *([grouping] if grouping else [])]
-    outcome = _run(
-        f"{name} stage 1", experiment, job, job.unlabelled, manifests, inputs, scratch, world
-    )
+    every = job.stage.compact_every
+
+    def compact(done: int, optimizer: torch.optim.AdamW) -> torch.optim.AdamW | None:
+        if not every or done % every:
+            return None
+        changed = experiment.compact(optimizer)
+        if changed is not None and world.writes:
+            left = experiment.student.num_parameters()
+            print(f"{name}: {left} parameters stay after {done} steps", file=sys.stderr)
+        return changed
+
+    outcome = run(
+        f"{name} stage 1", experiment, job, manifests, inputs, scratch, world,
+        reshape=compact if target is not None else None,
+    )  # fmt: skip
+    student = experiment.student
     if not world.writes:
         return
-    left = gates.summary(student) if job.definition.prune else {}
-    if job.definition.prune:
+    left = gates.summary(student)
+    if target is not None:
         assert job.sparsity is not None
-        gates.select(student, job.sparsity)
+        gates.select(student, job.sparsity, target.full)
         student = pruning.prune(student)
         reached = 1 - student.num_parameters() / gates.full_size(first)
         if abs(reached - job.sparsity) > _SPARSITY_TOLERANCE:
@@ -125,16 +124,17 @@ def stage2(
     Raises:
         SkillError: `student` is no file of stage 1, or as for `stage1`.
     """
-    world = _World.start()
-    encoders = _load_teachers(job.teachers, teachers, world.device)
+    world = World.start()
+    encoders = load_teachers(job.teachers, teachers, world.device)
     pruned, projections = _read_stage1(student)
     seed_step(job.seed, 0)
     experiment = Distillation(
         pruned,
         encoders,
-        _targets(job.definition, encoders, grouping),
+        targets_of(job.definition, encoders, grouping),
         job.definition,
         learning_rate=job.stage.learning_rate,
+        compiled=job.stage.compile,
     )
     try:
         experiment.projections.load_state_dict(projections)
@@ -142,13 +142,9 @@ def stage2(
         raise SkillError(f"{student}: its projections are of another method: {error}") from error
     experiment.to(world.device)
     inputs = [student, *teachers, *manifests, *([grouping] if grouping else [])]
-    outcome = _run(
-        f"{name} stage 2", experiment, job, job.unlabelled, manifests, inputs, scratch, world
-    )
+    outcome = run(f"{name} stage 2", experiment, job, manifests, inputs, scratch, world)
     if not world.writes:
         return
-    from skill import checkpoints
-
     first = next(iter(encoders.values()))
     provenance = stamp(inputs, job)
     checkpoints.save(pruned, output, {"student": name, "provenance": provenance})
@@ -170,56 +166,6 @@ def start_student(teacher: SpeechEncoder, blocks: int | None) -> SpeechEncoder:
     return student
 
 
-@dataclass(frozen=True)
-class _World:
-    """This process among those of `torchrun`."""
-
-    rank: int
-    size: int
-    device: str
-
-    @classmethod
-    def start(cls) -> "_World":
-        cuda = torch.cuda.is_available()
-        if "LOCAL_RANK" not in os.environ:
-            return cls(0, 1, "cuda" if cuda else "cpu")
-        if not dist.is_initialized():
-            dist.init_process_group("nccl" if cuda else "gloo")
-        device = f"cuda:{os.environ['LOCAL_RANK']}" if cuda else "cpu"
-        return cls(dist.get_rank(), dist.get_world_size(), device)
-
-    @property
-    def writes(self) -> bool:
-        return self.rank == 0
-
-
-class _Share:
-    """The micro-batches of this process: every R-th of a step, or the whole step where R is 1."""
-
-    def __init__(self, batches: Batches, world: _World) -> None:
-        self.whole, self.world, self.utterances = batches, world, batches.utterances
-
-    def at(self, step: int) -> list[MicroBatch]:
-        return self.whole.at(step)[self.world.rank :: self.world.size]
-
-
-def _load_teachers(
-    names: Sequence[str], paths: Sequence[Path], device: str
-) -> dict[str, SpeechEncoder]:
-    encoders = [SpeechEncoder.from_pretrained(path).eval().to(device) for path in paths]
-    return dict(zip(names, encoders, strict=True))
-
-
-def _targets(
-    method: Method, teachers: dict[str, SpeechEncoder], grouping: Path | None
-) -> list[Target]:
-    sizes = {name: (t.config.num_blocks, t.config.width) for name, t in teachers.items()}
-    clusters = None
-    if grouping is not None:
-        clusters = [[(n, int(layer)) for n, layer in c] for c in read_json(grouping)["layers"]]
-    return resolve(method, sizes, clusters)
-
-
 def _read_stage1(path: Path) -> tuple[SpeechEncoder, dict[str, Tensor]]:
     if read_header(path).get("kind") != "stage1":
         raise SkillError(f"{path}: not a student of stage 1")
@@ -231,80 +177,6 @@ def _read_stage1(path: Path) -> tuple[SpeechEncoder, dict[str, Tensor]]:
         parts[part][rest] = value
     student.load_state_dict(parts["encoder"])
     return student, parts["projections"]
-
-
-def _run(
-    label: str,
-    experiment: Distillation,
-    job: Stage1Job | Stage2Job,
-    unlabelled: Unlabelled,
-    manifests: Sequence[Path],
-    inputs: Sequence[Path],
-    scratch: Path,
-    world: _World,
-) -> Outcome:
-    stage = job.stage
-    shortest, longest = unlabelled.min_seconds, unlabelled.max_seconds
-    batches = Batches(
-        usable(manifests, shortest, longest, "train"),
-        stage.batch_seconds,
-        job.seed,
-        fixed_order=stage.fixed_order,
-        micro_seconds=stage.micro_seconds,
-    )
-    held_out = Batches(usable(manifests, shortest, longest, "dev"), stage.micro_seconds, 0)
-    held_out_micros = [
-        _micro(micro, *collate(micro), world.device)
-        for step in range(min(_VALIDATION_BATCHES, len(held_out)))
-        for micro in held_out.at(step)
-    ]
-    share: Any = _Share(batches, world)
-
-    def load(first: int) -> Iterator[tuple[int, list[Micro]]]:
-        with Loader(share, first, workers=1) as loader:
-            for step, loaded in loader:
-                yield step, [_micro(m.batch, m.waveforms, m.lengths, world.device) for m in loaded]
-
-    dependencies = {str(path): sha256(path) for path in inputs}
-    return train(
-        experiment,
-        load,
-        stage,
-        seed=job.seed,
-        folder=scratch,
-        label=label,
-        fingerprint=canonical_json(
-            [job.model_dump(mode="json"), dependencies, fingerprint("skill.distillation")]
-        ),
-        validate=_validation(experiment, held_out_micros, stage.precision, world.device),
-        device=world.device.partition(":")[0],
-    )
-
-
-def _micro(batch: MicroBatch, waveforms: Tensor, lengths: Tensor, device: str) -> Micro:
-    ids = [utterance.id for utterance in batch.utterances]
-    return Micro(ids, waveforms.to(device, non_blocking=True), lengths)
-
-
-def _validation(
-    experiment: Distillation, micros: list[Micro], precision: str, device: str
-) -> Callable[[], dict[str, float]]:
-    """The distillation loss on held-out audio: no dropout, gates at their expected values."""
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float16
-
-    @torch.no_grad()
-    def validate() -> dict[str, float]:
-        experiment.eval()
-        total = audio = 0.0
-        kind = device.partition(":")[0]
-        for micro in micros:
-            with torch.autocast(kind, dtype, enabled=precision != "float32"):
-                loss = experiment.distill(micro.waveforms)["distillation"]
-            total += float(loss) * micro.audio
-            audio += micro.audio
-        return {"validation_loss": total / audio}
-
-    return validate
 
 
 def _report(

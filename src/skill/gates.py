@@ -189,7 +189,9 @@ def reachable_sparsity(encoder: SpeechEncoder) -> float:
 class SparsityTarget(nn.Module):
     """The augmented Lagrangian λ1 (ŝ − s) + λ2 (ŝ − s)², with a target s that rises from 0.
 
-    ŝ is the expected sparsity. The λ start at 0 and ascend (Wang et al. 2020, arXiv:1910.04732).
+    ŝ is the expected sparsity, relative to the encoder that this was made for, also when units of
+    it have been removed since (`skill.compaction`). The λ start at 0 and ascend (Wang et al. 2020,
+    arXiv:1910.04732).
     """
 
     def __init__(self, encoder: SpeechEncoder, sparsity: float, ramp: int) -> None:
@@ -204,7 +206,7 @@ class SparsityTarget(nn.Module):
             raise SkillError(
                 f"a sparsity of {sparsity} is out of reach: with all gates closed it is {limit:.4f}"
             )
-        self.sparsity, self.ramp = sparsity, ramp
+        self.sparsity, self.ramp, self.full = sparsity, ramp, full_size(encoder)
         self.lambda1 = nn.Parameter(torch.zeros(()))
         self.lambda2 = nn.Parameter(torch.zeros(()))
 
@@ -215,7 +217,7 @@ class SparsityTarget(nn.Module):
     def forward(self, encoder: SpeechEncoder, step: int) -> tuple[Tensor, Tensor]:
         """The penalty and the expected sparsity."""
         device = self.lambda1.device
-        sparsity = (1 - expected_size(encoder) / full_size(encoder)).float().to(device)
+        sparsity = (1 - expected_size(encoder) / self.full).float().to(device)
         gap = sparsity - self.target(step)
         return self.lambda1 * gap + self.lambda2 * gap.square(), sparsity
 
@@ -228,15 +230,17 @@ class SparsityTarget(nn.Module):
         }
 
 
-def select(encoder: SpeechEncoder, sparsity: float) -> None:
+def select(encoder: SpeechEncoder, sparsity: float, full: int | None = None) -> None:
     """Decide which gates stay open, so that the physical size meets the target globally.
+
+    `full`: the size that `sparsity` refers to (none: this encoder's).
 
     Each module first keeps as many gates as it expects to be open. Then, over the whole model, the
     least likely open gates are closed (or the most likely closed ones opened) as long as that
     brings the size nearer to (1 - sparsity) x full size. Every convolution keeps a channel.
     """
-    full = full_size(encoder)
-    goal = (1 - sparsity) * full
+    whole = full_size(encoder)
+    goal = (1 - sparsity) * (whole if full is None else full)
     extra = encoder.config.width if _conv_gated(encoder) and not encoder.config.conv_masked else 0
     chosen = {gate: gate.chosen() for _, gate in gates_of(encoder)}
     convolutions = {id(layer.gate) for layer in encoder.convolutions}
@@ -246,7 +250,7 @@ def select(encoder: SpeechEncoder, sparsity: float) -> None:
     counts = {gate: int(kept.sum()) for gate, kept in chosen.items()}
 
     def size() -> float:
-        return full - float(_saved(encoder, lambda gate: counts[gate])) + extra
+        return whole - float(_saved(encoder, lambda gate: counts[gate])) + extra
 
     ascending = sorted(
         (value, place, index)

@@ -113,6 +113,8 @@ class Training(Section):
     micro_seconds: Seconds = 40.0
     """Audio of one forward and backward pass, at most."""
     precision: Literal["float32", "bf16", "fp16"] = "bf16"
+    tf32: Switch = False
+    """On a GPU: products of float32 numbers with mantissas of 10 bits."""
     clip: Rate = 10.0
     fixed_order: Switch = False
     """The same batches in the same order in every epoch, as in DPHuBERT's code."""
@@ -127,7 +129,14 @@ class Training(Section):
         return self
 
 
-class Stage1(Training):
+class Distilling(Training):
+    """What both stages have."""
+
+    compile: Switch = False
+    """Compile the blocks of student and teachers (`torch.compile`): slow to start."""
+
+
+class Stage1(Distilling):
     """Pruning and distillation at once."""
 
     gate_learning_rate: Rate = 0.02
@@ -139,7 +148,7 @@ class Stage1(Training):
     """Steps between removals of units whose gates stay shut; 0: only at the end."""
 
 
-class Stage2(Training):
+class Stage2(Distilling):
     """Distillation of the pruned student; 0 steps leave it as it is."""
 
 

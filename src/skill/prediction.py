@@ -16,10 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from skill import gates
-from skill.encoder import SpeechEncoder
+from skill.compaction import compacted, lasting, shaped
+from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.methods import Layer, Method, Target
 from skill.objectives import distance
-from skill.training import Micro
+from skill.pruning import cut
+from skill.training import Micro, adamw
 
 
 class Projection(nn.Module):
@@ -93,10 +95,14 @@ class Distillation(nn.Module):
         pruning: "gates.SparsityTarget | None" = None,
         gate_learning_rate: float = 0.0,
         multiplier_learning_rate: float | None = None,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
-        self.student = student
-        self._teachers = {name: t.eval().requires_grad_(False) for name, t in teachers.items()}
+        self.compiled = compiled
+        self.student = self._ready(student)
+        self._teachers = {
+            name: self._ready(t.eval().requires_grad_(False)) for name, t in teachers.items()
+        }
         self.targets, self.method = list(targets), method
         self.distances = method.distances.model_dump()
         self.pruning = pruning
@@ -110,6 +116,13 @@ class Distillation(nn.Module):
                 width = self.target_width(target)
                 if key not in self.projections:
                     self.projections[key] = Projection(student.config.width, width, method.head)
+
+    def _ready(self, encoder: SpeechEncoder) -> SpeechEncoder:
+        """Compile the blocks, in place, if that was asked for; lengths differ from step to step."""
+        if self.compiled:
+            for block in encoder.blocks:
+                block.compile(dynamic=True)
+        return encoder
 
     def target_width(self, target: Target) -> int:
         """The width of a target: its layers' width, or the sum of them for a concatenation."""
@@ -129,6 +142,45 @@ class Distillation(nn.Module):
             rate = self.multiplier_learning_rate
             groups.append({"params": pruning, "lr": rate, "maximize": True})
         return groups
+
+    def compact(self, optimizer: torch.optim.AdamW) -> torch.optim.AdamW | None:
+        """Remove units whose gates stay shut (`skill.compaction`).
+
+        Returns:
+            An optimiser for what is left, with the moments of `optimizer`; None: nothing went.
+        """
+        assert self.pruning is not None
+        kept = lasting(self.student, (1 - self.pruning.sparsity) * self.pruning.full)
+        if kept is None:
+            return None
+        moments = {name: optimizer.state[p] for name, p in self.named_parameters()}
+        for key in ("exp_avg", "exp_avg_sq"):
+            names = {n.removeprefix("student."): n for n in moments if n.startswith("student.")}
+            whole = {short: moments[n][key] for short, n in names.items() if key in moments[n]}
+            for short, value in cut(whole, kept, self.student.config.head_width).items():
+                moments[names[short]][key] = value
+        self.student = self._ready(compacted(self.student, kept))
+        optimizer = adamw(self.parameter_groups())
+        for name, parameter in self.named_parameters():
+            if moments.get(name):
+                optimizer.state[parameter] = moments[name]
+        return optimizer
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What a checkpoint keeps beside the tensors: the shape that compaction has left."""
+        return self.student.config.to_dict()
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Nothing: `load_state_dict` needs the shape before the tensors."""
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Take over a checkpoint, of a compacted student too."""
+        config = EncoderConfig.from_dict(state_dict["_extra_state"])
+        if config != self.student.config:
+            self.student = self._ready(shaped(self.student, config))
+        return super().load_state_dict(state_dict, strict, assign)
 
     def begin_step(self, step: int) -> None:
         """Modes: the student's dropout is on, the teachers' is off."""

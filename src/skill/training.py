@@ -12,11 +12,10 @@ nothing but the time it takes.
 
 import hashlib
 import math
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,10 +25,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from skill.errors import SkillError
-from skill.files import replacing
 from skill.progress import track
+from skill.resume import Checkpoints, Stopped, signals
 
-_CHECKPOINT_SECONDS = 60.0
 _DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -44,6 +42,8 @@ class Settings(Protocol):
     def clip(self) -> float: ...
     @property
     def precision(self) -> str: ...
+    @property
+    def tf32(self) -> bool: ...
     @property
     def log_every(self) -> int: ...
     @property
@@ -96,10 +96,6 @@ class Outcome:
     best_loss: float = math.inf
 
 
-class Stopped(SystemExit):
-    """The run was told to stop and has saved its state."""
-
-
 def learning_rate_factor(step: int, warmup: int, total: int) -> float:
     """Linear warm-up from 0 to 1 over `warmup` steps, then linear decay to 0 at `total`.
 
@@ -116,6 +112,14 @@ def seed_step(seed: int, step: int, rank: int = 0) -> None:
     torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
+def adamw(groups: list[dict[str, Any]]) -> torch.optim.AdamW:
+    """The optimiser of every run."""
+    return torch.optim.AdamW(groups, weight_decay=0.0)
+
+
+Reshape = Callable[[int, torch.optim.AdamW], torch.optim.AdamW | None]
+
+
 def train(
     experiment: Experiment,
     batches: Callable[[int], Iterable[tuple[int, list[Micro]]]],
@@ -126,6 +130,7 @@ def train(
     label: str,
     fingerprint: str,
     validate: Callable[[], dict[str, float]] | None = None,
+    reshape: Reshape | None = None,
     device: str = "cpu",
 ) -> Outcome:
     """Train to `settings.steps`, from the newest sound checkpoint in `folder` if there is one.
@@ -136,22 +141,40 @@ def train(
         fingerprint: what the run depends on (parameters, inputs); a checkpoint of another one is
             not resumed.
         validate: figures on held-out audio, "validation_loss" among them.
+        reshape: called with the number of steps done and the optimiser; where it changes the shapes
+            of the experiment's parameters, it returns the optimiser to go on with.
 
     Raises:
         SkillError: `settings.max_bad_steps` steps in a row had no finite loss or gradient.
         Stopped: SIGTERM or SIGINT came; the state is saved, and the same call goes on from there.
     """
     rank = dist.get_rank() if dist.is_initialized() else 0
-    optimizer = torch.optim.AdamW(experiment.parameter_groups(), weight_decay=0.0)
-    peaks = [group["lr"] for group in optimizer.param_groups]
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = settings.tf32
+    checkpoints = Checkpoints(folder, fingerprint, device, writes=rank == 0)
+    state, first, outcome = checkpoints.load(), 0, Outcome()
     scaler = torch.amp.GradScaler(device, enabled=settings.precision == "fp16")
-    outcome = Outcome()
-    first = _resume(folder, fingerprint, experiment, optimizer, scaler, outcome, device)
-    checkpoints = _Checkpoints(folder, fingerprint, experiment, optimizer, scaler, outcome, rank)
+    if state is not None:
+        first, outcome = state["step"], Outcome(**state["outcome"])
+        experiment.load_state_dict(state["experiment"])
+        scaler.load_state_dict(state["scaler"])
+    optimizer = adamw(experiment.parameter_groups())
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    if state is not None:
+        optimizer.load_state_dict(state["optimizer"])
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+
+    def save(done: int) -> None:
+        checkpoints.save(
+            done,
+            experiment=experiment.state_dict(),
+            optimizer=optimizer.state_dict(),
+            scaler=scaler.state_dict(),
+            outcome=vars(outcome),
+        )
+
     bad: list[str] = []
     bad_steps, audio_since, since = 0, 0, time.monotonic()
-    with _signals() as stop, track(settings.steps, label, start=first) as progress:
+    with signals() as stop, track(settings.steps, label, start=first) as progress:
         for step, micros in _until(batches(first), first, settings.steps):
             factor = learning_rate_factor(step, settings.warmup, settings.steps)
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
@@ -167,6 +190,8 @@ def train(
             if math.isfinite(figures.get("loss", math.nan)) and math.isfinite(norm):
                 scaler.step(optimizer)
                 bad, bad_steps = [], 0
+            elif scaler.get_scale() > 1 and math.isfinite(figures.get("loss", math.nan)):
+                outcome.skipped_steps += 1  # the scale was too large: `update` halves it
             else:
                 outcome.skipped_steps += 1
                 bad_steps += 1
@@ -179,6 +204,9 @@ def train(
             scaler.update()
             audio_since += audio
             done = step + 1
+            if reshape is not None and (changed := reshape(done, optimizer)) is not None:
+                optimizer = changed
+                parameters = [p for group in optimizer.param_groups for p in group["params"]]
             if done % settings.log_every == 0 or done == settings.steps:
                 seconds = time.monotonic() - since
                 figures["audio_per_second"] = audio_since / 16000 / seconds
@@ -195,12 +223,13 @@ def train(
                 outcome.curve.append(row)
                 shown = {key: row[key] for key in ("loss", "sparsity") if key in row}
                 progress.update(done, **shown, audio_per_second=row["audio_per_second"])
-            if stop.is_set() or checkpoints.due():
-                checkpoints.save(done)
-            if stop.is_set():
+            told = stop.agreed()
+            if told or checkpoints.due():
+                save(done)
+            if told:
                 print(f"{label}: stopped at step {done}, state saved", file=sys.stderr, flush=True)
-                raise Stopped(128 + stop.signal)
-        checkpoints.save(settings.steps)
+                raise Stopped(128 + told)
+        save(settings.steps)
     return outcome
 
 
@@ -264,96 +293,3 @@ def _until(
         yield step, micros
         if step + 1 >= steps:
             return
-
-
-class _Stop:
-    signal = 0
-
-    def is_set(self) -> bool:
-        return self.signal != 0
-
-
-@contextmanager
-def _signals() -> Iterator[_Stop]:
-    """Turn SIGTERM and SIGINT into a flag that the loop reads between steps."""
-    stop = _Stop()
-
-    def handler(number: int, _frame: object) -> None:
-        if stop.signal == number:
-            raise KeyboardInterrupt
-        stop.signal = number
-
-    previous = {s: signal.signal(s, handler) for s in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        for number, old in previous.items():
-            signal.signal(number, old)
-
-
-@dataclass
-class _Checkpoints:
-    """Two files: the newest state, and the one before it."""
-
-    folder: Path
-    fingerprint: str
-    experiment: Experiment
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    outcome: Outcome
-    rank: int
-    saved: float = field(default_factory=time.monotonic)
-
-    def due(self) -> bool:
-        return time.monotonic() - self.saved > _CHECKPOINT_SECONDS
-
-    def save(self, step: int) -> None:
-        self.saved = time.monotonic()
-        if self.rank:
-            return
-        state = {
-            "step": step,
-            "fingerprint": self.fingerprint,
-            "experiment": self.experiment.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "outcome": vars(self.outcome),
-        }
-        newest = self.folder / "newest.pt"
-        with replacing(self.folder / "next.pt") as temporary:
-            torch.save(state, temporary)
-        if newest.exists():
-            newest.replace(self.folder / "previous.pt")
-        (self.folder / "next.pt").replace(newest)
-
-
-def _resume(
-    folder: Path,
-    fingerprint: str,
-    experiment: Experiment,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    outcome: Outcome,
-    device: str,
-) -> int:
-    """Load the newest sound checkpoint of this run; returns the step to go on with."""
-    for name in ("newest.pt", "next.pt", "previous.pt"):
-        path = folder / name
-        if not path.exists():
-            continue
-        try:
-            state = torch.load(path, map_location=device, weights_only=True)
-        except Exception as error:  # torch raises many kinds for a damaged file
-            print(f"warning: {path}: damaged checkpoint skipped ({error})", file=sys.stderr)
-            continue
-        if state["fingerprint"] != fingerprint:
-            print(f"{path}: of another run, not resumed", file=sys.stderr)
-            continue
-        experiment.load_state_dict(state["experiment"])
-        optimizer.load_state_dict(state["optimizer"])
-        scaler.load_state_dict(state["scaler"])
-        for key, value in state["outcome"].items():
-            setattr(outcome, key, value)
-        print(f"{path}: resumed at step {state['step']}", file=sys.stderr, flush=True)
-        return int(state["step"])
-    return 0

@@ -1,0 +1,318 @@
+"""How fast and frugal a step of stage 1 is: teacher, gated student, loss, backward, update.
+
+    OMP_NUM_THREADS=2 python benchmarks/training.py --output training.json
+    python benchmarks/training.py --size sample --rounds 3        # a quick look
+
+Candidates take turns in one process, in an order that changes from round to round, so that a busy
+machine harms all alike; figures are medians with quartiles. `compacted` is a step when three
+quarters of the student are gone (`skill.compaction`), the best that a stage can come to, not its
+mean. In each round the machine's bare matrix product is timed, too: the share is the step's
+multiplications, counted by torch, over the time that the product would take for as many. Peak
+memory: on a CPU the resident set's peak in a process of its own, on a GPU the allocator's.
+
+On a GPU the batch grows in doublings until 80 GB are full. Peer: DPHuBERT's own code on two cores,
+float32, 4 x 5 s (WavLM Base 2.43 audio seconds per second and 5.4 GB).
+"""
+
+import argparse
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from skill import gates
+from skill.compaction import shaped
+from skill.distillation import start_student
+from skill.encoder import EncoderConfig, SpeechEncoder
+from skill.methods import Distances, LayerTarget, Method, resolve
+from skill.prediction import Distillation
+from skill.training import Micro, adamw
+
+DPHUBERT = Method(
+    prune=("conv", "head", "ffn"),
+    targets=(
+        LayerTarget(layer="projection"),
+        *(LayerTarget(layer=layer, projection="blocks") for layer in (4, 8, 12)),
+    ),
+    distances=Distances(l1=1.0, cosine=1.0),
+)
+KINDS = ("float32", "bf16", "float32 compacted", "bf16 compacted")
+CPU_BATCH, GPU_SECONDS, GPU_BYTES = (4, 5), 10, 80e9
+PEER = {"wavlm": (2.43, 5.4e9), "hubert": (2.83, 5.1e9)}  # Base on the CPU, float32
+AIMS = {"float32": 1.4, "float32 compacted": 2.0}
+GPU_AIM = 4000.0
+MEMORY_AIM = 0.6
+
+
+@dataclass
+class Step:
+    """One candidate, ready to do steps on its batch."""
+
+    experiment: Distillation
+    optimizer: torch.optim.AdamW
+    micro: Micro
+    precision: str
+    device: str
+
+    def __call__(self) -> None:
+        half = torch.bfloat16 if self.precision == "bf16" else None
+        self.experiment.begin_step(0)
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(self.device, half) if half else nullcontext():
+            loss = self.experiment.losses(self.micro, 1)["loss"]
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.experiment.parameters(), 10.0)
+        self.optimizer.step()
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+
+def configuration(size: str, family: Any) -> EncoderConfig:
+    """Base, or the sample teachers' size."""
+    if size == "base":
+        return EncoderConfig.base(family)
+    return EncoderConfig.uniform(
+        family, width=160, blocks=12, heads=5, ffn=640, conv=96, pos_conv_kernel=32
+    )
+
+
+def quarter(config: EncoderConfig) -> EncoderConfig:
+    """What is left when three quarters of the parameters are gone evenly."""
+
+    def kept(share: float) -> EncoderConfig:
+        return replace(
+            config,
+            conv_channels=tuple(max(1, round(share * n)) for n in config.conv_channels),
+            conv_masked=True,
+            heads=tuple(h[: round(share * len(h))] for h in config.heads),
+            ffn=tuple(round(share * n) for n in config.ffn),
+        )
+
+    def size(config: EncoderConfig) -> int:
+        with torch.device("meta"):
+            return SpeechEncoder(config).num_parameters()
+
+    goal, low, high = size(config) / 4, 0.0, 1.0
+    for _ in range(12):
+        middle = (low + high) / 2
+        low, high = (middle, high) if size(kept(middle)) < goal else (low, middle)
+    return kept(low)
+
+
+def build(kind: str, options: argparse.Namespace, batch: tuple[int, int]) -> Step:
+    """A candidate with random weights on `batch` = (utterances, seconds) of noise."""
+    torch.manual_seed(0)
+    config, device = configuration(options.size, options.family), options.device
+    teacher = SpeechEncoder(config).eval().to(device)
+    student = start_student(teacher, None).to(device)
+    gates.attach(student, DPHUBERT.prune)
+    target = gates.SparsityTarget(student, 0.75, ramp=0).to(device)
+    if "compacted" in kind:
+        student = shaped(student, quarter(config))
+    experiment = Distillation(
+        student, {"t": teacher}, resolve(DPHUBERT, {"t": (12, config.width)}), DPHUBERT,
+        learning_rate=1e-6, pruning=target, gate_learning_rate=1e-6, compiled=options.compile,
+    ).to(device)  # fmt: skip
+    utterances, seconds = batch
+    waveforms = torch.randn(utterances, seconds * 16000, device=device)
+    micro = Micro([""] * utterances, waveforms, torch.full((utterances,), seconds * 16000))
+    optimizer = adamw(experiment.parameter_groups())
+    return Step(experiment, optimizer, micro, kind.split()[0], device)
+
+
+def product(precision: str, device: str) -> tuple[Callable[[], None], float]:
+    """A bare matrix product and its multiplications and additions."""
+    size = 8192 if device == "cuda" else 2048
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+
+    def multiply() -> None:
+        torch.mm(a, b)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return multiply, 2.0 * size**3
+
+
+def seconds_of(work: Callable[[], None], times: int = 1) -> float:
+    start = time.perf_counter()
+    for _ in range(times):
+        work()
+    return (time.perf_counter() - start) / times
+
+
+def largest(kind: str, options: argparse.Namespace) -> tuple[int, int]:
+    """The largest doubling of a batch that stays within 80 GB."""
+    utterances = 8
+    while True:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        try:
+            build(kind, options, (2 * utterances, GPU_SECONDS))()
+        except torch.cuda.OutOfMemoryError:
+            return utterances, GPU_SECONDS
+        if torch.cuda.max_memory_allocated() > GPU_BYTES:
+            return utterances, GPU_SECONDS
+        utterances *= 2
+
+
+def peak_memory(kind: str, options: argparse.Namespace, batch: tuple[int, int]) -> int:
+    """Bytes at the peak of two steps; the rest of the program (torch itself) is included."""
+    if options.device == "cuda":
+        step = build(kind, options, batch)
+        torch.cuda.reset_peak_memory_stats()
+        step(), step()
+        return torch.cuda.max_memory_allocated()
+    command = [sys.executable, __file__, "--size", options.size, "--family", options.family]
+    command += ["--device", "cpu", "--peak", kind, *(["--compile"] if options.compile else [])]
+    run = subprocess.run(command, check=True, capture_output=True, text=True)
+    return int(run.stdout)
+
+
+def resident_peak() -> int:
+    """Bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("no VmHWM in /proc/self/status")
+
+
+def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row for every kind."""
+    cuda = options.device == "cuda"
+    batches = {k: largest(k, options) if cuda else CPU_BATCH for k in options.kinds}
+    steps = {kind: build(kind, options, batches[kind]) for kind in options.kinds}
+    operations = {}
+    for kind, step in steps.items():
+        step()
+        with FlopCounterMode(display=False) as counter:
+            step()
+        operations[kind] = float(counter.get_total_flops())
+    products = {p: product(p, options.device) for p in {kind.split()[0] for kind in steps}}
+    times: dict[str, list[float]] = {kind: [] for kind in steps}
+    shares: dict[str, list[float]] = {kind: [] for kind in steps}
+    peaks: dict[str, list[float]] = {kind: [] for kind in steps}
+    order = random.Random(0)
+    for _ in range(options.rounds):
+        for kind in order.sample(list(steps), len(steps)):
+            multiply, work = products[kind.split()[0]]
+            peak = work / seconds_of(multiply, 5)
+            taken = seconds_of(steps[kind])
+            times[kind].append(taken)
+            peaks[kind].append(peak)
+            shares[kind].append(operations[kind] / taken / peak)
+    rows = []
+    for kind in steps:
+        utterances, seconds = batches[kind]
+        speeds = [utterances * seconds / taken for taken in times[kind]]
+        rows.append(
+            {
+                "kind": kind,
+                "batch": f"{utterances} x {seconds} s",
+                "seconds": statistics.median(times[kind]),
+                "audio_per_second": statistics.median(speeds),
+                "audio_per_second_quartiles": quartiles(speeds),
+                "times_float32": statistics.median(
+                    s / t for s, t in zip(times[options.kinds[0]], times[kind], strict=True)
+                )
+                * (utterances * seconds / (batches[options.kinds[0]][0] * seconds)),
+                "operations": operations[kind],
+                "product_per_second": statistics.median(peaks[kind]),
+                "share_of_product": statistics.median(shares[kind]),
+            }
+        )
+    del steps
+    for row in rows:
+        row["peak_bytes"] = peak_memory(row["kind"], options, batches[row["kind"]])
+        compare(row, options)
+    return rows
+
+
+def compare(row: dict[str, Any], options: argparse.Namespace) -> None:
+    """Put what the issue asks for beside what was found."""
+    if options.size != "base" or options.compile:
+        return
+    if options.device == "cuda":
+        row["aim"] = GPU_AIM if row["kind"] == "bf16" else None
+        return
+    speed, memory = PEER[options.family]
+    row["times_peer"] = row["audio_per_second"] / speed
+    row["memory_of_peer"] = row["peak_bytes"] / memory
+    row["aim"] = AIMS.get(row["kind"])
+    row["memory_aim"] = MEMORY_AIM
+
+
+def quartiles(values: list[float]) -> list[float]:
+    """First and third quartile."""
+    if len(values) < 2:
+        return [values[0], values[0]]
+    cuts = statistics.quantiles(values, n=4, method="inclusive")
+    return [cuts[0], cuts[2]]
+
+
+def table(result: dict[str, Any]) -> str:
+    """What is printed."""
+    lines = [f"{result['device']}, {result['threads']} threads, load {result['load']:.1f}"]
+    title = f"{'stage 1 step':20}{'batch':>12}{'s':>9}{'audio s/s':>11}  quartiles"
+    lines.append(f"{title:68}{'GB':>6}{'of product':>12}{'x peer':>8}  aim")
+    for row in result["steps"]:
+        low, high = row["audio_per_second_quartiles"]
+        line = f"{row['kind']:20}{row['batch']:>12}{row['seconds']:9.3f}"
+        line += f"{row['audio_per_second']:11.2f}  [{low:.2f}, {high:.2f}]"
+        line = f"{line:68}{row['peak_bytes'] / 1e9:6.2f}{row['share_of_product']:12.1%}"
+        line += f"{row['times_peer']:8.2f}" if "times_peer" in row else f"{'':8}"
+        lines.append(line + (f"  {row['aim']}" if row.get("aim") else ""))
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size", choices=("base", "sample"), default="base")
+    parser.add_argument("--family", choices=("wavlm", "hubert"), default="wavlm")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--device", choices=("cpu", "cuda"))
+    parser.add_argument("--compile", action="store_true", help="compiled blocks")
+    parser.add_argument("--output", type=Path, help="JSON of all figures")
+    parser.add_argument("--peak", choices=KINDS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    options.device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if options.peak:
+        step = build(options.peak, options, CPU_BATCH)
+        step(), step()
+        print(resident_peak())
+        return
+    options.kinds = options.kinds or list(KINDS)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    result = {
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "load": os.getloadavg()[0],
+        "size": options.size,
+        "family": options.family,
+        "compiled": options.compile,
+        "rounds": options.rounds,
+        "steps": measure(options),
+    }
+    print(table(result))
+    if options.output:
+        options.output.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

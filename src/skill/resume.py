@@ -1,0 +1,108 @@
+"""What a run needs to go on after any stop: its checkpoints, and signals that end it between steps.
+
+A checkpoint is written beside the newest and renamed; the one before it is kept, and taken where
+the newest is damaged.
+"""
+
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from skill.files import replacing
+
+_CHECKPOINT_SECONDS = 60.0
+
+
+class Stopped(SystemExit):
+    """The run was told to stop and has saved its state."""
+
+
+@dataclass
+class Checkpoints:
+    """Two files of one run in `folder`: the newest state, and the one before it.
+
+    `fingerprint` is what the run depends on: a checkpoint of another one is not resumed. Of several
+    processes only one `writes`.
+    """
+
+    folder: Path
+    fingerprint: str
+    device: str
+    writes: bool
+    saved: float = field(default_factory=time.monotonic)
+
+    def due(self) -> bool:
+        """Whether it is time to save."""
+        return time.monotonic() - self.saved > _CHECKPOINT_SECONDS
+
+    def save(self, step: int, **parts: Any) -> None:
+        """Write the state after `step` steps."""
+        self.saved = time.monotonic()
+        if not self.writes:
+            return
+        newest = self.folder / "newest.pt"
+        with replacing(self.folder / "next.pt") as temporary:
+            torch.save({"step": step, "fingerprint": self.fingerprint} | parts, temporary)
+        if newest.exists():
+            newest.replace(self.folder / "previous.pt")
+        (self.folder / "next.pt").replace(newest)
+
+    def load(self) -> dict[str, Any] | None:
+        """The newest sound state of this run, "step" and parts; None: it starts from nothing."""
+        for name in ("newest.pt", "next.pt", "previous.pt"):
+            path = self.folder / name
+            if not path.exists():
+                continue
+            try:
+                state: dict[str, Any] = torch.load(
+                    path, map_location=self.device, weights_only=True
+                )
+            except Exception as error:  # torch raises many kinds for a damaged file
+                print(f"warning: {path}: damaged checkpoint skipped ({error})", file=sys.stderr)
+                continue
+            if state["fingerprint"] != self.fingerprint:
+                print(f"{path}: of another run, not resumed", file=sys.stderr)
+                continue
+            print(f"{path}: resumed at step {state['step']}", file=sys.stderr, flush=True)
+            return state
+        return None
+
+
+class Stop:
+    """The signal that has come, 0 while there is none."""
+
+    signal = 0
+
+    def agreed(self) -> int:
+        """The signal that has come to any process: all stop after the same step."""
+        if not dist.is_initialized():
+            return self.signal
+        found: list[Any] = [0] * dist.get_world_size()
+        dist.all_gather_object(found, self.signal)
+        return int(max(found))
+
+
+@contextmanager
+def signals() -> Iterator[Stop]:
+    """Turn SIGTERM and SIGINT into a flag that the loop reads between steps."""
+    stop = Stop()
+
+    def handler(number: int, _frame: object) -> None:
+        if stop.signal == number:
+            raise KeyboardInterrupt
+        stop.signal = number
+
+    previous = {s: signal.signal(s, handler) for s in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, old in previous.items():
+            signal.signal(number, old)

@@ -1,0 +1,154 @@
+"""One run of a stage: teachers, this process's share of the audio, the loss on held-out audio."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from skill.corpora.batches import Batches, MicroBatch, collate
+from skill.corpora.loader import Loader
+from skill.corpora.manifest import usable
+from skill.encoder import SpeechEncoder
+from skill.files import canonical_json, read_json, sha256
+from skill.methods import Method, Target, resolve
+from skill.params import Stage1Job, Stage2Job
+from skill.prediction import Distillation
+from skill.provenance import fingerprint
+from skill.training import Micro, Outcome, Reshape, train
+
+_VALIDATION_BATCHES = 4
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among those of `torchrun`."""
+
+    rank: int
+    size: int
+    device: str
+
+    @classmethod
+    def start(cls) -> "World":
+        """Join the other processes, on a GPU each where there are any."""
+        cuda = torch.cuda.is_available()
+        if "LOCAL_RANK" not in os.environ:
+            return cls(0, 1, "cuda" if cuda else "cpu")
+        if not dist.is_initialized():
+            dist.init_process_group("nccl" if cuda else "gloo")
+        device = f"cuda:{os.environ['LOCAL_RANK']}" if cuda else "cpu"
+        return cls(dist.get_rank(), dist.get_world_size(), device)
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes the files."""
+        return self.rank == 0
+
+
+class _Share:
+    """The micro-batches of this process: every R-th of a step, or the whole step where R is 1."""
+
+    def __init__(self, batches: Batches, world: World) -> None:
+        self.whole, self.world, self.utterances = batches, world, batches.utterances
+
+    def at(self, step: int) -> list[MicroBatch]:
+        return self.whole.at(step)[self.world.rank :: self.world.size]
+
+
+def load_teachers(
+    names: Sequence[str], paths: Sequence[Path], device: str
+) -> dict[str, SpeechEncoder]:
+    """The teachers by name, the first one first."""
+    encoders = [SpeechEncoder.from_pretrained(path).eval().to(device) for path in paths]
+    return dict(zip(names, encoders, strict=True))
+
+
+def targets_of(
+    method: Method, teachers: dict[str, SpeechEncoder], grouping: Path | None
+) -> list[Target]:
+    """What the student learns; `grouping`: the file of clusters, where the method needs one."""
+    sizes = {name: (t.config.num_blocks, t.config.width) for name, t in teachers.items()}
+    clusters = None
+    if grouping is not None:
+        clusters = [[(n, int(layer)) for n, layer in c] for c in read_json(grouping)["layers"]]
+    return resolve(method, sizes, clusters)
+
+
+def run(
+    label: str,
+    experiment: Distillation,
+    job: Stage1Job | Stage2Job,
+    manifests: Sequence[Path],
+    inputs: Sequence[Path],
+    scratch: Path,
+    world: World,
+    reshape: Reshape | None = None,
+) -> Outcome:
+    """Train `experiment` as `job` says; `inputs` are the files that a checkpoint depends on."""
+    stage, unlabelled = job.stage, job.unlabelled
+    shortest, longest = unlabelled.min_seconds, unlabelled.max_seconds
+    batches = Batches(
+        usable(manifests, shortest, longest, "train"),
+        stage.batch_seconds,
+        job.seed,
+        fixed_order=stage.fixed_order,
+        micro_seconds=stage.micro_seconds,
+    )
+    held_out = Batches(usable(manifests, shortest, longest, "dev"), stage.micro_seconds, 0)
+    held_out_micros = [
+        _micro(micro, *collate(micro), world.device)
+        for step in range(min(_VALIDATION_BATCHES, len(held_out)))
+        for micro in held_out.at(step)
+    ]
+    share: Any = _Share(batches, world)
+
+    def load(first: int) -> Iterator[tuple[int, list[Micro]]]:
+        with Loader(share, first, workers=1) as loader:
+            for step, loaded in loader:
+                yield step, [_micro(m.batch, m.waveforms, m.lengths, world.device) for m in loaded]
+
+    dependencies = {str(path): sha256(path) for path in inputs}
+    return train(
+        experiment,
+        load,
+        stage,
+        seed=job.seed,
+        folder=scratch,
+        label=label,
+        fingerprint=canonical_json(
+            [job.model_dump(mode="json"), dependencies, fingerprint("skill.distillation")]
+        ),
+        validate=_validation(experiment, held_out_micros, stage.precision, world.device),
+        reshape=reshape,
+        device=world.device.partition(":")[0],
+    )
+
+
+def _micro(batch: MicroBatch, waveforms: Tensor, lengths: Tensor, device: str) -> Micro:
+    ids = [utterance.id for utterance in batch.utterances]
+    return Micro(ids, waveforms.to(device, non_blocking=True), lengths)
+
+
+def _validation(
+    experiment: Distillation, micros: list[Micro], precision: str, device: str
+) -> Callable[[], dict[str, float]]:
+    """The distillation loss on held-out audio: no dropout, gates at their expected values."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float16
+
+    @torch.no_grad()
+    def validate() -> dict[str, float]:
+        experiment.eval()
+        total = audio = 0.0
+        kind = device.partition(":")[0]
+        for micro in micros:
+            with torch.autocast(kind, dtype, enabled=precision != "float32"):
+                loss = experiment.distill(micro.waveforms)["distillation"]
+            total += float(loss) * micro.audio
+            audio += micro.audio
+        return {"validation_loss": total / audio}
+
+    return validate
