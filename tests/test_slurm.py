@@ -201,7 +201,7 @@ def cluster() -> Iterator[Cluster]:
 def settings() -> dict[str, object]:
     """The smoke preset with one student, whose stages are long enough to be stopped in."""
     written = yaml.safe_load((ROOT / "presets/smoke.yaml").read_text())
-    stage = {"steps": 200, "validate_every": 200, "log_every": 50, "batch_seconds": 2}
+    stage = {"steps": 120, "validate_every": 120, "log_every": 40, "batch_seconds": 2}
     stage["micro_seconds"] = 1
     return written | {
         "stage1": written["stage1"] | stage,
@@ -281,8 +281,8 @@ def test_stopped_jobs_go_on_where_they_were(cluster: Cluster, tmp_path: Path) ->
         assert run.process.wait(1000) == 0, run.log.read_text()[-3000:]
     finally:
         run.process.kill()
-    assert 0 < run.resumed("stage1") < 200
-    assert 0 < run.resumed("stage2") < 200
+    assert 0 < run.resumed("stage1") < 120
+    assert 0 < run.resumed("stage2") < 120
     assert len(run.submitted("prune_student")) == 2
     assert run.submitted("distil_student") == [preempted]
     assert (tmp_path / "results/stage2/s.safetensors").exists()
