@@ -66,7 +66,7 @@ def told_once(signals: set[signal.Signals], leads: bool = True) -> Iterator[thre
 
     def listen() -> None:
         while True:
-            number = signal.sigwait(signals)
+            number = signal.Signals(signal.sigwait(signals))
             if over.is_set():
                 return
             if told.is_set():
