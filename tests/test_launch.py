@@ -66,10 +66,9 @@ def test_two_processes_make_the_student_of_one(speech: Path, tmp_path: Path) -> 
     one, two = (read_csv(tmp_path / n / "s.csv") for n in "12")
     for key in ("step", "learning_rate", "target_sparsity"):
         assert [row[key] for row in one] == [row[key] for row in two]
-    for key in ("distillation", "sparsity"):  # each process draws gates of its own
-        assert [float(row[key]) for row in two] == pytest.approx(
-            [float(row[key]) for row in one], rel=0.1
-        )
+    for key in ("distillation", "sparsity"):  # near: each process draws gates of its own
+        theirs = [float(row[key]) for row in one]
+        assert [float(row[key]) for row in two] == pytest.approx(theirs, abs=0.08)
     (first, _), (second, _) = (read_tensors(tmp_path / n / "s.safetensors") for n in "12")
     assert {k: v.shape for k, v in first.items()} == {k: v.shape for k, v in second.items()}
 
