@@ -4,6 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +61,33 @@ class Project:
         """The same project, results and records included, in another folder."""
         shutil.copytree(self.folder, folder, symlinks=True)
         return Project(folder)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float, why: Callable[[], str] = str) -> None:
+    """Until `condition` holds; an assertion error that says `why` after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, why()
+        time.sleep(0.1)
+
+
+def trainings(verb: str, folder: Path) -> list[int]:
+    """Processes that run a training verb on recordings below `folder` and are in its loop.
+
+    There a loader's thread has the recordings open, beside the one that read the held-out ones.
+    """
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"\0skill\0{verb}\0".encode() not in (place / "cmdline").read_bytes():
+                continue
+            names = [link.readlink() for link in (place / "fd").iterdir()]
+        except OSError:
+            continue
+        own = [name for name in names if name.suffix == ".flac" and name.is_relative_to(folder)]
+        if len(own) > 1:
+            found.append(int(place.name))
+    return found
 
 
 @dataclass(frozen=True)

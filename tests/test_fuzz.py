@@ -1,6 +1,8 @@
 """Whatever lies in a manifest, in params.yaml or in a header of weights: it works or is named."""
 
+import ast
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -173,3 +175,46 @@ def test_headers_of_weights(tmp_path: Path, reader: str) -> None:
         only_skill_error(lambda: READERS[reader](path), path)
 
     read()
+
+
+def calls(module: Path) -> Iterator[tuple[str, dict[str, ast.expr]]]:
+    """Every call of a module: the name that is called, and its named arguments."""
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), {k.arg: k.value for k in node.keywords if k.arg}
+
+
+@pytest.mark.parametrize("module", sorted((ROOT / "src/skill").rglob("*.py")), ids=lambda p: p.stem)
+def test_nothing_runs_what_it_reads(module: Path) -> None:
+    """No pickle from outside, no shell, no archive that is unpacked blindly."""
+    for name, arguments in calls(module):
+        said = {key: ast.unparse(value) for key, value in arguments.items()}
+        if name == "torch.load":
+            assert said.get("weights_only") == "True"
+        assert name != "yaml.load" or module.name == "params.py"  # with a SafeLoader: see below
+        assert said.get("allow_pickle", "False") == "False"
+        assert said.get("shell", "False") == "False"
+        assert name not in ("eval", "exec", "os.system", "os.popen", "marshal.load", "joblib.load")
+        assert not re.fullmatch(r"(c?[pP]ickle|dill|cloudpickle|shelve)\.\w+", name)
+        assert not name.endswith((".extractall", "unpack_archive", ".unsafe_load", ".full_load"))
+
+
+def test_params_make_no_objects(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(f"seed: !!python/object/apply:os.mkdir ['{tmp_path}/exploded']\n")
+    with pytest.raises(SkillError, match=r"p\.yaml"):
+        params.load(path)
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize("rules", sorted((ROOT / "workflow/rules").glob("*.smk")), ids=str)
+def test_rules_quote_what_reaches_a_shell(rules: Path) -> None:
+    """What may hold any character is quoted; the rest are checked names, numbers and our flags."""
+    for command in re.findall(r"    shell:\n((?:        .*\n)+)", rules.read_text()):
+        for value in re.findall(r"\{([^{}]+)\}", command):
+            if value.startswith(("input", "output", "log")) or value == "params.job":
+                assert value.endswith(":q"), f"{rules.name}: {value}"
+            else:
+                assert re.fullmatch(
+                    r"wildcards\.(\w+)|threads|resources\.gpu|params\.\w+(:q)?|\w+\.\w+:q", value
+                ), f"{rules.name}: {value}"

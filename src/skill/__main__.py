@@ -11,14 +11,14 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from skill import runner
+from skill import launch, runner
 from skill.errors import SkillError
 
 Arguments = argparse.Namespace
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
@@ -331,14 +331,6 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _distributed(argv: Sequence[str], processes: int) -> int:
-    """Run the same verb once per GPU."""
-    import subprocess
-
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    return subprocess.call([sys.executable, *launcher, "-m", "skill", *argv])
-
-
 def _terminate(number: int, _frame: object) -> None:
     """Leave by the ordinary way, so that temporary files are removed."""
     sys.exit(128 + number)
@@ -356,28 +348,49 @@ def _keep_memory() -> None:
             mallopt(threshold, 2**31 - 1)
 
 
+def _run(a: Arguments, argv: Sequence[str]) -> int:
+    """The verb, in this process or in one for each of its GPUs."""
+    rank = os.environ.get("LOCAL_RANK")
+    if a.gpus > 1 and a.verb not in launch.SHARED:
+        raise SkillError(f"{a.verb} runs in one process: --gpus 1")
+    signals = {signal.SIGTERM} if rank is None and a.gpus < 2 else {signal.SIGTERM, signal.SIGINT}
+    with ExitStack() as stack:
+        told = None
+        if a.verb in launch.TRAININGS:  # before any thread starts
+            told = stack.enter_context(launch.told_once(signals, leads=rank in (None, "0")))
+        if rank is not None:
+            runner.end_with(os.getppid())
+        elif runner.WATCHED in os.environ:
+            runner.end_with(int(os.environ[runner.WATCHED]))
+        if rank is None:
+            stack.enter_context(launch.claimed(a.gpus if a.verb in launch.ON_GPU else 0))
+            if a.gpus > 1:
+                return launch.torchrun(argv, a.gpus, a.threads)
+        try:
+            VERBS[a.verb][0](a)
+        except RuntimeError:
+            if rank in (None, "0") or told is None or not told.is_set():
+                raise
+            return 143  # the first process has saved the state and left
+    return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; the exit code is 0, 1 (bad input), 2 (usage), 130 or 143 (told to stop)."""
     argv = list(sys.argv[1:] if argv is None else argv)
     a = parser().parse_args(argv)
-    if a.threads:
-        for variable in _THREADS:
-            os.environ[variable] = str(a.threads)
-    if a.gpus > 1 and "LOCAL_RANK" not in os.environ:
-        return _distributed(argv, a.gpus)
+    if a.threads and "LOCAL_RANK" not in os.environ:
+        launch.set_threads(a.threads)
     _keep_memory()
     signal.signal(signal.SIGTERM, _terminate)
-    if runner.WATCHED in os.environ:
-        runner.end_with(int(os.environ[runner.WATCHED]))
     try:
-        VERBS[a.verb][0](a)
+        return _run(a, argv)
     except SkillError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    return 0
 
 
 if __name__ == "__main__":

@@ -136,8 +136,9 @@ class _Planner:
                 job.download += archive.remote.size
                 job.disk += archive.remote.size
         self.fetched |= {archive.folder for archive in absent}
-        if absent and not root:
-            self.notes.append(f"corpora.{name}: SKILL_CORPORA is not set: it says where audio goes")
+        note = "SKILL_CORPORA is not set: it says where audio lies, and where what is fetched goes"
+        if not root and not job.done and note not in self.notes:
+            self.notes.insert(0, note)
         if not wanted and not job.done:
             source = " ".join(sorted({row["source"] for row in self._rows(corpus)}))
             self.notes.append(

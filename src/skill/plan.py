@@ -47,4 +47,8 @@ def _line(
 def run(file: Path) -> None:
     """The verb `plan`."""
     print(show(make(load(file))))
-    print("Hours of an A100, or of two CPU cores; sources: data/costs.csv. Stale: `snakemake -n`.")
+    print(
+        "GPU-hours are those of an A100; without a GPU it is the CPU-hours, of two cores.\n"
+        "Estimates, right within a factor of two at best: data/costs.csv says what each rests on.\n"
+        "Costs are of what is left to do; `snakemake -n` says what of the rest is stale."
+    )

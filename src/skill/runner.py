@@ -14,17 +14,24 @@ import time
 from pathlib import Path
 
 from skill.files import read_json, write_json
+from skill.launch import CLAIM
 
 WATCHED = "SKILL_RUN"
 _NOTE = Path(".snakemake/holder.json")
 _LOCKS = Path(".snakemake/locks")
 
 
-def prepare(checkout: Path) -> None:
-    """Jobs of this run use this checkout's code and this Python, and end when the run is gone."""
+def prepare(checkout: Path, here: bool) -> None:
+    """Jobs of this run use this checkout's code and this Python, and end when the run is gone.
+
+    Those that the run starts `here`, on this machine, and not on a cluster's, share its GPUs.
+    """
     os.environ["PYTHONPATH"] = str(checkout / "src")
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     os.environ[WATCHED] = str(os.getpid())
+    os.environ.pop(CLAIM, None)
+    if here:
+        os.environ[CLAIM] = "1"
 
 
 def hold() -> None:

@@ -19,9 +19,13 @@ from skill.students import find, references, sweeps
 from skill.superb.score import REFERENCE_POINTS
 from skill.superb.tasks import PROTOCOL, configured
 
-runner.prepare(Path(workflow.basedir))
+runner.prepare(Path(workflow.basedir), here=workflow.is_main_process)
 if workflow.is_main_process:
     runner.release_stale_lock()
+
+# Slurm signals all processes of a job. The shell and `tee` have to outlive the program, which saves
+# its state first: with them gone, Slurm would take the job for ended and kill it.
+shell.prefix("trap '' TERM; ")
 
 
 onstart:

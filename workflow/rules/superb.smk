@@ -45,6 +45,8 @@ rule measure_size:
         "logs/superb/{upstream}/size.log",
     benchmark:
         "benchmarks/snakemake/superb/{upstream}/size.tsv"
+    resources:
+        gpu=GPU,
     params:
         code=fingerprint("skill.superb.cost"),
         encoder=lambda w, input: "--encoder" if input.encoder else "",
