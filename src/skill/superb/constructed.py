@@ -174,7 +174,7 @@ def searches(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
     said = {phrase for document in documents for phrase in document.target}
     queries = [
         [
-            Example(u.id, u.samples, u.text, u.text, partial(audio.read, u))
+            Example(u.id, u.samples, u.text, u.speaker, partial(audio.read, u))
             for speaker in sorted(groups[group])
             for u in clips[speaker]
             if u.text in said
