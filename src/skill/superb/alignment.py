@@ -53,7 +53,7 @@ def warp(rows: Tensor, sizes: Sequence[int], outside: Tensor) -> Tensor:
     documents, width = rows.shape[1:]
     found = rows.new_empty(len(sizes), documents)
     queries, frame, start = len(sizes), 1, len(sizes)
-    total = rows[:queries].flatten()
+    total = rows[:queries].flatten().clone()
     other, best = torch.full_like(total, torch.inf), torch.empty_like(total[_GAP:])
     for size in sorted(set(sizes)):  # the shortest queries end here, the others go on
         count = queries * (size - frame)
@@ -119,7 +119,7 @@ def search_scores(
 def _groups(sizes: Sequence[int], limit: int) -> list[list[int]]:
     """Indices of `sizes` (largest first) in rows, each at most `limit` in all or one alone."""
     groups: list[list[int]] = []
-    for index, size in enumerate(sizes):
+    for index in range(len(sizes)):
         if groups and (len(groups[-1]) + 1) * sizes[groups[-1][0]] <= limit:
             groups[-1].append(index)
         else:

@@ -51,8 +51,8 @@ def scores(
     documents: Sequence[Example],
 ) -> NDArray[np.float64]:
     """[len(states), K, N] z-normed scores; queries and documents are normalised together."""
-    parts = zip(_moments(features, queries), _moments(features, documents), strict=True)
-    frames, total, squares = (first + second for first, second in parts)
+    asking, heard = _moments(features, queries), _moments(features, documents)
+    frames, total, squares = asking[0] + heard[0], asking[1] + heard[1], asking[2] + heard[2]
     mean = total / frames
     deviation = ((squares - frames * mean.square()) / max(frames - 1, 1)).clamp(min=0).sqrt()
     deviation = deviation.clamp(min=1e-9)
@@ -74,8 +74,8 @@ def scores(
     raw = torch.zeros(len(states), len(queries), len(documents))
     for group in by_length(documents, _DOCUMENT_SECONDS):
         columns = [place[document.id] for document in group]
-        for number, heard in enumerate(normal(group)):
-            raw[number][:, columns] = search_scores(asked[number], heard)
+        for number, frames_of in enumerate(normal(group)):
+            raw[number][:, columns] = search_scores(asked[number], frames_of)
     return torch.stack([z_scores(part) for part in raw]).double().numpy()
 
 
