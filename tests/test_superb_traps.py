@@ -1,8 +1,8 @@
 """The traps of the SUPERB protocol that no other test of the tasks shows, each by its behaviour.
 
-Elsewhere: weighted sum, parameters, halved batches, caching, padding (test_superb_heads); KS, SF, ER,
-ASV and QUESST rules (test_superb_official); stress, slots, MTWV (test_superb_metrics); chunks of
-recordings (test_superb_kinds); both protocols of a whole run (test_superb_run).
+Elsewhere: weighted sum, parameters, halved batches, caching, padding (test_superb_heads); KS, SF,
+ER, ASV and QUESST rules (test_superb_official); stress, slots, MTWV (test_superb_metrics); chunks
+of recordings (test_superb_kinds); both protocols of a whole run (test_superb_run).
 """
 
 from functools import partial
@@ -166,7 +166,8 @@ def test_the_worst_result_still_leaves_a_head(monkeypatch, name, counts, best):
 
 @pytest.mark.parametrize(("protocol", "reported"), [("superb", 10), ("clean", 30)])
 def test_diarization_chooses_its_setting_where_the_protocol_says(protocol, reported):
-    problem = diarization.Diarization(configured("sd", {"protocol": protocol}), Fold([], [], []), 320)
+    task = configured("sd", {"protocol": protocol})
+    problem = diarization.Diarization(task, Fold([], [], []), 320)
 
     def counts(**errors):
         return {name: (np.array([float(e)]), np.array([100.0])) for name, e in errors.items()}
