@@ -301,3 +301,14 @@ def test_spec_augment_masks_and_keeps_lengths():
     assert (out[1, 90:] == 0).all() and (out[2, 30:] == 0).all()
     assert set(out.round(decimals=2).unique().tolist()) == {0.0, 1.0}  # a warped constant is one
     assert 0 < (out[0] == 0).float().mean() < 0.95
+
+
+def test_spec_augment_draws_two_stretches_of_time_and_four_of_channels():
+    torch.manual_seed(0)
+    drawn = heads.spec_augment(torch.ones(200, 400, 600), torch.full((200,), 400)) > 0.5
+    for shown, masks, widest in ((drawn.any(dim=2), 2, 40), (drawn.any(dim=1), 4, 50)):
+        edges = torch.diff(shown.int(), prepend=torch.ones(200, 1), append=torch.ones(200, 1))
+        assert int((edges == -1).sum(dim=1).max()) == masks
+        hidden = (~shown).sum(dim=1).float()
+        assert hidden.max() <= masks * (widest - 1)
+        assert float(hidden.mean()) == pytest.approx(masks * (widest - 1) / 2, rel=0.15)

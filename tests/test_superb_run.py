@@ -119,6 +119,9 @@ def test_every_sample_task_runs_from_files_to_files(corpus, tmp_path, task):
         if name != "mtwv":  # a maximum over thresholds: resampling can only favour it
             assert metric["low"] - 1e-6 <= metric["value"] <= metric["high"] + 1e-6
         assert metric["items"] == len(rows) > 0
+        voices = {row["cluster"] for row in rows}  # whole voices are resampled, or pairs of them
+        assert metric["clusters"] == len(voices) <= len(rows)
+        assert all("voice" in voice for voice in voices)
         assert {name, f"{name}_of", "id", "cluster"} <= set(rows[0])
     assert sum(row["chosen"] for row in result["sweep"]) == 1
     ids = [row["id"] for row in rows]
@@ -137,6 +140,27 @@ def test_every_sample_task_runs_from_files_to_files(corpus, tmp_path, task):
         assert result["metrics"]["accuracy"]["value"] == pytest.approx(np.mean(folds))
     if task == "qbe":
         assert result["layer"] == 0 and len(rows) == result["metrics"]["mtwv"]["items"]
+
+
+@pytest.mark.parametrize("protocol", ["superb", "clean"])
+def test_both_protocols_of_verification(corpus, tmp_path, protocol):
+    result, _ = evaluated(corpus, tmp_path, "asv", protocol=protocol)
+    value, best = result["metrics"]["eer"]["value"], result["best_on_test"]["eer"]
+    assert result["protocol"] == protocol and 0 <= result["last_checkpoint"]["eer"] <= 100
+    assert best <= result["last_checkpoint"]["eer"]
+    (speakers,) = result["examples"]["classes"]
+    if protocol == "superb":  # chosen where it is tested, as published; all others are heard
+        assert value == best and speakers == 6
+    else:
+        assert value >= best and speakers == 4
+
+
+@pytest.mark.parametrize("protocol", ["superb", "clean"])
+def test_both_protocols_of_diarization(corpus, tmp_path, protocol):
+    result, _ = evaluated(corpus, tmp_path, "sd", protocol=protocol)
+    values = {name: metric["value"] for name, metric in result["metrics"].items()}
+    assert values["der_superb"] <= values["der_clean"]
+    assert values["der"] == values[f"der_{protocol}"]
 
 
 def test_the_same_run_gives_the_same_bytes(corpus, encoder, tmp_path):
@@ -207,6 +231,63 @@ def test_predict_on_an_hour_of_stereo_at_8_khz_and_on_mp3(corpus, tmp_path, caps
     entries = said(capsys)
     assert [entry["seconds"] for entry in entries] == pytest.approx([0.55, 3600.3], abs=0.1)
     assert tuple(entries[0]["sid"]) == ("voice0",)
+
+
+KEYS = {"pr": "phones", "ks": "ks", "sd": "turns", "asv": "similarity", "sf": "slots"}
+
+
+@pytest.mark.parametrize("task", KEYS)
+def test_predict_says_what_the_task_says(corpus, tmp_path, capsys, task):
+    evaluated(corpus, tmp_path, task, steps=10, eval_every=10, learning_rates=[1e-2])
+    samples, _ = soundfile.read(corpus / "tones.flac")
+    files = [tmp_path / "a b.wav", tmp_path / "c.ogg"]
+    soundfile.write(files[0], samples[:32000], 16000)
+    soundfile.write(files[1], samples[40000:72000], 16000)
+    superb.predict(task, files, tmp_path / f"{task}.safetensors", None, as_json=True)
+    entries = said(capsys)
+    assert [set(entry) for entry in entries] == [{"file", "seconds", KEYS[task]}] * 2
+    found = [entry[KEYS[task]] for entry in entries]
+    if task == "asv":
+        assert found[0] == pytest.approx(1) and -1 <= found[1] <= 1
+    if task == "ks":
+        assert all(set(names) <= set(WORDS) for names in found)
+    if task == "sd":
+        assert all(0 <= t["start"] < t["end"] <= 2.02 for turns in found for t in turns)
+        soundfile.write(files[0], np.tile(samples[:32000], 11), 16000)
+        with pytest.raises(SkillError, match=r"a b\.wav: 22 s are too long for sd"):
+            superb.predict(task, files, tmp_path / "sd.safetensors", None)
+        return
+    superb.predict(task, files, tmp_path / f"{task}.safetensors", None)
+    assert [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()] == [
+        str(file) for file in files
+    ]
+
+
+def test_predict_refuses_other_heads_and_names_bad_files(corpus, encoder, tmp_path):
+    evaluated(corpus, tmp_path, "sid", steps=20, eval_every=20)
+    evaluated(corpus, tmp_path, "qbe")
+    good, bad = tmp_path / "good.wav", tmp_path / "bad.wav"
+    samples, _ = soundfile.read(corpus / "tones.flac")
+    soundfile.write(good, samples[:16000], 16000)
+    head = tmp_path / "sid.safetensors"
+    with pytest.raises(SkillError, match="spk: unknown task; there are pr, asr"):
+        superb.predict("spk", [good], head, None)
+    with pytest.raises(SkillError, match="not a head for this upstream"):
+        superb.predict("sid", [good], head, encoder)
+    with pytest.raises(SkillError, match="qbe has no head"):
+        superb.predict("qbe", [good], tmp_path / "qbe.safetensors", None)
+    with pytest.raises(SkillError, match=r"none\.safetensors"):
+        superb.predict("sid", [good], tmp_path / "none.safetensors", None)
+    broken = np.full(16000, np.nan, dtype=np.float32)
+    for signal, words in ((broken, "not a number"), (np.zeros(0), "0.000 s of audio are too short"),
+                          (np.zeros((9000, 2)), "silent")):  # fmt: skip
+        soundfile.write(bad, signal, 16000, subtype="FLOAT")
+        with pytest.raises(SkillError, match=rf"bad\.wav: .*{words}"):
+            superb.predict("sid", [good, bad], head, None)
+    bad.write_bytes(good.read_bytes()[:30])
+    for path in (bad, tmp_path):
+        with pytest.raises(SkillError, match=f"{path.name}: not readable as audio"):
+            superb.predict("sid", [path], head, None)
 
 
 def test_predict_refuses_bad_audio_in_words(tmp_path):

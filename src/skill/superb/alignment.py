@@ -1,10 +1,12 @@
-"""Query by example: subsequence dynamic time warping, vectorised over documents.
+"""Query by example: subsequence dynamic time warping of many queries in many documents at once.
 
-Legend: Q query frames, T document frames, N documents, D width.
+Legend: Q query frames, T document frames, N documents, K queries, D width, R rows: one row for each
+frame of each query, those of all first frames before those of all second frames.
 
 The step pattern is "asymmetric" with open begin and open end: D[i, j] = d[i, j] + min(D[i-1, j],
 D[i-1, j-1], D[i-1, j-2]), D[0, j] = d[0, j]; the distance is min_j D[Q-1, j] / Q. A row needs only
-the row before it, so that all frames of all documents advance together, one query frame a time.
+the row before it, so that all frames of all documents advance together, by one frame of every query
+a time. One matrix product gives the distances of all rows, and takes most of the time.
 """
 
 import math
@@ -13,8 +15,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pack_sequence
 
 _GAP = 2  # columns before each document: as far as one step reaches back
+_COLUMNS = 2_000  # of all documents that are aligned together: a row and its sums stay in cache
+_FLAT = 1e-5  # a row of distances between frames of digital silence
 SHORTEST_QUERY = 5  # frames; shorter queries score 0, as in the protocol
 
 
@@ -27,87 +32,102 @@ def cosine_exp(query: Tensor, documents: Tensor) -> Tensor:
     return (_unit(query) @ _unit(documents).mT).neg_().add_(1).expm1_()
 
 
-def subsequence_distances(distances: Tensor, lengths: Tensor) -> Tensor:
-    """[N, Q, T] frame distances and document lengths [N] to the warping distance of each, [N].
+def scale_rows(distances: Tensor) -> None:
+    """Bring each query frame's distances to a document, [..., gap + T], to 0…1, in place.
 
-    Each row (query frame) is first brought to 0…1 over the document's frames; a constant row
-    becomes 0.
+    A row without more than rounding noise becomes (nearly) 0: the protocol's bound is 1e-9, but its
+    distances are in double precision.
     """
-    outside = torch.arange(distances.shape[2], device=distances.device) >= lengths[:, None]
-    filled = torch.where(outside[:, None], distances[:, :, :1], distances)
-    first = filled[:, :, :1].expand(-1, -1, _GAP)
-    return _warped(torch.cat([first, filled], dim=2).transpose(0, 1).contiguous(), outside)
+    lowest, highest = distances.amin(dim=-1, keepdim=True), distances.amax(dim=-1, keepdim=True)
+    distances.sub_(lowest).div_(highest.sub_(lowest).clamp_(min=_FLAT))
 
 
-def _warped(distances: Tensor, outside: Tensor) -> Tensor:
-    """The same, in place, of contiguous distances [Q, N, gap + T].
+def warp(rows: Tensor, sizes: Sequence[int], outside: Tensor) -> Tensor:
+    """Scaled distances [R, N, gap + T] of K queries to the warping distance of each, [K, N].
 
-    In the gap and behind its end, a document repeats frames of its own. The gap becomes infinite:
-    a row of all documents is then one long row, and no path leads from one into the next.
+    `sizes`: length of each query, longest first. `outside` [N, T]: what is behind a document's end.
+    The gap is made infinite: a row of all documents is then one long row, and no path leads from
+    one into the next.
     """
-    lowest, highest = distances.amin(dim=2, keepdim=True), distances.amax(dim=2, keepdim=True)
-    spread = highest - lowest
-    distances.sub_(lowest).div_(torch.where(spread > 0, spread, 1))
-    distances[:, :, :_GAP] = torch.inf
-    rows = distances.flatten(1)
-    best = rows.new_empty(rows.shape[1] - _GAP)
-    here, there = (
-        (total, total[_GAP:], total[1:-1], total[:-_GAP])
-        for total in (rows[0].clone(), torch.full_like(rows[0], torch.inf))
-    )
-    for row in rows[1:, _GAP:].unbind():
-        torch.minimum(here[1], here[2], out=best)
-        torch.minimum(best, here[3], out=best)
-        torch.add(best, row, out=there[1])
-        here, there = there, here
-    ends = here[0].view(distances.shape[1:])[:, _GAP:]
-    return ends.masked_fill(outside, torch.inf).amin(dim=1) / len(distances)
+    rows[:, :, :_GAP] = torch.inf
+    documents, width = rows.shape[1:]
+    found = rows.new_empty(len(sizes), documents)
+    queries, frame, start = len(sizes), 1, len(sizes)
+    total = rows[:queries].flatten().clone()
+    other, best = torch.full_like(total, torch.inf), torch.empty_like(total[_GAP:])
+    for size in sorted(set(sizes)):  # the shortest queries end here, the others go on
+        count = queries * (size - frame)
+        block = rows[start : start + count].view(size - frame, queries * documents * width)
+        best = best[: block.shape[1] - _GAP]
+        here, there = (
+            (sums, sums[_GAP:], sums[1:-1], sums[:-_GAP])
+            for sums in (total[: block.shape[1]], other[: block.shape[1]])
+        )
+        for row in block[:, _GAP:].unbind():
+            torch.minimum(here[1], here[2], out=best)
+            torch.minimum(best, here[3], out=best)
+            torch.add(best, row, out=there[1])
+            here, there = there, here
+        total, other = here[0], there[0]
+        left = sum(length > size for length in sizes)
+        ends = total.view(queries, documents, width)[left:, :, _GAP:]
+        found[left:queries] = ends.masked_fill(outside, torch.inf).amin(dim=-1) / size
+        queries, frame, start = left, size, start + count
+    return found
 
 
 def search_scores(
-    queries: Sequence[Tensor], documents: Sequence[Tensor], batch_cells: int = 1_000_000
+    queries: Sequence[Tensor], documents: Sequence[Tensor], batch_cells: int = 2_000_000
 ) -> Tensor:
-    """Minus the warping distance of every query ([Q, D]) in every document ([T, D]): [N_q, N].
+    """Minus the warping distance of every query ([Q, D]) in every document ([T, D]): [K, N].
 
-    Documents of similar length are aligned together, about `batch_cells` of [Q, N, T] at a time:
-    few enough to stay in the processor's cache.
+    Queries and documents of similar length are aligned together, about `batch_cells` of [R, T] at a
+    time: few enough to stay in the processor's cache.
     """
-    order = sorted(range(len(documents)), key=lambda n: documents[n].shape[0])
     scores = torch.zeros(len(queries), len(documents))
+    longest = sorted(range(len(queries)), key=lambda k: -len(queries[k]))
+    asked = [k for k in longest if len(queries[k]) >= SHORTEST_QUERY]
+    if not asked or not documents:
+        return scores
+    groups = _groups([len(queries[k]) for k in asked], batch_cells // _COLUMNS)
     # rows are scaled to 0…1, so exp(-cos) = 2^(-cos / ln 2) serves for exp(1 - cos) - 1
-    asked = [
-        (n, _unit(query) * -math.log2(math.e))
-        for n, query in enumerate(queries)
-        if len(query) >= SHORTEST_QUERY
-    ]
-    longest_query = max((len(query) for _, query in asked), default=1)
-    while order and asked:
-        group = [order.pop()]
-        widest = documents[group[0]].shape[0]
-        while order and (len(group) + 1) * widest * longest_query <= batch_cells:
-            group.append(order.pop())
-        lengths = torch.tensor([documents[n].shape[0] for n in group])
+    scale = -math.log2(math.e)
+    packed = [pack_sequence([_unit(queries[asked[k]]) * scale for k in g]).data for g in groups]
+    by_length = sorted(range(len(documents)), key=lambda n: -len(documents[n]))
+    room = queries[0].new_empty(0)
+    for members in _groups([len(documents[n]) for n in by_length], _COLUMNS):
+        group = [by_length[n] for n in members]
+        lengths = torch.tensor([len(documents[n]) for n in group])
+        widest = int(lengths[0])
         places = torch.arange(-_GAP, widest).clamp(min=0).clamp(max=lengths[:, None] - 1)
         padded = torch.cat([_unit(documents[n])[row] for n, row in zip(group, places, strict=True)])
-        turned = padded.T.contiguous()
-        outside = (torch.arange(widest) >= lengths[:, None]).to(turned.device)
-        # one buffer for all queries: fresh memory would cost more than the arithmetic
-        room = turned.new_empty(longest_query, turned.shape[1])
-        for n, query in asked:
-            rows = torch.mm(query, turned, out=room[: len(query)]).exp2_()
-            distances = rows.view(len(query), len(group), _GAP + widest)
-            scores[n, group] = -_warped(distances, outside).to(scores)
+        outside = (torch.arange(widest) >= lengths[:, None]).to(padded.device)
+        for chosen, frames in zip(groups, packed, strict=True):
+            # one buffer for all: fresh memory would cost more than the arithmetic
+            size = len(frames) * len(padded)
+            room = room if room.numel() >= size else padded.new_empty(size)
+            rows = room[:size].view(len(frames), len(padded))
+            torch.mm(frames, padded.T, out=rows).exp2_()
+            rows = rows.view(len(frames), len(group), _GAP + widest)
+            scale_rows(rows)
+            numbers = [asked[k] for k in chosen]
+            found = warp(rows, [len(queries[k]) for k in numbers], outside)
+            scores[torch.tensor(numbers)[:, None], torch.tensor(group)] = -found.to(scores)
     return scores
 
 
-def normalised_states(groups: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
-    """Frames [T, D] of queries and documents, each dimension to mean 0 and deviation 1 over all."""
-    frames = torch.cat([states for group in groups for states in group])
-    mean, deviation = frames.mean(dim=0), frames.std(dim=0).clamp(min=1e-9)
-    return [[(states - mean) / deviation for states in group] for group in groups]
+def _groups(sizes: Sequence[int], limit: int) -> list[list[int]]:
+    """Indices of `sizes` (largest first) in rows, each at most `limit` in all or one alone."""
+    groups: list[list[int]] = []
+    for index in range(len(sizes)):
+        if groups and (len(groups[-1]) + 1) * sizes[groups[-1][0]] <= limit:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    return groups
 
 
 def z_scores(scores: Tensor) -> Tensor:
-    """[N_q, N]: each query's scores to mean 0 and deviation 1 (population) over the documents."""
+    """[K, N]: each query's scores to mean 0 and deviation 1 (population) over the documents."""
     deviation = scores.std(dim=1, keepdim=True, correction=0).clamp(min=1e-9)
     return (scores - scores.mean(dim=1, keepdim=True)) / deviation

@@ -53,11 +53,14 @@ def _by_speaker(
 
 
 def trials(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
-    """ASV: as many pairs of different speakers as of the same one; unseen in training."""
+    """ASV: as many pairs of different speakers as of the same one; unseen in training.
+
+    Under `superb`, the trials that choose are those that test, and no speaker is held out for dev.
+    """
     clips = _by_speaker(utterances, task, shortest=1.0)
     groups = group_folds(clips, _GROUPS)
-    test, dev = sorted(groups[0]), sorted(groups[1])
-    train = [speaker for speaker in clips if speaker not in groups[0] | groups[1]]
+    test, dev = sorted(groups[0]), sorted(groups[0 if task.protocol == "superb" else 1])
+    train = [speaker for speaker in clips if speaker not in {*dev, *test}]
     number = {speaker: index for index, speaker in enumerate(train)}
 
     def example(u: Utterance) -> Example:
@@ -174,7 +177,7 @@ def searches(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
     said = {phrase for document in documents for phrase in document.target}
     queries = [
         [
-            Example(u.id, u.samples, u.text, u.text, partial(audio.read, u))
+            Example(u.id, u.samples, u.text, u.speaker, partial(audio.read, u))
             for speaker in sorted(groups[group])
             for u in clips[speaker]
             if u.text in said

@@ -154,7 +154,10 @@ def evaluate(
     if task.fold_mean:
         result["folds"] = [{n: value(n, pair) for n, pair in part.items()} for part in parts]
     if task.kind == "verification":
-        result["best_on_test"] = {"eer": _best_on_test(trained[0])}
+        curves = [[row.get("eer_test", row["eer"]) for row in c.curve] for c in trained[0]]
+        # the published practice is the best that any checkpoint reached on the test trials
+        result["best_on_test"] = {"eer": min(map(min, curves))}
+        result["last_checkpoint"] = {"eer": curves[chosen][-1]}
     return Outcome(result, _rows(names, counts), tensors)
 
 
@@ -173,13 +176,6 @@ def _weighted(counts: Counts) -> Counts:
     """Counts of one fold, so that all folds together give the mean of the folds' ratios."""
     return {name: (top / bottom.sum(), bottom / bottom.sum())
             for name, (top, bottom) in counts.items()}  # fmt: skip
-
-
-def _best_on_test(candidates: Sequence[fitting.Candidate]) -> float:
-    """The published practice of ASV: the best that any checkpoint reached on the test trials."""
-    return min(
-        row.get("eer_test", row["eer"]) for candidate in candidates for row in candidate.curve
-    )
 
 
 def sweep_of(task: Task, trained: Sequence[Sequence[fitting.Candidate]]) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -92,6 +92,18 @@ class _Excerpt:
 
     def __call__(self) -> Waveform:
         return self.read()[self.start : self.start + self.length]
+
+
+def by_length(examples: Iterable[Example], seconds: float) -> Iterator[list[Example]]:
+    """Groups of similar length, longest first, each padded to at most `seconds` (or one alone)."""
+    group: list[Example] = []
+    for example in sorted(examples, key=lambda example: -example.samples):
+        if group and (len(group) + 1) * group[0].samples > seconds * 16000:
+            yield group
+            group = []
+        group.append(example)
+    if group:
+        yield group
 
 
 def batch_order(

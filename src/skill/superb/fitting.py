@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from skill.errors import SkillError
 from skill.files import canonical_json, replacing
 from skill.progress import track
-from skill.superb.examples import Example, batch_order
+from skill.superb.examples import Example, batch_order, by_length
 from skill.superb.features import Features
 from skill.superb.problems import Problem, value
 from skill.superb.tasks import METRICS, Task
@@ -74,23 +74,12 @@ def answer(
     for head in heads:
         head.eval()
     with torch.no_grad():
-        for group in _by_length(examples, math.inf if features.pooled else features.batch_seconds):
+        for group in by_length(examples, math.inf if features.pooled else features.batch_seconds):
             states, lengths = features.batch(group)
             for head, answers in zip(heads, found, strict=True):
                 given = problem.answers(head, states, lengths, group)
                 answers.update(zip((example.id for example in group), given, strict=True))
     return [[answers[example.id] for example in examples] for answers in found]
-
-
-def _by_length(examples: Sequence[Example], seconds: float) -> Iterator[list[Example]]:
-    group: list[Example] = []
-    for example in sorted(examples, key=lambda example: -example.samples):
-        if group and (len(group) + 1) * group[0].samples > seconds * 16000:
-            yield group
-            group = []
-        group.append(example)
-    if group:
-        yield group
 
 
 def fit(

@@ -99,8 +99,9 @@ def spec_augment(
     x: Tensor,
     lengths: Tensor,
     warp: int = 5,
-    masks: int = 2,
+    time_masks: int = 2,
     longest_time_mask: int = 40,
+    channel_masks: int = 4,
     widest_channel_mask: int = 50,
 ) -> Tensor:
     """Features [B, T, D] warped in time and masked with zeros, differently for each utterance.
@@ -109,19 +110,18 @@ def spec_augment(
     """
     warped = [_time_warp(row[: int(length)], warp) for row, length in zip(x, lengths, strict=True)]
     x = nn.utils.rnn.pad_sequence(warped, batch_first=True)
-    keep = torch.ones(x.shape[0], x.shape[1], 1, device=x.device)
-    channels = torch.ones(x.shape[0], 1, x.shape[2], device=x.device)
-    for mask, size, limit in (
-        (keep[..., 0], x.shape[1], longest_time_mask),
-        (channels[:, 0], x.shape[2], widest_channel_mask),
-    ):
-        for _ in range(masks):
-            widths = torch.randint(limit, (len(x), 1), device=x.device)
-            last = max(1, size - int(widths.max()))
-            starts = torch.randint(last, (len(x), 1), device=x.device)
-            position = torch.arange(size, device=x.device)
-            mask[(position >= starts) & (position < starts + widths)] = 0
-    return x * keep * channels
+    kept = _kept(x, 1, time_masks, longest_time_mask)[:, :, None]
+    return x * kept * _kept(x, 2, channel_masks, widest_channel_mask)[:, None]
+
+
+def _kept(x: Tensor, axis: int, masks: int, limit: int) -> Tensor:
+    """[B, size of the axis]: False within `masks` stretches of at most `limit` - 1."""
+    count, size = x.shape[0], x.shape[axis]
+    widths = torch.randint(limit, (count, masks), device=x.device)
+    starts = torch.randint(max(1, size - int(widths.max())), (count, masks), device=x.device)
+    position = torch.arange(size, device=x.device)[:, None]
+    masked = (position >= starts[:, None]) & (position < (starts + widths)[:, None])
+    return ~masked.any(dim=2)
 
 
 def _time_warp(x: Tensor, window: int) -> Tensor:

@@ -25,7 +25,8 @@ class XVector(nn.Module):
     """Time-delay layers without padding, mean and deviation over time, two linear layers.
 
     The embedding is the first linear layer's output after ReLU; training looks at the second's.
-    A padded utterance counts one frame of padding in its statistics, as in the protocol's code.
+    In training, a padded utterance counts one frame of padding in its statistics, as in the
+    protocol's code; that evaluates one utterance at a time, so here evaluation counts none.
     """
 
     def __init__(self, states: int, width: int, hidden: int, pooled: int, speakers: int) -> None:
@@ -51,7 +52,9 @@ class XVector(nn.Module):
         for layer in self.delays:
             x = F.relu(layer(x))
         lengths = lengths.to(x.device)
-        counted = lengths - LOST_FRAMES + (lengths < lengths.max())
+        counted = lengths - LOST_FRAMES
+        if self.training:
+            counted = counted + (lengths < lengths.max())
         counted = counted.clamp(min=2)
         valid = (torch.arange(x.shape[2], device=x.device) < counted[:, None])[:, None]
         mean = (x * valid).sum(dim=2) / counted[:, None]
