@@ -5,12 +5,15 @@ import shutil
 import subprocess
 import sys
 import time
+import venv
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from packaging.requirements import Requirement
 
 # A busy machine is no failure.
 settings.register_profile("skill", deadline=None)
@@ -117,3 +120,29 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Smoke:
     project.run("git", "init", "-q", "-b", "main")
     project.commit("start")
     return Smoke(project, project.run("snakemake", "--cores", "2"))
+
+
+@pytest.fixture(scope="session")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of a fresh environment with `transformers`, `torch` and what they require.
+
+    Its packages are links to those installed here, so that it takes no time and no network.
+    """
+    folder = tmp_path_factory.mktemp("stranger") / "venv"
+    venv.create(folder, symlinks=True, with_pip=False)
+    site = next(folder.glob("lib/python*/site-packages"))
+    wanted, seen = ["transformers", "torch"], set[str]()
+    while wanted:
+        name = wanted.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        found = distribution(name)
+        for top in {file.parts[0] for file in found.files or [] if file.parts[0] != ".."}:
+            if not top.endswith(".pth") and not (site / top).exists():
+                (site / top).symlink_to(str(found.locate_file(top)))
+        for line in found.requires or []:
+            requirement = Requirement(line)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                wanted.append(requirement.name)
+    return folder / "bin/python"

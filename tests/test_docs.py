@@ -95,7 +95,8 @@ def test_tour(project: Project) -> None:
     plots = next(text for line, text in printed.items() if line.startswith("dvc plots"))
     assert "plots/index.html" in plots
     page = (project.folder / "plots/index.html").read_text()
-    assert "distillation loss" in page and "First metric of each task" in page
+    assert "Distillation loss" in page and "First metric of each task" in page
+    assert all(page.count(f'"{name}"') > 3 for name in ("skill-wavlm", "dphubert-wavlm", "sid"))
     loaded = next(text for line, text in printed.items() if "skill.load" in line)
     assert (
         int(loaded) == read_json(project.folder / "results/stage2/skill-wavlm.json")["parameters"]
@@ -201,6 +202,7 @@ def report(smoke: Smoke, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("report")
     copy = smoke.project.copy(place / "a clone")
     copy.run("snakemake", "--report", "report.html")
+    copy.run("dvc", "plots", "show", "--out", "plots")
     return copy.folder / "report.html"
 
 
@@ -232,18 +234,22 @@ BROWSER = os.environ.get("SKILL_CHROMIUM") or shutil.which("chromium-headless-sh
 BROWSER = BROWSER or shutil.which("chromium")
 
 
-@pytest.mark.skipif(not BROWSER, reason="no Chromium: install it, or set SKILL_CHROMIUM")
-def test_the_report_can_be_seen(report: Path, tmp_path: Path) -> None:
-    """In a real browser: the picture of each category's first figure is on the screen."""
+@pytest.mark.skipif(not BROWSER, reason="no Chromium: see workflow/chromium.sh")
+def test_the_report_and_the_plots_can_be_seen(report: Path, tmp_path: Path) -> None:
+    """In a real browser: pictures of the kinds that `docs/images` has, each with much on it."""
+    plots = report.parent / "plots/index.html"
     done = subprocess.run(
-        ["python", str(ROOT / "workflow/screenshots.py"), str(report), str(tmp_path)],
+        ["python", str(ROOT / "workflow/screenshots.py"), str(report), str(plots), str(tmp_path)],
         env=ENVIRONMENT | {"SKILL_CHROMIUM": str(BROWSER)}, text=True, capture_output=True,
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     from matplotlib import image
 
-    for name in ("report", "report-layers", "report-results"):
-        pixels = image.imread(tmp_path / f"{name}.png")
+    made = {path.name for path in tmp_path.iterdir()}
+    assert made == {path.name for path in (DOCS / "images").iterdir()}
+    for name in made:
+        pixels = image.imread(tmp_path / name)
         assert pixels.shape[:2] == (900, 1400)
         assert len({tuple(p) for p in pixels[::9, ::9, :3].reshape(-1, 3).tolist()}) > 30, name
+    assert all(path.stat().st_size < 200_000 for path in (DOCS / "images").iterdir())

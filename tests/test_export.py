@@ -1,11 +1,11 @@
 """An exported folder loads where this package is not, and computes the same."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from test_encoder import pair
 from transformers import AutoConfig, AutoModel, AutoModelForCTC
 
@@ -13,11 +13,11 @@ import skill
 from skill import checkpoints, export
 from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.errors import SkillError
-from skill.files import write_csv
+from skill.files import write_csv, write_json
 
 STRANGER = """
-import sys
-sys.modules["skill"] = None  # importing it fails, as where it is not installed
+import importlib.util, sys
+assert all(importlib.util.find_spec(n) is None for n in ("skill", "torchaudio", "snakemake"))
 import torch
 from transformers import AutoFeatureExtractor, AutoModel
 folder, answer = sys.argv[1:]
@@ -67,7 +67,10 @@ def exported(tmp_path: Path) -> tuple[SpeechEncoder, Path]:
 
 
 @pytest.mark.parametrize(("family", "normalize"), [("wavlm", False), ("hubert", True)])
-def test_a_stranger_gets_the_same_states(tmp_path: Path, family: str, normalize: bool) -> None:
+def test_a_stranger_gets_the_same_states(
+    stranger: Path, tmp_path: Path, family: str, normalize: bool
+) -> None:
+    """In an environment with `transformers` and `torch` only."""
     encoder = irregular(family, normalize)
     checkpoints.save(encoder, tmp_path / "small.safetensors")
     export.run(str(tmp_path / "small.safetensors"), tmp_path / "out")
@@ -77,7 +80,7 @@ def test_a_stranger_gets_the_same_states(tmp_path: Path, family: str, normalize:
         expected, frames = encoder(padded, torch.tensor([9000, 6000]))
     answer = tmp_path / "answer.pt"
     torch.save({"waves": waves}, answer)
-    command = [sys.executable, "-I", "-c", STRANGER, str(tmp_path / "out"), str(answer)]
+    command = [stranger, "-I", "-c", STRANGER, str(tmp_path / "out"), str(answer)]
     environment = {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1", "PATH": ""}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -151,26 +154,62 @@ def test_a_head_is_trained_with_and_without_checkpointing(
         torch.testing.assert_close(again(waves).logits, model(waves).logits)
 
 
-def test_the_card_says_what_the_table_says(tmp_path: Path) -> None:
+def test_the_card_says_what_the_run_says(stranger: Path, tmp_path: Path) -> None:
+    """And its example runs where only `transformers` is installed."""
     _, encoder = pair("hubert", large=False)
     checkpoints.save(
-        encoder, tmp_path / "small.safetensors", {"provenance": {"inputs": {"queen.csv": "1"}}}
+        encoder,
+        tmp_path / "small.safetensors",
+        {"provenance": {"inputs": {"queen.csv": "1"}, "params": {"teachers": ["big"], "seed": 7}}},
     )
+    targets = [
+        {"teacher": [["big", 0]], "student": [0], "loss": -0.75},
+        {"teacher": [["big", 1], ["big", 2]], "student": [1, 2], "loss": -0.5},
+    ]
+    summary = {"targets": targets, "parameters": 250, "teacher_parameters": 1000}
+    write_json(tmp_path / "small.json", summary)
     row = {
         "upstream": "small", "kind": "student", "method": "skill", "teachers": "big",
-        "sparsity": "0.75", "task": "pr", "metric": "per", "value": "12.345", "low": "11",
-        "high": "13", "items": "77", "unit": "%", "low_is_good": "True", "synthetic": "False",
-        "official": "False",
+        "task": "pr", "metric": "per", "value": "12.345", "low": "11", "high": "13",
+        "items": "77", "low_is_good": "True", "synthetic": "False", "official": "False",
+        "macs": "5e9", "real_time_factor": "0.01",
     }  # fmt: skip
-    write_csv(tmp_path / "scores.csv", [row, row | {"upstream": "other"}], list(row))
+    others = [
+        row | {"upstream": "other"},
+        row | {"upstream": "big", "kind": "teacher", "value": "10", "teachers": ""},
+        row | {"upstream": "fbank", "kind": "fbank", "value": "12", "teachers": ""},
+    ]
+    write_csv(tmp_path / "scores.csv", [row, *others], list(row))
     export.run(
-        str(tmp_path / "small.safetensors"), tmp_path / "out", scores=tmp_path / "scores.csv"
+        str(tmp_path / "small.safetensors"), tmp_path / "small", scores=tmp_path / "scores.csv"
     )
-    text = (tmp_path / "out/README.md").read_text(encoding="utf-8")
-    assert "A student of big by the method `skill`, 75% of whose" in text
-    assert text.count("| PR | per % (lower is better) | 12.35 | 11.00 to 13.00 | 77 |") == 1
-    assert "`queen.csv`" in text and f"{encoder.num_parameters():,}" in text
+    text = (tmp_path / "small/README.md").read_text(encoding="utf-8")
+    assert "A student of big by the method `skill`, 75% of whose" in text and "Seed 7." in text
+    assert "| big 0 | 0 | -0.75 |\n| big 1 2 | 1 2 | -0.5 |" in text
+    result = "| PR | phone error rate in % (lower is better) | 12.35 | 11.00 to 13.00 "
+    assert text.count(f"{result}| 10.00 | 12.00 | 77 |") == 1
+    assert "| `queen.csv` | Flight of the Amazon Queen | freeware" in text
+    assert f"{encoder.num_parameters():,} (teacher: 1,000)" in text and "5.0 billion" in text
     assert "not to be read beside published" in text
+    assert "* PR per: small (12.35) does not beat fbank (12.00)" in text
+    head, example = text.split("---")[1], text.split("```python")[1].split("```")[0]
+    assert yaml.safe_load(head)["library_name"] == "transformers"
+    waveform = "import numpy\nwaveform = numpy.zeros(16000, numpy.float32)\n"
+    done = subprocess.run(
+        [stranger, "-I", "-c", f"{waveform}{example}\nprint(len(states))"],
+        env={"HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1", "PATH": ""},
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == encoder.config.num_blocks + 1
+
+
+def test_the_card_of_a_model_that_no_run_knows(tmp_path: Path) -> None:
+    checkpoints.save(irregular(), tmp_path / "alone.safetensors")
+    export.run(str(tmp_path / "alone.safetensors"), tmp_path / "out", scores=tmp_path / "no.csv")
+    text = (tmp_path / "out/README.md").read_text(encoding="utf-8")
+    assert "None were measured" in text and "header does not say" in text
+    assert "What it learned" not in text
 
 
 def test_the_verb_exports_and_refuses(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -14,8 +14,8 @@ from transformers import AutoModel, AutoModelForCTC
 
 from skill import checkpoints, export
 
-WITHOUT_SKILL = 'import sys\nsys.modules["skill"] = None\n'
 TUNE = """
+import sys
 import torch
 from transformers import AutoModelForCTC
 folder, tuned = sys.argv[1:]
@@ -43,7 +43,7 @@ with torch.no_grad():
     torch.save([waves, model(waves, attention_mask=mask).logits], tuned + "/answer.pt")
 """
 AGAIN = """
-import json, torch
+import json, sys, torch
 from transformers import AutoModelForCTC
 folder, = sys.argv[1:]
 model = AutoModelForCTC.from_pretrained(folder, trust_remote_code=True).eval()
@@ -63,10 +63,12 @@ print(type(AutoModelForCTC.from_pretrained(sys.argv[1], vocab_size=5)).__module_
 """
 
 
-def python(code: str, home: Path, *arguments: Path, **environment: str) -> str:
+def python(
+    code: str, home: Path, *arguments: Path, program: str = sys.executable, **environment: str
+) -> str:
     """What a program prints that sees nothing of this one's settings."""
     done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
+        [program, "-c", code, *map(str, arguments)],
         env={"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **environment},
         capture_output=True,
         text=True,
@@ -83,12 +85,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "a folder"
 
 
-def test_a_stranger_fine_tunes_saves_and_loads_again(folder: Path, tmp_path: Path) -> None:
-    """Without this package, in three processes: export, training with checkpointing, use."""
+def test_a_stranger_fine_tunes_saves_and_loads_again(
+    stranger: Path, folder: Path, tmp_path: Path
+) -> None:
+    """With `transformers` only, in three processes: export, training with checkpointing, use."""
     home, tuned = tmp_path / "cache", tmp_path / "tuned"
-    python(WITHOUT_SKILL + TUNE, home, folder, tuned)
+    python(TUNE, home, folder, tuned, program=str(stranger))
     assert (tuned / "modeling_skill.py").exists()
-    assert json.loads(python(WITHOUT_SKILL + AGAIN, home, tuned)) < 1e-5
+    assert json.loads(python(AGAIN, home, tuned, program=str(stranger))) < 1e-5
 
 
 def test_registered_classes_need_no_code_in_the_folder(folder: Path, tmp_path: Path) -> None:

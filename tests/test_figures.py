@@ -11,6 +11,7 @@ from matplotlib import image
 
 from skill.errors import SkillError
 from skill.figures import draw
+from skill.figures.results import _apart
 from skill.figures.style import COLOURS, DASHES, MARKERS, look
 from skill.files import read_csv, write_csv
 from skill.paper import behind, run
@@ -242,3 +243,8 @@ def test_looks_differ_in_more_than_colour() -> None:
     shades = [sum(w * int(c[i : i + 2], 16) for w, i in ((0.3, 1), (0.59, 3), (0.11, 5)))
               for c in COLOURS[:2]]  # fmt: skip
     assert abs(shades[0] - shades[1]) > 20  # the first two tell apart in grey
+
+
+def test_points_of_one_cost_stand_side_by_side() -> None:
+    assert _apart([1.0, 4.0, 1.0, 1.03], 0.1) == pytest.approx([0.91, 4.0, 1.01, 1.11])
+    assert _apart([2.0, 1.0], 0.1) == [2.0, 1.0]

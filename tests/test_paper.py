@@ -122,13 +122,6 @@ def test_seeds_of_a_student_are_one_row(tmp_path: Path) -> None:
     assert (row["student"], row["left"], row["of"]) == ("a", 2.5, 4)
 
 
-def test_one_chart_per_task_for_dvc(tmp_path: Path) -> None:
-    scores = [score("a", "a", 10.0), score("a", "a", 9.0, task="ks", metric="accuracy")]
-    write_csv(tmp_path / "scores.csv", scores, list(scores[0]))
-    run("scores-ks", JOB, [tmp_path / "scores.csv"], tmp_path / "ks.csv")
-    assert [row["value"] for row in read_csv(tmp_path / "ks.csv")] == ["9"]
-
-
 def official_scores(upstream: str, **other: Any) -> list[dict[str, str]]:
     """All ten tasks, with the values that SUPERB counts as 1000 points."""
     toplines = {

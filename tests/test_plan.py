@@ -26,7 +26,7 @@ PHASES = {  # rules of each phase
     "superb": ["evaluate", "measure_size", "collect_scores"],
     "paper": [
         "tabulate_results", "tabulate_published", "compare_students", "tabulate_figure",
-        "tabulate_curve", "tabulate_task", "measure_imitation", "draw_similarity",
+        "measure_imitation", "draw_similarity",
         "draw_dendrogram", "draw_curves", "draw_layers", "draw_imitation", "draw_size",
         "draw_sparsity", "draw_published", "draw_ablation",
     ],

@@ -2,9 +2,11 @@
 
 import csv
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
+from conftest import Smoke
 
 ROOT = Path(__file__).parents[1]
 _spec = importlib.util.spec_from_file_location("readme", ROOT / "workflow/readme.py")
@@ -34,10 +36,45 @@ def test_a_readme_without_marks_is_an_error() -> None:
 
 
 def test_the_readme_stays_under_two_screens_and_its_links_exist() -> None:
-    import re
-
     written = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(written.splitlines()) < 120
     for link in re.findall(r"\]\(([^)#]+)\)", written):
         if not link.startswith("http"):
             assert (ROOT / link).exists(), link
+
+
+# What would take too long or needs corpora, and what stands for it at the smoke scale.
+INSTEAD = {
+    "make reproduce": "make -n reproduce",
+    "make test": "make -n test",
+    "num_clusters: 4/num_clusters: 5": "num_clusters: 2/num_clusters: 3",
+    "stage1.steps=800": "stage1.steps=4",
+    "SKILL_CORPORA=/where/the/corpora/lie snakemake": "snakemake -n --quiet rules",
+    "/some/folder": "'../a remote'",
+}
+
+
+def test_every_command_is_run(smoke: Smoke, tmp_path: Path) -> None:
+    """Blocks and commands in the text, in their order, in a copy of the smoke run."""
+    project = smoke.project.copy(tmp_path / "a clone")
+    project.run("dvc", "repro")
+    project.commit("first results")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = r"(?:snakemake|dvc|python -m skill|skill\.load)\b[^`]*"
+    printed = {}
+    for block, inline in re.findall(rf"^    (\S.*)$|`({commands})`", text, re.M):
+        line = (block or inline).partition("  #")[0].strip()
+        command = line
+        for said, done in INSTEAD.items():
+            command = command.replace(said, done)
+        if line.startswith("skill.load"):
+            command = f"python -c 'import skill; print({line}.num_parameters())'"
+        printed[line] = project.run("bash", "-o", "pipefail", "-ec", command)
+    assert int(printed['skill.load("skill-wavlm")']) > 0
+    assert (project.folder / "DIR/modeling_skill.py").exists()
+    assert "group_layers" in printed["dvc repro"] and "fetch_teacher" not in printed["dvc repro"]
+    assert "sid" in printed["dvc metrics diff"]
+    assert "prune_student" in printed["dvc exp run -S stage1.steps=800"]
+    assert (project.folder / "report.html").exists()
+    assert any((tmp_path / "a remote").rglob("*"))
+    assert "stage1" in printed["python -m skill plan"]

@@ -140,7 +140,7 @@ def test_experiment(project: Project, first_repro: str, where: list[str]) -> Non
         assert "superb.tasks.sid.steps" in project.run("dvc", "params", "diff")
         plots = json.loads(project.run("dvc", "plots", "diff", "first", "--json"))
         assert not plots.get("errors")
-        curve = plots["data"]["results/paper/curves/skill-wavlm.csv"]
+        curve = plots["data"]["results/paper/curves.csv"]
         assert {"first", "workspace"} == {rev for plot in curve for rev in plot["revisions"]}
         project.run("git", "checkout", "-q", ".")
         project.run("dvc", "checkout", "-q")

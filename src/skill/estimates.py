@@ -264,8 +264,6 @@ class _Planner:
             for name in REFERENCE_POINTS
         )
         tables = ["results", "comparisons", *(["table1"] if official else []), *figures]
-        tables += [f"curves/{name}" for name in students]
-        tables += [f"scores/{task}" for task in self.tasks]
         tables += [f"imitation/{n}" for n, s in students.items() if s.base not in ablations]
         return [
             Job(_files("paper", name, kind))

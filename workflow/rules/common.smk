@@ -224,8 +224,6 @@ PAPER = [
         "results/paper/table1.{kind}", kind=["csv", "md", "html"] if OFFICIAL else []
     ),
     "results/paper/comparisons.csv",
-    *expand("results/paper/curves/{student}.csv", student=STUDENTS),
-    *expand("results/paper/scores/{task}.csv", task=TASKS),
 ] + expand("results/paper/{figure}.{kind}", figure=FIGURES, kind=["csv", "pdf", "png"])
 PAPER_JOB = job(
     sections.PaperJob(

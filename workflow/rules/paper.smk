@@ -92,43 +92,6 @@ rule tabulate_figure:
         "--output {output:q} --threads {threads} 2>&1 | tee -i {log:q}"
 
 
-# For `dvc plots`, which draws every file of a folder.
-rule tabulate_curve:
-    input:
-        "results/stage1/{student}.csv",
-        "results/stage2/{student}.csv",
-    output:
-        "results/paper/curves/{student}.csv",
-    log:
-        "logs/paper/curves/{student}.log",
-    benchmark:
-        "benchmarks/snakemake/paper/curves/{student}.tsv"
-    params:
-        job=PAPER_JOB,
-        code=fingerprint("skill.paper"),
-    shell:
-        "python -m skill paper curve --params {params.job:q} --inputs {input:q} "
-        "--output {output:q} --threads {threads} 2>&1 | tee -i {log:q}"
-
-
-# For `dvc plots`, one chart per task.
-rule tabulate_task:
-    input:
-        "results/superb/scores.csv",
-    output:
-        "results/paper/scores/{task}.csv",
-    log:
-        "logs/paper/scores/{task}.log",
-    benchmark:
-        "benchmarks/snakemake/paper/scores/{task}.tsv"
-    params:
-        job=PAPER_JOB,
-        code=fingerprint("skill.paper"),
-    shell:
-        "python -m skill paper scores-{wildcards.task} --params {params.job:q} --inputs {input:q} "
-        "--output {output:q} --threads {threads} 2>&1 | tee -i {log:q}"
-
-
 rule measure_imitation:
     input:
         student="results/stage2/{student}.safetensors",

@@ -39,14 +39,14 @@ def run(
     header = read_header(path)
     encoder = SpeechEncoder.from_pretrained(path)
     for form in forms or ["transformers"]:
-        FORMS[form](encoder, folder, name=path.stem, header=header, scores=scores, states=states)
+        FORMS[form](encoder, folder, path=path, header=header, scores=scores, states=states)
 
 
 def _transformers(
     encoder: SpeechEncoder,
     folder: Path,
     *,
-    name: str,
+    path: Path,
     header: dict[str, Any],
     scores: Path,
     **_: Any,
@@ -66,7 +66,7 @@ def _transformers(
         },
     )
     _write_text(folder / "modeling_skill.py", self_contained(_PACKAGE / "export/modeling.py"))
-    _write_text(folder / "README.md", card.card(name, encoder, header, scores))
+    _write_text(folder / "README.md", card.card(encoder, header, path, scores))
 
 
 def _onnx(
@@ -81,17 +81,17 @@ def _onnx(
 
 
 def _s3prl(
-    encoder: SpeechEncoder, folder: Path, *, name: str, header: dict[str, Any], **_: Any
+    encoder: SpeechEncoder, folder: Path, *, path: Path, header: dict[str, Any], **_: Any
 ) -> None:
-    written = s3prl.files(encoder, name)
+    written = s3prl.files(encoder, path.stem)
     write_weights(encoder, header, folder / "model.safetensors")
     _write_text(folder / "expert.py", self_contained(_PACKAGE / "export/upstream.py"))
     for file, text in written.items():
         _write_text(folder / file, text)
 
 
-def _dphubert(encoder: SpeechEncoder, folder: Path, *, name: str, **_: Any) -> None:
-    layouts.write_dphubert(encoder, folder / f"{name}.pth")
+def _dphubert(encoder: SpeechEncoder, folder: Path, *, path: Path, **_: Any) -> None:
+    layouts.write_dphubert(encoder, folder / f"{path.stem}.pth")
 
 
 # What `python -m skill export` writes: `--NAME` for all but the first.

@@ -18,7 +18,7 @@ from skill.superb.tasks import METRICS
 
 _COSTS = [
     ("parameters", 1e6, "parameters (million)"),
-    ("macs", 1e9, "multiply-accumulates (10⁹)"),
+    ("macs", 1e9, "MACs of 32 utterances (10⁹)"),
     ("real_time_factor", 1.0, "s of computing per s of audio"),
 ]
 _TEACHER_DASHES = [(0, (1, 2)), (0, (4, 2, 1, 2))]
@@ -46,9 +46,10 @@ def size(table: Path) -> Figure:
         for across, (task, metric) in zip(axes, tasks, strict=True):
             here = [r for r in rows if (r["task"], r["metric"]) == (task, metric)]
             for panel, (column, scale, _) in zip(across, _COSTS, strict=True):
-                for r in here:
-                    _point(panel, float(r[column]) / scale, r, looks[r["upstream"]])
                 most = max(float(r[column]) for r in rows) / scale
+                places = _apart([float(r[column]) / scale for r in here], 0.025 * most)
+                for r, place in zip(here, places, strict=True):
+                    _point(panel, place, r, looks[r["upstream"]])
                 panel.set_xlim(-0.05 * most, 1.08 * most)
                 panel.xaxis.set_major_locator(MaxNLocator(4))
                 panel.grid(True)
@@ -160,7 +161,8 @@ def ablation(table: Path) -> Figure:
         axes[0, 0].set_yticks(range(len(places)), labels)
         axes[0, 0].invert_yaxis()
         if not several:
-            figure.suptitle(f"against {references[0]}", fontsize=8, x=0.01, ha="left")
+            head = f"against {references[0]}; filled: the interval excludes 0"
+            figure.suptitle(head, fontsize=8, x=0.01, ha="left")
     return figure
 
 
@@ -179,9 +181,9 @@ def published(table: Path) -> Figure:
         figure, (parameters, macs, key) = plt.subplots(
             1, 3, figsize=(2 * WIDTH + 0.25, 4.2), width_ratios=[1, 1, 0.66]
         )
-        for panel, column, label in (
-            (parameters, "million_parameters", "parameters (million)"),
-            (macs, "giga_macs", "multiply-accumulates (10⁹)"),
+        for panel, column, label, unit in (
+            (parameters, "million_parameters", "parameters (million)", " M"),
+            (macs, "giga_macs", "multiply-accumulates (10⁹)", " · 10⁹"),
         ):
             known = [(n, r) for n, r in students if r[column]]
             points = [(float(r[column]), float(r["score"])) for _, r in known]
@@ -193,7 +195,7 @@ def published(table: Path) -> Figure:
             for r in (r for r in teachers if r[column]):
                 panel.axhline(float(r["score"]), color=INK, linewidth=0.8, linestyle="--", zorder=1)
                 panel.annotate(
-                    f"{r['model']}: {float(r[column]):.4g}",
+                    f"{r['model']}: {float(r[column]):.4g}{unit}",
                     (0.98, float(r["score"])),
                     (0, 2),
                     xycoords=("axes fraction", "data"),
@@ -209,7 +211,9 @@ def published(table: Path) -> Figure:
         _key(key, rows)
         kinds = [kind for kind in looks if any(_kind(r) == kind for _, r in students)]
         handles: dict[str, Any] = {kind: Line2D([], [], **looks[kind]) for kind in kinds}
-        handles["teacher, not compressed"] = Line2D([], [], color=INK, lw=0.8, linestyle="--")
+        handles["published teacher, not compressed"] = Line2D(
+            [], [], color=INK, lw=0.8, linestyle="--"
+        )
         legend(figure, handles, columns=4)
     return figure
 
@@ -240,6 +244,25 @@ def _number(axes: Axes, points: list[tuple[float, float]], numbers: list[int]) -
             va="center",
             fontsize=5.5,
         )
+
+
+def _apart(places: list[float], gap: float) -> list[float]:
+    """The places, those nearer than `gap` to the one on their left spread evenly about their mean.
+
+    Points that cost the same would cover each other.
+    """
+    groups: list[list[int]] = []
+    for index in sorted(range(len(places)), key=lambda i: places[i]):
+        if groups and places[index] - places[groups[-1][-1]] < gap:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    apart = list(places)
+    for group in groups:
+        middle = sum(places[i] for i in group) / len(group)
+        for order, index in enumerate(group):
+            apart[index] = middle + gap * (order - (len(group) - 1) / 2)
+    return apart
 
 
 def _kind(row: dict[str, str]) -> str:

@@ -16,11 +16,9 @@ from skill.params import PaperJob
 
 _TABLES: dict[str, tuple[list[str], Callable[[Sequence[Path], PaperJob], list[Row]]]] = {
     "curves": (behind.CURVES, behind.curves),
-    "curve": (behind.CURVES, behind.curves),
     "layers": (behind.LAYERS, behind.layers),
     "imitation": (behind.IMITATION, behind.imitation),
     "size": (behind.SIZE, behind.size),
-    "scores": (behind.SIZE, behind.size),
     "sparsity": (behind.SPARSITY, behind.sparsity),
     "ablation": (behind.ABLATION, behind.ablation),
     "published": (behind.PUBLISHED, behind.published),
@@ -35,7 +33,7 @@ def run(name: str, job: PaperJob, inputs: Sequence[Path], output: Path) -> None:
     Raises:
         SkillError: no such table, or an input that is missing or damaged.
     """
-    kind, _, part = name.partition("-")
+    kind = name.partition("-")[0]
     if kind in ("similarity", "dendrogram"):
         with replacing(output) as temporary:
             shutil.copyfile(inputs[0], temporary)
@@ -55,10 +53,7 @@ def run(name: str, job: PaperJob, inputs: Sequence[Path], output: Path) -> None:
         write_csv(output, comparisons(inputs[0].parents[1], students, job.bootstrap), columns)
     elif kind in _TABLES:
         columns, rows_of = _TABLES[kind]
-        rows = rows_of(inputs, job)
-        if kind == "scores":
-            rows = [row for row in rows if row["task"] == part]
-        write_csv(output, rows, columns)
+        write_csv(output, rows_of(inputs, job), columns)
     else:
         raise SkillError(f"paper {name}: there is no such table")
 
