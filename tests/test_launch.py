@@ -12,7 +12,7 @@ import pytest
 from conftest import trainings, wait_for
 
 from skill import checkpoints, corpora, launch
-from skill.files import canonical_json, read_csv, read_tensors, write_json
+from skill.files import canonical_json, read_csv, read_json, write_json
 from skill.methods import Distances, Method
 from skill.params import Corpus, RandomEncoder, Stage1, Stage1Job, Teacher, Unlabelled
 
@@ -69,8 +69,8 @@ def test_two_processes_make_the_student_of_one(speech: Path, tmp_path: Path) -> 
     for key in ("distillation", "sparsity"):  # near: each process draws gates of its own
         theirs = [float(row[key]) for row in one]
         assert [float(row[key]) for row in two] == pytest.approx(theirs, abs=0.08)
-    (first, _), (second, _) = (read_tensors(tmp_path / n / "s.safetensors") for n in "12")
-    assert {k: v.shape for k, v in first.items()} == {k: v.shape for k, v in second.items()}
+    sizes = [read_json(tmp_path / n / "s.json")["parameters"] for n in "12"]
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.02)
 
 
 def test_all_processes_of_a_job_stop_and_the_state_is_saved(speech: Path, tmp_path: Path) -> None:

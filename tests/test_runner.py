@@ -64,15 +64,17 @@ def test_number_of_a_dead_run_that_was_given_again(locked: Path) -> None:
 
 def test_job_ends_with_its_run() -> None:
     run = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    code = (
-        f"import time; from skill import runner; runner.end_with({run.pid}, 0.05); time.sleep(60)"
+    code = f"import time; from skill import runner; runner.end_with({run.pid}, 0.05); "
+    job = subprocess.Popen(
+        [sys.executable, "-c", code + "print('watches', flush=True); time.sleep(600)"],
+        stdout=subprocess.PIPE,
     )
-    job = subprocess.Popen([sys.executable, "-c", code])
-    time.sleep(1)
+    assert job.stdout is not None and job.stdout.readline() == b"watches\n"
+    time.sleep(0.5)
     assert job.poll() is None
     run.kill()
     run.wait()
-    assert job.wait(timeout=20) == -15
+    assert job.wait(timeout=60) == -15
 
 
 def test_bad_input_is_one_line_and_exit_code_1(
