@@ -96,8 +96,8 @@ def _targets(targets: Sequence[dict[str, Any]]) -> str:
         named = "; ".join(f"{teacher} {_list(own)}" for teacher, own in layers.items())
         lines.append(f"| {named} | {_list(target['student'])} | {target['loss']:.4g} |")
     return "\n".join(lines) + (
-        "\n\nLayer 0 is the first block's input. Where the method groups layers, a row is a "
-        "cluster of similar ones. Losses are those at the end of training."
+        "\n\nLayer 0 is the first block's input. Where the method groups layers, a row is a group "
+        "of similar ones. Losses are those at the end of training."
     )
 
 
