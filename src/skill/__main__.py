@@ -357,7 +357,7 @@ def _run(a: Arguments, argv: Sequence[str]) -> int:
     with ExitStack() as stack:
         told = None
         if a.verb in launch.TRAININGS:  # before any thread starts
-            told = stack.enter_context(launch.told_once(signals, leads=rank in (None, "0")))
+            told = stack.enter_context(launch.told_once(signals))
         if rank is not None:
             runner.end_with(os.getppid())
         elif runner.WATCHED in os.environ:

@@ -29,7 +29,6 @@ CLAIM = "SKILL_CLAIM_GPUS"  # set for jobs of a run on this machine
 TRAININGS = ("pretrain", "stage1", "stage2")
 SHARED = ("stage1", "stage2")  # by several processes
 ON_GPU = (*TRAININGS, "activations", "similarity", "imitation", "superb", "size")
-_GRACE = 25.0  # seconds for the first process to save its state; Slurm and torchrun kill after 30
 
 
 def torchrun(argv: Sequence[str], processes: int, threads: int | None) -> int:
@@ -55,12 +54,11 @@ def set_threads(number: int) -> None:
 
 
 @contextmanager
-def told_once(signals: set[signal.Signals], leads: bool = True) -> Iterator[threading.Event]:
+def told_once(signals: set[signal.Signals]) -> Iterator[threading.Event]:
     """The first of `signals` reaches the main thread's handler, no other does.
 
-    A process that does not lead is not told at all: it ends when the leader has left, and by itself
-    if that takes too long. The event is set by the first signal. Children inherit that the signals
-    are blocked.
+    Of several processes it is enough that one is told (`skill.resume.Stop.agreed`). The event is
+    set by the first signal. Children inherit that the signals are blocked.
     """
     told, over = threading.Event(), threading.Event()
 
@@ -72,10 +70,7 @@ def told_once(signals: set[signal.Signals], leads: bool = True) -> Iterator[thre
             if told.is_set():
                 continue
             told.set()
-            if leads:
-                _thread.interrupt_main(number)
-            elif not over.wait(_GRACE):
-                os._exit(128 + number)
+            _thread.interrupt_main(number)
 
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     listener = threading.Thread(target=listen, daemon=True)
