@@ -29,19 +29,31 @@ class Hub:
     home: Path
     address: str = ""
     asked: list[str] = field(default_factory=list)
+    said: dict[str, str] = field(default_factory=dict)
+
+    def etag(self, file: Path) -> str:
+        """As the hub: large files by their SHA-256, small ones by git's SHA-1."""
+        content = file.read_bytes()
+        if file.suffix == ".safetensors":
+            return self.said.setdefault(file.name, sha256(file))
+        return sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
     def answer(self, path: str) -> tuple[int, bytes, dict[str, str]]:
         self.asked.append(path)
         if path.startswith(f"/api/models/lab/model/tree/{REVISION}"):
             files = sorted(self.folder.iterdir())
             tree = [
-                {"type": "file", "path": f.name, "size": f.stat().st_size, "oid": oid(f)}
+                {"type": "file", "path": f.name, "size": f.stat().st_size, "oid": self.etag(f)}
                 for f in files
             ]
             return 200, json.dumps(tree).encode(), {"Content-Type": "application/json"}
         file = self.folder / path.rpartition("/")[2]
         if path.startswith(f"/lab/model/resolve/{REVISION}/") and file.exists():
-            return 200, file.read_bytes(), {"ETag": f'"{oid(file)}"', "X-Repo-Commit": REVISION}
+            return (
+                200,
+                file.read_bytes(),
+                {"ETag": f'"{self.etag(file)}"', "X-Repo-Commit": REVISION},
+            )
         return 404, b"", {"X-Error-Code": "RepoNotFound"}
 
     def teacher(self, output: Path, *options: str, **job: str) -> subprocess.CompletedProcess[str]:
@@ -56,10 +68,6 @@ class Hub:
             [*command, "--output", str(output)], env=environment, capture_output=True, text=True,
             check=False,
         )  # fmt: skip
-
-
-def oid(file: Path) -> str:
-    return sha1(file.read_bytes()).hexdigest()
 
 
 @pytest.fixture
@@ -106,6 +114,25 @@ def test_a_teacher_comes_by_revision_and_checksum_and_serves_offline(
     wrong = hub.teacher(tmp_path / "x.safetensors", "HF_HUB_OFFLINE", sha256="0" * 64)
     assert wrong.returncode == 1 and f"has the SHA-256 {right}, not 000" in wrong.stderr
     assert not (tmp_path / "x.safetensors").exists()
+
+
+def test_weights_that_are_not_what_the_commit_says_are_refused(hub: Hub, tmp_path: Path) -> None:
+    output, weights = tmp_path / "t.safetensors", hub.folder / "model.safetensors"
+    said = hub.etag(weights)
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    for _ in range(2):  # fetched, and from the cache
+        done = hub.teacher(output)
+        assert done.returncode == 1, done.stderr
+        assert f"has the SHA-256 {sha256(weights)}, not {said}; delete " in done.stderr
+        assert not output.exists()
+    blob = done.stderr.rpartition("; delete ")[2].partition(" to fetch it again")[0]
+    Path(blob).unlink()
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert hub.teacher(output).returncode == 0
+    assert SpeechEncoder.from_pretrained(output).config.family == "hubert"
 
 
 def test_what_is_neither_cached_nor_to_be_had_is_an_error_in_words(

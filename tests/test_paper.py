@@ -184,5 +184,11 @@ def test_sweeps_and_ablations_of_the_presets() -> None:
     assert varied["skill-wavlm-single"] == varied["skill-wavlm-clusters-k2"] == "skill-wavlm-s75"
     assert set(varied.values()) == {"skill-wavlm-s75"}
     assert not {"skill-both", "distilhubert", *found} & set(varied)
+    study = load(ROOT / "presets/study.yaml").students
+    swept = sweeps(study)
+    for method in ("skill", "dphubert"):
+        members = {name for name, root in swept.items() if root == f"{method}-wavlm"}
+        assert members == {f"{method}-wavlm", f"{method}-sizes-s50", f"{method}-sizes-s90"}
+    assert set(references(load(ROOT / "presets/study.yaml"))) == {"skill-single", "skill-each"}
     sample = load(ROOT / "params.yaml")
     assert not sweeps(sample.students) and not references(sample)

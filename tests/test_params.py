@@ -73,6 +73,7 @@ def test_every_scale_is_valid(path: Path) -> None:
         ("teachers.a+b", {"random": {"family": "hubert"}}, "teachers.a+b"),
         ("teachers.wavlm-random", {"source": "x", "hub": "y"}, "exactly one of source"),
         ("teachers.wavlm-random", {"hub": "y"}, "hub and revision belong together"),
+        ("teachers.wavlm-random", {"hub": "y", "revision": "main"}, "40 digits of a commit"),
         ("teachers.wavlm-random.retrain", True, "there is no pretraining.wavlm-random"),
         ("methods.dphubert.targets", [{"layer": 7}], "students.dphubert-wavlm.method"),
         ("unlabelled.corpora", ["nowhere"], "unlabelled.corpora.0: there is no corpus nowhere"),

@@ -236,7 +236,6 @@ from skill.files import write_tensors
 dist.init_process_group("gloo")
 rank, world = dist.get_rank(), dist.get_world_size()
 toy = Toy()
-toy.dropout.p = 0.0
 own = lambda first: batches(first, slice(rank, None, world))
 train(toy, own, Settings(), seed=1, folder=Path(sys.argv[1]), label="toy", fingerprint="f")
 if rank == 0:
@@ -260,7 +259,6 @@ def test_two_processes_follow_the_same_curve_as_one(tmp_path: Path) -> None:
     from skill.files import read_tensors
 
     toy = Toy()
-    toy.dropout.p = 0.0
     run(tmp_path / "one", toy=toy)
     weights, _ = read_tensors(out)
     for name, value in toy.state_dict().items():

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from conftest import ENVIRONMENT, Project, Smoke
 
+from skill.encoder import SpeechEncoder
+
 ROOT = Path(__file__).parents[1]
 NOTHING = "Nothing to be done"
 
@@ -105,6 +107,10 @@ def test_fresh_clone_has_nothing_to_do_then_reruns_one_student(
     clone = Project(folder)
     clone.run("dvc", "pull", "-q")
     assert NOTHING in clone.run("snakemake", "-n")
+    by_name = "import skill; print(skill.load('skill-wavlm').num_parameters())"
+    pulled = clone.run("python", "-c", by_name)
+    kept = SpeechEncoder.from_pretrained(project.folder / "results/stage2/skill-wavlm.safetensors")
+    assert pulled.split()[-1] == str(kept.num_parameters())
     clone.replace(
         "dphubert-wavlm: {method: dphubert,",
         "dphubert-wavlm: {stage2: {learning_rate: 3e-4}, method: dphubert,",

@@ -24,6 +24,7 @@ from skill.files import read_header, read_tensors, sha256, write_json, write_ten
 from skill.params import Teacher
 from skill.students import find
 
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _FAMILIES = {"wav2vec2": "wav2vec2", "hubert": "hubert", "wavlm": "wavlm"}
 # Parts of published checkpoints that serve pretraining or fine-tuning, not the encoder.
 _NOT_ENCODER = re.compile(
@@ -223,7 +224,7 @@ def _from_hub(name: str, job: Teacher) -> Path:
             snapshot_download(
                 str(job.hub),
                 revision=job.revision,
-                allow_patterns=["*.json", "model.safetensors", "pytorch_model.bin"],
+                allow_patterns=["*.json", *_WEIGHTS],
             )
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
@@ -233,9 +234,13 @@ def _from_hub(name: str, job: Teacher) -> Path:
 
 
 def _check(name: str, job: Teacher, source: Path) -> None:
-    if job.sha256 is None:
-        return
-    files = [source / n for n in ("model.safetensors", "pytorch_model.bin")]
-    file = next((f for f in files if f.exists()), source)
-    if (found := sha256(file)) != job.sha256:
-        raise SkillError(f"teachers.{name}: {file} has the SHA-256 {found}, not {job.sha256}")
+    """Compare the weights with `sha256`, or with what the commit of the hub says they are."""
+    file = next((source / n for n in _WEIGHTS if (source / n).exists()), source)
+    expected = job.sha256
+    if expected is None and job.hub is not None:
+        # The hub keeps large files by their SHA-256; its cache names the blobs so.
+        blob = file.resolve().name
+        expected = blob if re.fullmatch("[0-9a-f]{64}", blob) else None
+    if expected is not None and (found := sha256(file)) != expected:
+        advice = "" if job.hub is None else f"; delete {file.resolve()} to fetch it again"
+        raise SkillError(f"teachers.{name}: {file} has the SHA-256 {found}, not {expected}{advice}")

@@ -99,6 +99,8 @@ class Teacher(Section):
             raise ValueError("give exactly one of source, hub and random")
         if (self.hub is None) != (self.revision is None):
             raise ValueError("hub and revision belong together")
+        if self.revision is not None and not re.fullmatch("[0-9a-f]{40}", self.revision):
+            raise ValueError("revision is not the 40 digits of a commit: a branch or tag can move")
         return self
 
 

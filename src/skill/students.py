@@ -153,19 +153,21 @@ def _check_layers(student: Student, teachers: Mapping[str, Teacher]) -> None:
 
 
 def sweeps(students: Mapping[str, Student]) -> dict[str, str]:
-    """{student without its seed: sweep} for students that differ in their sparsity.
+    """{student without its seed: sweep} for students that differ in their sparsity and seed only.
 
-    A sweep has the name of the entry in `params.yaml` that it was expanded from.
+    A sweep is named after its first student's entry in `params.yaml`.
     """
     found: dict[str, dict[str, float]] = {}
+    roots: dict[str, str] = {}
     for student in students.values():
         if student.sparsity is not None:
+            same = student.model_dump_json(exclude={"name", "base", "seed", "sparsity"})
             ending = re.escape(f"-s{100 * student.sparsity:g}")
-            root = re.sub(rf"{ending}(?=-|$)", "", student.base, count=1)
-            found.setdefault(root, {})[student.base] = student.sparsity
+            roots.setdefault(same, re.sub(rf"{ending}(?=-|$)", "", student.base, count=1))
+            found.setdefault(same, {})[student.base] = student.sparsity
     return {
-        base: root
-        for root, members in found.items()
+        base: roots[same]
+        for same, members in found.items()
         if len(set(members.values())) > 1
         for base in members
     }

@@ -6,8 +6,8 @@ from the seed and the step's number, so that a run which is stopped at any momen
 ends with the same bits as one that was not (on a CPU).
 
 A step has one or more micro-batches. Process r of R takes every R-th of them, and gradients are
-averaged over audio, not over micro-batches or processes: how many processes share a step changes
-nothing but the time it takes.
+averaged over audio, not over micro-batches or processes; a micro-batch's draws (gates, dropout)
+follow from its number. How many processes share a step changes nothing but the time it takes.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -106,9 +107,9 @@ def learning_rate_factor(step: int, warmup: int, total: int) -> float:
     return max(0.0, (total - step) / max(1, total - warmup))
 
 
-def seed_step(seed: int, step: int, rank: int = 0) -> None:
-    """Seed torch from (seed, step, rank), so that a step's draws don't depend on its past."""
-    digest = hashlib.sha256(f"{seed}/{step}/{rank}".encode()).digest()
+def seed_step(seed: int, step: int, micro: int = 0) -> None:
+    """Seed torch from (seed, step, micro-batch): its draws depend on no past and no process."""
+    digest = hashlib.sha256(f"{seed}/{step}/{micro}".encode()).digest()
     torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
@@ -148,7 +149,7 @@ def train(
         SkillError: `settings.max_bad_steps` steps in a row had no finite loss or gradient.
         Stopped: SIGTERM or SIGINT came; the state is saved, and the same call goes on from there.
     """
-    rank = dist.get_rank() if dist.is_initialized() else 0
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = settings.tf32
     checkpoints = Checkpoints(folder, fingerprint, device, writes=rank == 0)
     state, first, outcome = checkpoints.load(), 0, Outcome()
@@ -179,10 +180,12 @@ def train(
             factor = learning_rate_factor(step, settings.warmup, settings.steps)
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * factor
-            seed_step(seed, step, rank)
             experiment.begin_step(step)
             optimizer.zero_grad(set_to_none=True)
-            figures, audio = _accumulate(experiment, micros, step, settings, scaler, device)
+            numbered = zip(count(rank, world), micros)  # noqa: B905
+            figures, audio = _accumulate(
+                experiment, numbered, (seed, step), settings, scaler, device
+            )
             audio = _average_gradients(parameters, audio, figures)
             scaler.unscale_(optimizer)
             norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.clip))
@@ -235,20 +238,21 @@ def train(
 
 def _accumulate(
     experiment: Experiment,
-    micros: list[Micro],
-    step: int,
+    micros: Iterable[tuple[int, Micro]],
+    seeds: tuple[int, int],
     settings: Settings,
     scaler: torch.amp.GradScaler,
     device: str,
 ) -> tuple[dict[str, float], int]:
-    """Add up gradients and losses of the micro-batches, each weighted by its audio."""
+    """Add up gradients and losses of the numbered micro-batches, each weighted by its audio."""
     dtype = _DTYPES[settings.precision]
     sums: dict[str, float] = {}
     audio = 0
-    for micro in micros:
+    for number, micro in micros:
+        seed_step(*seeds, number)
         cast = torch.autocast(device, dtype) if dtype != torch.float32 else nullcontext()
         with cast:
-            losses = experiment.losses(micro, step)
+            losses = experiment.losses(micro, seeds[1])
         weight = micro.audio / 16000
         scaler.scale(losses["loss"] * weight).backward()
         for name, value in losses.items():
