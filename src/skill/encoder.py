@@ -153,23 +153,27 @@ class EncoderConfig:
         )
 
 
-class Linear(nn.Linear):
-    """`nn.Linear` that takes the faster of torch's two libraries for float32 on a CPU.
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`F.linear` by the faster of torch's two libraries: [..., D], [D', D] and [D'] to [..., D'].
 
     torch multiplies float32 matrices by MKL, which leaves half of an AMD processor's AVX-512 idle,
     and convolves by oneDNN, which does not. A linear map is a convolution of kernel 1, and with the
-    channels last nothing has to be copied. (One utterance on one thread is MKL's either way.)
+    channels last nothing has to be copied. (On one thread torch takes MKL for that, too.)
     """
+    fast = _ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32
+    if not fast or torch.is_autocast_enabled("cpu") or not x.numel() or not weight.numel():
+        return F.linear(x, weight, bias)
+    rows = x.reshape(1, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)
+    result = F.conv2d(rows, weight[:, :, None, None], bias)
+    return result.permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
+
+
+class Linear(nn.Linear):
+    """`nn.Linear` by `linear`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., D] to [..., D']."""
-        if not _ONEDNN or x.device.type != "cpu" or x.dtype != torch.float32:
-            return super().forward(x)
-        if torch.is_autocast_enabled("cpu") or not x.numel() or not self.weight.numel():
-            return super().forward(x)
-        flat = x.reshape(1, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)
-        result = F.conv2d(flat, self.weight[:, :, None, None], self.bias)
-        return result.permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
+        return linear(x, self.weight, self.bias)
 
 
 class ConvLayer(nn.Module):

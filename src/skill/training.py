@@ -182,7 +182,7 @@ def train(
                 group["lr"] = peak * factor
             experiment.begin_step(step)
             optimizer.zero_grad(set_to_none=True)
-            numbered = zip(count(rank, world), micros)  # noqa: B905
+            numbered = zip(count(rank, world), micros)
             figures, audio = _accumulate(
                 experiment, numbered, (seed, step), settings, scaler, device
             )

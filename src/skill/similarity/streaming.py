@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from skill.encoder import linear
 from skill.errors import SkillError
 from skill.similarity.feature import feature_sums
 from skill.similarity.hsic import KernelSums, align, from_centred_products, hsic
@@ -119,17 +120,18 @@ class StreamingCKA:
         self._shifts = self._shifts or [x.double().mean(0).float() for x in chunk]
         rows = [self._row(x - shift) for x, shift in zip(chunk, self._shifts, strict=True)]
         for left, right in combinations_with_replacement(range(len(rows)), 2):
-            product = rows[left].T @ rows[right]
+            product = linear(rows[left], rows[right])
             if (left, right) in self._moments:
                 self._moments[left, right] += product
             else:
                 self._moments[left, right] = product.double()
 
     def _row(self, z: Tensor) -> Tensor:
+        """Shifted frames [n, D] to the rows u as [E, n], as the fastest product wants them."""
         z = z.float()
         squares = z.square()
         extra = squares if self.standardize else squares.sum(1, keepdim=True)
-        return torch.cat([z, extra, torch.ones_like(z[:, :1])], dim=1)
+        return torch.cat([z, extra, torch.ones_like(z[:, :1])], dim=1).T.contiguous()
 
     def _sums(self) -> KernelSums:
         count, n = len(self._widths), self.frames
