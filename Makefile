@@ -1,6 +1,6 @@
 # The front door. Two commands: `make reproduce` and `make test`; both start from nothing.
 
-.PHONY: reproduce test test-scale readme environment clean
+.PHONY: reproduce test test-scale benchmarks readme environment clean
 .SILENT:
 # A system that forbids Python to keep compiled files makes every start seconds slower.
 unexport PYTHONDONTWRITEBYTECODE
@@ -25,6 +25,19 @@ test: environment
 # Slow, and needs 8 GB of memory: a WavLM Base+ through all phases, LibriSpeech's number of files.
 test-scale: environment
 	PATH="$$PWD/$(BIN):$$PATH" python -m pytest -m slow tests/scale
+
+# Half an hour, after `make reproduce`; nothing else should run. Replaces docs/benchmarks/.
+benchmarks: environment
+	mkdir -p docs/benchmarks
+	for name in encoder similarity training export superb loader; do \
+		echo "benchmarks/$$name.py"; \
+		case $$name in \
+			superb) set -- ;; \
+			loader) set -- results/corpora/queen.csv --output docs/benchmarks/loader.json ;; \
+			*) set -- --output docs/benchmarks/$$name.json ;; \
+		esac; \
+		$(BIN)/python benchmarks/$$name.py "$$@" > docs/benchmarks/$$name.txt || exit 1; \
+	done
 
 # Copies the last run's tables into the README and docs/sample/.
 readme:

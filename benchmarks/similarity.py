@@ -5,7 +5,8 @@
     pip install pytorch-cka ckatorch torch-cka repsim                         # the peers; optional
 
 The floor is the bare symmetric product: float32 states that are centred already, one product for
-each pair of states and nothing else, or one BLAS call for all (ssyrk), whichever is faster. All
+each pair of states and nothing else, or one BLAS call for all (ssyrk), whichever is faster. `bare,
+oneDNN` is the same through the library that ours uses, its input laid out beforehand. All
 candidates take turns in one process, so that a busy machine harms all alike; medians are compared.
 A peer that would take hours is timed on two states, and its time multiplied by the number of pairs
 that it computes: `extrapolated`. Memory is the growth of the resident set in a process of its own,
@@ -28,6 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skill.encoder import linear
 from skill.similarity import StreamingCKA, cka
 
 PIECE = 300  # frames of one update, an utterance of six seconds
@@ -75,6 +77,14 @@ def floor_syrk(joined: np.ndarray) -> None:
     from scipy.linalg.blas import ssyrk
 
     ssyrk(1.0, joined.T)
+
+
+def bare_onednn(pieces: list[list[Tensor]]) -> None:
+    """The products of `floor_blocks` as `cka` has them made, from chunks that lie transposed."""
+    for a, left in enumerate(pieces):
+        for right in pieces[a:]:
+            for x, y in zip(left, right, strict=True):
+                linear(x, y)
 
 
 def streaming(states: Tensor) -> Tensor:
@@ -154,6 +164,8 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
     if options.device == "cpu":
         joined = np.ascontiguousarray(centred.transpose(0, 1).reshape(options.frames, -1).numpy())
         calls["floor, ssyrk"] = lambda: floor_syrk(joined)
+        pieces = [[part.T.contiguous() for part in state.split(1024)] for state in centred]
+        calls["bare, oneDNN"] = lambda: bare_onednn(pieces)
     calls |= {"ours, cached": lambda: cka(states), "ours, streaming": lambda: streaming(states)}
     absent: dict[str, str] = {}
     scale: dict[str, float] = {}
@@ -184,7 +196,7 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
     for name, value in medians.items():
         value *= scale.get(name, 1.0)
         rows[name] = {"seconds": value, "times_floor": value / floor, "extrapolated": name in scale}
-        if name in values and not name.startswith("floor"):
+        if name in values and not name.startswith(("floor", "bare")):
             found = np.asarray(torch.as_tensor(values[name]).cpu(), dtype=float)
             part = expected[: len(found), : len(found)]
             rows[name]["largest_error"] = float(np.abs(found - part).max())

@@ -27,7 +27,9 @@ from torch import Tensor, nn
 
 Family = Literal["wav2vec2", "hubert", "wavlm"]
 _ONEDNN = (
-    torch.backends.mkldnn.is_available() and "AVX512" in torch.backends.cpu.get_cpu_capability()
+    torch.backends.mkldnn.is_available()
+    and hasattr(torch, "mkldnn_convolution")
+    and "AVX512" in torch.backends.cpu.get_cpu_capability()
 )
 
 
@@ -158,13 +160,14 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     torch multiplies float32 matrices by MKL, which leaves half of an AMD processor's AVX-512 idle,
     and convolves by oneDNN, which does not. A linear map is a convolution of kernel 1, and with the
-    channels last nothing has to be copied. (On one thread torch takes MKL for that, too.)
+    channels last nothing has to be copied. (`F.conv2d` would take MKL, too, on one thread.)
     """
     fast = _ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32
     if not fast or torch.is_autocast_enabled("cpu") or not x.numel() or not weight.numel():
         return F.linear(x, weight, bias)
     rows = x.reshape(1, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)
-    result = F.conv2d(rows, weight[:, :, None, None], bias)
+    kernel = weight[:, :, None, None]
+    result = torch.mkldnn_convolution(rows, kernel, bias, [0, 0], [1, 1], [1, 1], 1)
     return result.permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
 
 
