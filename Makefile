@@ -29,14 +29,12 @@ test-scale: environment
 # Half an hour, after `make reproduce`; nothing else should run. Replaces docs/benchmarks/.
 benchmarks: environment
 	mkdir -p docs/benchmarks
-	for name in encoder similarity training export superb loader; do \
-		echo "benchmarks/$$name.py"; \
-		case $$name in \
-			superb) set -- ;; \
-			loader) set -- results/corpora/queen.csv --output docs/benchmarks/loader.json ;; \
-			*) set -- --output docs/benchmarks/$$name.json ;; \
-		esac; \
-		$(BIN)/python benchmarks/$$name.py "$$@" > docs/benchmarks/$$name.txt || exit 1; \
+	for work in encoder similarity training "training --size sample" export superb \
+		"loader results/corpora/queen.csv"; do \
+		echo "benchmarks/$$work"; \
+		set -- $$work; name=$$1; shift; \
+		file=docs/benchmarks/$$name$$(echo "$$*" | sed -n 's/--size /-/p'); \
+		$(BIN)/python benchmarks/$$name.py "$$@" --output $$file.json > $$file.txt || exit 1; \
 	done
 
 # Copies the last run's tables into the README and docs/sample/.

@@ -30,6 +30,13 @@ def test_the_calibration_page_says_what_the_study_found() -> None:
     assert "| linear | 80 |" in table and "average" in table
 
 
+def test_the_page_of_benchmarks_is_what_they_printed() -> None:
+    folder = ROOT / "docs/benchmarks"
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    assert page == readme.benchmarks_page(folder, ROOT / "benchmarks")
+    assert all(f"## {name}\n" in page for name in ("encoder", "similarity", "training", "export"))
+
+
 def test_a_readme_without_marks_is_an_error() -> None:
     with pytest.raises(SystemExit, match="marks"):
         readme.with_table("no marks", "table")

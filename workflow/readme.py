@@ -1,6 +1,7 @@
-"""Put the last runs' tables into the README and docs/calibration.md, the files under docs/sample/.
+"""Put the last runs' tables into the README and the pages of docs/, their files under docs/sample/.
 
-Run by `make readme` after `make reproduce` and `snakemake studies`; no number there is typed.
+Run by `make readme` after `make reproduce`, `snakemake studies` and `make benchmarks`; no number
+there is typed.
 """
 
 import csv
@@ -42,6 +43,24 @@ def calibration_table(rows: list[dict[str, str]]) -> str:
     return "\n".join(lines)
 
 
+def benchmarks_page(folder: Path, programs: Path) -> str:
+    """What each benchmark printed, below the first sentence of its program."""
+    parts = [
+        "# Benchmarks",
+        "`make benchmarks` makes these figures, on a machine with nothing else to do.",
+    ]
+    for printed in sorted(folder.glob("*.txt")):
+        program = programs / f"{printed.stem.partition('-')[0]}.py"
+        first = program.read_text(encoding="utf-8").removeprefix('"""').partition("\n")[0]
+        kept = printed.read_text(encoding="utf-8").strip("\n")
+        parts += [
+            f"## {printed.stem}",
+            f"{first} (`benchmarks/{program.name}`)",
+            f"```\n{kept}\n```",
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
 def rewrite(page: Path, table: str) -> None:
     """Put `table` into the file `page`."""
     page.write_text(with_table(page.read_text(encoding="utf-8"), table), encoding="utf-8")
@@ -62,6 +81,9 @@ def main() -> None:
     rewrite(Path("README.md"), (kept / "results.md").read_text(encoding="utf-8"))
     with (kept / "skill-wavlm-calibration.csv").open(encoding="utf-8") as file:
         rewrite(Path("docs/calibration.md"), calibration_table(list(csv.DictReader(file))))
+    figures = Path("docs/benchmarks")
+    page = benchmarks_page(figures, Path("benchmarks"))
+    (figures / "README.md").write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":
