@@ -18,7 +18,7 @@ from skill.superb.score import REFERENCE_POINTS
 from skill.superb.tasks import PROTOCOL, Task, configured
 
 FRAMES = 50  # a second
-_BASE, _SMALL = (12, 768), (12, 192)
+_BASE, _SMALL = (12, 768), (12, 160)
 RESULTS = Path("results")
 Row = dict[str, str]
 
