@@ -37,6 +37,21 @@ def test_the_page_of_benchmarks_is_what_they_printed() -> None:
     assert all(f"## {name}\n" in page for name in ("encoder", "similarity", "training", "export"))
 
 
+def test_a_study_is_kept_with_its_command_tables_and_figures(
+    smoke: Smoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    (tmp_path / "none/results/paper").mkdir(parents=True)
+    with pytest.raises(SystemExit, match="run presets/study.yaml first"):
+        readme.keep_study(tmp_path / "none", tmp_path / "kept")
+    readme.keep_study(smoke.project.folder, tmp_path / "kept")
+    page = (tmp_path / "kept/README.md").read_text(encoding="utf-8")
+    assert (tmp_path / "kept/results.md").read_text(encoding="utf-8").strip() in page
+    assert "presets/study.yaml --directory" in page and "torch 2." in page
+    for link in re.findall(r"\]\(([^)]+)\)", page):
+        assert (tmp_path / "kept" / link).exists(), link
+
+
 def test_a_readme_without_marks_is_an_error() -> None:
     with pytest.raises(SystemExit, match="marks"):
         readme.with_table("no marks", "table")

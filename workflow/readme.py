@@ -1,15 +1,17 @@
 """Put the last runs' tables into the README and the pages of docs/, their files under docs/sample/.
 
-Run by `make readme` after `make reproduce`, `snakemake studies` and `make benchmarks`; no number
-there is typed.
+Run by `make readme` after `make reproduce`, `snakemake studies` and `make benchmarks`; with the
+folder of a run of presets/study.yaml it writes docs/study/ instead. No number there is typed.
 """
 
 import csv
+import json
 import shutil
 import sys
 from pathlib import Path
 
 BEGIN, END = "<!-- results: begin -->\n", "<!-- results: end -->\n"
+STUDY_COMMAND = "snakemake --cores all --config params=presets/study.yaml --directory DIR"
 TABLES = ("results.md", "results.csv", "comparisons.csv", "size.csv")
 STUDIES = [
     f"skill-wavlm-{study}.{kind}"
@@ -66,8 +68,42 @@ def rewrite(page: Path, table: str) -> None:
     page.write_text(with_table(page.read_text(encoding="utf-8"), table), encoding="utf-8")
 
 
+def study_page(folder: Path) -> str:
+    """What a run of presets/study.yaml found, from the files kept in `folder`."""
+    made = json.loads((folder / "made.json").read_text(encoding="utf-8"))
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(made["versions"].items()))
+    lines = ["# The study", "", f"Made by `{made['command']}` with {versions}, parameters in"]
+    lines += ["[params.yaml](params.yaml). Brackets: 95 % bootstrap intervals over test items."]
+    lines += ["", (folder / "results.md").read_text(encoding="utf-8").strip(), ""]
+    lines += [f"![{p.stem}]({p.name})\n" for p in sorted(folder.glob("*.png"))]
+    lines += ["What the figures and this table are drawn from:", ""]
+    lines += [f"* [{p.name}]({p.name})" for p in sorted(folder.glob("*.csv"))]
+    return "\n".join(lines) + "\n"
+
+
+def keep_study(run: Path, folder: Path) -> None:
+    """Copy what the run of presets/study.yaml in `run` found to `folder`, and write its page."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paper = run / "results/paper"
+    kept = [p for p in paper.iterdir() if p.suffix in (".csv", ".png") or p.name == "results.md"]
+    kept = [p for p in kept if p.stem != "published"]
+    if not kept:
+        sys.exit(f"{paper} is empty: run presets/study.yaml first")
+    for path in kept:
+        shutil.copyfile(path, folder / path.name)
+    task = next(p for p in sorted((run / "results/superb").glob("*/*.json")) if p.stem != "size")
+    provenance = json.loads(task.read_text(encoding="utf-8"))["provenance"]
+    made = {"command": STUDY_COMMAND, "versions": provenance["versions"]}
+    (folder / "made.json").write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
+    shutil.copyfile("presets/study.yaml", folder / "params.yaml")
+    (folder / "README.md").write_text(study_page(folder), encoding="utf-8")
+
+
 def main() -> None:
     """Copy the tables, rewrite the pages."""
+    if len(sys.argv) > 1:
+        keep_study(Path(sys.argv[1]), Path("docs/study"))
+        return
     kept = Path("docs/sample")
     kept.mkdir(parents=True, exist_ok=True)
     for source, names, command in (
