@@ -42,7 +42,7 @@ def test_a_study_is_kept_with_its_command_tables_and_figures(
 ) -> None:
     monkeypatch.chdir(ROOT)
     (tmp_path / "none/results/paper").mkdir(parents=True)
-    with pytest.raises(SystemExit, match="run presets/study.yaml first"):
+    with pytest.raises(SystemExit, match=r"study\.yaml first"):
         readme.keep_study(tmp_path / "none", tmp_path / "kept")
     readme.keep_study(smoke.project.folder, tmp_path / "kept")
     page = (tmp_path / "kept/README.md").read_text(encoding="utf-8")
