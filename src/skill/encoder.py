@@ -163,7 +163,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     channels last nothing has to be copied. (`F.conv2d` would take MKL, too, on one thread.)
     """
     fast = _ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32
-    if not fast or torch.is_autocast_enabled("cpu") or not x.numel() or not weight.numel():
+    fast = fast and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu")
+    if not fast or not x.numel() or not weight.numel():
         return F.linear(x, weight, bias)
     rows = x.reshape(1, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)
     kernel = weight[:, :, None, None]

@@ -1,6 +1,7 @@
 # Helpers of all rules: the checked parameters, names for wildcards, files of each phase.
 
 import re
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -26,6 +27,10 @@ if workflow.is_main_process:
 # Slurm signals all processes of a job. The shell and `tee` have to outlive the program, which saves
 # its state first: with them gone, Slurm would take the job for ended and kill it.
 shell.prefix("trap '' TERM; ")
+
+# Snakemake's executors for Slurm put Python's path into a shell command as it is.
+if any("slurm" in word for word in sys.argv):
+    sys.executable = shlex.quote(sys.executable)
 
 
 onstart:
