@@ -26,16 +26,22 @@ test: environment
 test-scale: environment
 	PATH="$$PWD/$(BIN):$$PATH" python -m pytest -m slow tests/scale
 
-# Half an hour, after `make reproduce`; nothing else should run. Replaces docs/benchmarks/.
+# Twenty minutes, after `make reproduce`; nothing else should run. Replaces docs/benchmarks/. The
+# peers are optional: `pip install pytorch-cka dtw-python`.
 benchmarks: environment
 	mkdir -p docs/benchmarks
-	for work in encoder similarity training "training --size sample" export superb \
-		"loader results/corpora/queen.csv"; do \
-		echo "benchmarks/$$work"; \
-		set -- $$work; name=$$1; shift; \
-		file=docs/benchmarks/$$name$$(echo "$$*" | sed -n 's/--size /-/p'); \
-		$(BIN)/python benchmarks/$$name.py "$$@" --output $$file.json > $$file.txt || exit 1; \
-	done
+	measure() { \
+		file=docs/benchmarks/$$1; program=benchmarks/$$2.py; shift 2; \
+		echo "$$program $$*"; \
+		$(BIN)/python $$program "$$@" --output $$file.json > $$file.txt; \
+	}; \
+	measure encoder encoder --repeats 9 && \
+	measure similarity similarity --peers pytorch-cka --rounds 4 && \
+	measure training training --rounds 5 && \
+	measure training-sample training --size sample --rounds 5 && \
+	measure export export --repeats 9 && \
+	measure superb superb && \
+	measure loader loader results/corpora/queen.csv --rounds 1 --steps 20
 
 # Copies the last run's tables into the README and docs/sample/.
 readme:

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from encoder import quartiles
 from torch.utils.flop_counter import FlopCounterMode
 
 from skill import gates
@@ -251,14 +252,6 @@ def compare(row: dict[str, Any], options: argparse.Namespace) -> None:
     row["memory_of_peer"] = row["peak_bytes"] / memory
     row["aim"] = AIMS.get(row["kind"])
     row["memory_aim"] = MEMORY_AIM
-
-
-def quartiles(values: list[float]) -> list[float]:
-    """First and third quartile."""
-    if len(values) < 2:
-        return [values[0], values[0]]
-    cuts = statistics.quantiles(values, n=4, method="inclusive")
-    return [cuts[0], cuts[2]]
 
 
 def table(result: dict[str, Any]) -> str:
