@@ -225,3 +225,18 @@ def test_bad_parameters_stop_before_any_job(
     output = project.run("snakemake", "-n", "--config", f"params={bad}", code=1)
     assert f"{bad}: {message}" in output
     assert "Traceback" not in output
+
+
+def test_failed_job_is_reported_as_failed(project: Project, tmp_path: Path) -> None:
+    """Not as one that "completed successfully" and left no output: `tee` must not hide it."""
+    text = (ROOT / "presets/smoke.yaml").read_text()
+    assert "min_seconds: 0.4" in text
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(text.replace("min_seconds: 0.4", "min_seconds: 15.0"))
+    output = project.run(
+        "snakemake", "results/stage1/dphubert-wavlm.safetensors", "--cores", "1",
+        "--config", f"params={bad}", "--directory", str(tmp_path / "run here"), code=1,
+    )  # fmt: skip
+    assert "error: results/corpora/beeps.csv: no train utterance of 15.0" in output
+    assert "non-zero exit code" in output
+    assert "completed successfully" not in output

@@ -25,8 +25,9 @@ if workflow.is_main_process:
     runner.release_stale_lock()
 
 # Slurm signals all processes of a job. The shell and `tee` have to outlive the program, which saves
-# its state first: with them gone, Slurm would take the job for ended and kill it.
-shell.prefix("trap '' TERM; ")
+# its state first: with them gone, Slurm would take the job for ended and kill it. A prefix takes the
+# place of Snakemake's own, which makes a pipe fail with its program; hence it is repeated.
+shell.prefix("set -euo pipefail; trap '' TERM; ")
 
 # Snakemake's executors for Slurm put Python's path into a shell command as it is.
 if any("slurm" in word for word in sys.argv):
