@@ -25,8 +25,8 @@ from skill.paper.results import (
     table1,
     table1_cells,
 )
-from skill.params import PaperJob, Upstream, load
-from skill.students import references, sweeps
+from skill.params import Paper, PaperJob, Upstream, load
+from skill.students import baselines, references, sweeps
 from skill.superb.score import REFERENCE_POINTS, superb_score
 from skill.superb.tasks import METRICS, PROTOCOL
 
@@ -192,3 +192,14 @@ def test_sweeps_and_ablations_of_the_presets() -> None:
     assert set(references(load(ROOT / "presets/study.yaml"))) == {"skill-single", "skill-each"}
     sample = load(ROOT / "params.yaml")
     assert not sweeps(sample.students) and not references(sample)
+
+
+def test_everyone_is_compared_with_the_baseline_of_its_kind() -> None:
+    assert baselines(load(ROOT / "params.yaml")) == {"skill-wavlm": "dphubert-wavlm"}
+    found = baselines(load(ROOT / "presets/study.yaml"))
+    assert found == {
+        **dict.fromkeys(["skill-wavlm", "distilhubert-wavlm", "ekd-both"], "dphubert-wavlm"),
+        "skill-both": "dphubert-wavlm", "skill-hubert": "dphubert-hubert",
+        "skill-sizes-s50": "dphubert-sizes-s50", "skill-sizes-s90": "dphubert-sizes-s90",
+    }  # fmt: skip
+    assert not baselines(load(ROOT / "params.yaml").model_copy(update={"paper": Paper()}))

@@ -28,7 +28,7 @@ PHASES = {  # rules of each phase
         "tabulate_results", "tabulate_published", "compare_students", "tabulate_figure",
         "measure_imitation", "draw_similarity",
         "draw_dendrogram", "draw_curves", "draw_layers", "draw_imitation", "draw_size",
-        "draw_sparsity", "draw_published", "draw_ablation",
+        "draw_sparsity", "draw_published", "draw_methods", "draw_ablation",
     ],
 }  # fmt: skip
 

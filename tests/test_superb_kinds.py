@@ -354,16 +354,31 @@ def test_table_gathers_results_and_scores_only_official_ones(tmp_path):
 
 def test_comparisons_pair_the_items(tmp_path):
     generator = np.random.default_rng(0)
-    for name, errors in (("a", 1), ("b", 3)):
+    for name, errors in (("a-seed1", 1), ("b-seed1", 3), ("a-seed2", 1), ("b-seed3", 3)):
         rows = [
             {"id": f"u{i}", "cluster": f"s{i % 9}", "per": float(generator.integers(0, errors + 1)),
              "per_of": 10.0} for i in range(90)
         ]  # fmt: skip
         write_csv(tmp_path / name / "pr.csv", rows, list(rows[0]))
-    found = table.comparisons(tmp_path, ["a", "b", "absent"], resamples=200)
-    assert len(found) == 1 and found[0]["difference"] < 0 and found[0]["p_value"] < 0.05
+    students = {
+        "a": {1: "a-seed1", 2: "a-seed2"},
+        "b": {1: "b-seed1", 3: "b-seed3"},
+        "absent": {1: "absent-seed1"},
+        "unlike": {2: "a-seed2"},
+    }
+    found = table.comparisons(tmp_path, students, resamples=200)
+    assert [(row["first"], row["second"], row["seeds"]) for row in found] == [
+        ("a", "b", 1), ("a", "unlike", 1),
+    ]  # fmt: skip
+    assert found[0]["difference"] < 0 and found[0]["p_value"] < 0.05
+    assert found[1]["difference"] == 0
+    one, other = [tmp_path / "a-seed1/pr.csv"], [tmp_path / "b-seed1/pr.csv"]
     with pytest.raises(SkillError, match="eer"):
-        table.compare(tmp_path / "a/pr.csv", tmp_path / "b/pr.csv", "eer", 10)
+        table.compare(one, other, "eer", 10)
+    write_csv(other[0], [{"id": "u0", "cluster": "s0", "per": 1.0, "per_of": 10.0}],
+              ["id", "cluster", "per", "per_of"])  # fmt: skip
+    with pytest.raises(SkillError, match=r"b-seed1/pr\.csv are not of the same test items"):
+        table.compare(one, other, "per", 10)
 
 
 def test_recurrent_head_ignores_padding():

@@ -230,7 +230,32 @@ def test_paired_test_sees_what_intervals_do_not():
     first = (generator.random(400) < difficulty).astype(float)
     second = np.where(generator.random(400) < 0.1, 0.0, first)
     ones = np.ones(400)
-    result = bootstrap.paired_ratio_test((first, ones), (second, ones))
+    result = bootstrap.paired_ratio_test([(first, ones)], [(second, ones)])
     assert result.difference > 0 and result.interval.low > 0 and result.p_value < 0.01
-    same = bootstrap.paired_ratio_test((first, ones), (first, ones))
+    same = bootstrap.paired_ratio_test([(first, ones)], [(first, ones)])
     assert same.difference == 0 and same.p_value == 1
+
+
+def test_paired_test_of_several_seeds():
+    """The mean over seeds; a difference that varies from seed to seed has a wider interval."""
+    generator = np.random.default_rng(5)
+    ones = np.ones(500)
+    base = [((generator.random(500) < 0.5).astype(float), ones) for _ in range(3)]
+    alike = [(np.clip(wrong - 0.2, 0, 1), ones) for wrong, _ in base]
+    apart = [
+        (np.clip(wrong - cut, 0, 1), ones)
+        for (wrong, _), cut in zip(base, (0.0, 0.2, 0.4), strict=True)
+    ]
+    even, uneven = (bootstrap.paired_ratio_test(base, other) for other in (alike, apart))
+    each = [wrong.mean() - other.mean() for (wrong, _), (other, _) in zip(base, apart, strict=True)]
+    assert uneven.difference == pytest.approx(np.mean(each))
+    assert 0 < even.interval.low < even.difference < even.interval.high
+    assert uneven.interval.high - uneven.interval.low > 3 * (even.interval.high - even.interval.low)
+    one = bootstrap.paired_ratio_test(base[:1], alike[:1])
+    thrice = bootstrap.paired_ratio_test(base[:1] * 3, alike[:1] * 3)
+    assert thrice.difference == pytest.approx(one.difference)
+    assert thrice.interval == pytest.approx(one.interval)
+    with pytest.raises(ValueError, match="argument"):
+        bootstrap.paired_ratio_test(base, alike[:2])
+    with pytest.raises(ValueError, match="same items"):
+        bootstrap.paired_ratio_test([], [])

@@ -209,6 +209,7 @@ def test_directory_and_preset_from_the_command_line(project: Project, tmp_path: 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
+        ("baseline: dphubert", "baseline: db", "paper.baseline: there is no method db in methods"),
         ("linkage:", "linkages:", "grouping.linkages: unknown key"),
         ("teachers: [wavlm-random]", "teachers: [wavlm]", "students.skill-wavlm.teachers.0"),
         ("num_clusters: 2", "num_clusters: 9", "students.skill-wavlm.grouping.num_clusters: 9"),

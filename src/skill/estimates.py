@@ -13,7 +13,7 @@ from skill.corpora import archives
 from skill.corpora.manifest import read_manifest
 from skill.files import read_csv
 from skill.params import Corpus, Params, Student, Training
-from skill.students import known_size, references, sweeps
+from skill.students import baselines, known_size, references, sweeps
 from skill.superb.score import REFERENCE_POINTS
 from skill.superb.tasks import PROTOCOL, Task, configured
 
@@ -258,6 +258,7 @@ class _Planner:
         figures += [f"dendrogram-{name}" for name in trees]
         figures += ["curves", "layers", "imitation", "size", "published"]
         figures += ["sparsity"] if sweeps(students) else []
+        figures += ["methods"] if baselines(self.p) else []
         figures += ["ablation"] if ablations else []
         official = all(
             name in self.tasks and set(self.tasks[name].corpora) <= set(PROTOCOL[name].corpora)

@@ -270,6 +270,8 @@ class Paper(Section):
     """Tables and figures."""
 
     bootstrap: Some = 1000
+    baseline: Name | None = None
+    """The method that all others are compared with."""
 
 
 class ActivationsJob(Section):
@@ -343,7 +345,7 @@ class ScoresJob(Section):
 
 
 class PaperJob(Section):
-    """Parameters of the verb `paper`; students in `sweeps` and `references` without their seeds."""
+    """Parameters of the verb `paper`; students in its mappings without their seeds."""
 
     upstreams: dict[str, Upstream]
     bootstrap: Some
@@ -351,6 +353,8 @@ class PaperJob(Section):
     """Student to the sweep of sparsities that it belongs to (`skill.students.sweeps`)."""
     references: dict[str, str] = {}
     """Ablation to the student it varies (`skill.students.references`)."""
+    baselines: dict[str, str] = {}
+    """Student to the baseline's that it is compared with (`skill.students.baselines`)."""
 
 
 class Params(Section):

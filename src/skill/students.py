@@ -123,6 +123,8 @@ def _check_references(params: Params) -> None:
                 )
         if len(set(student.teachers)) < len(student.teachers):
             raise SkillError(f"students.{name}.teachers: a teacher stands twice")
+    if params.paper.baseline not in (None, *params.methods):
+        raise SkillError(f"paper.baseline: there is no method {params.paper.baseline} in methods")
     for name, settings in params.superb.tasks.items():
         for corpus in configured(name, settings).corpora:
             if corpus not in params.corpora:
@@ -194,6 +196,22 @@ def references(params: Params) -> dict[str, str]:
             varied.append(s)
     keys = {s.base: (s.method, s.teachers, s.sparsity) for s in varied}
     return {base: plain[key] for base, key in keys.items() if key in plain}
+
+
+def baselines(params: Params) -> dict[str, str]:
+    """{student: the baseline's student it is compared with}, both without their seeds.
+
+    That is the one with the same teachers and sparsity, else the first. Ablations have a reference
+    of their own.
+    """
+    plain = [s for s in params.students.values() if s.base not in references(params)]
+    theirs = [s for s in plain if s.method == params.paper.baseline]
+    equal = {(s.teachers, s.sparsity): s.base for s in reversed(theirs)}
+    return {
+        s.base: equal.get((s.teachers, s.sparsity), theirs[0].base)
+        for s in plain
+        if theirs and s not in theirs
+    }
 
 
 def known_size(teacher: Teacher) -> tuple[int, int] | None:

@@ -16,7 +16,7 @@ from skill import runner
 from skill.errors import SkillError
 from skill.files import canonical_json, sha256
 from skill.provenance import fingerprint
-from skill.students import find, references, sweeps
+from skill.students import baselines, find, references, sweeps
 from skill.superb.score import REFERENCE_POINTS
 from skill.superb.tasks import PROTOCOL, configured
 
@@ -192,8 +192,9 @@ UNLABELLED = P.unlabelled.corpora
 # each: two cores give a single small model hardly more than one does.
 GPU = int(shutil.which("nvidia-smi") is not None)
 TRAINING_THREADS = 8 if GPU else 1
-# Ablations and what they vary; sweeps of sparsities. Both name students without their seeds.
-ABLATIONS, SWEEPS = references(P), sweeps(P.students)
+# Ablations and what they vary; students and whom of the baseline they are compared with; sweeps of
+# sparsities. All name students without their seeds.
+ABLATIONS, BASELINES, SWEEPS = references(P), baselines(P), sweeps(P.students)
 # Not ablations: these are compared in the figures that have a place for a few students only.
 COMPARED = [name for name in STUDENTS if P.students[name].base not in ABLATIONS]
 # The published results, and whether this run's stand beside them: ten tasks, official corpora.
@@ -222,6 +223,7 @@ FIGURES = (
         "published": ["results/superb/scores.csv", PUBLISHED],
     }
     | ({"sparsity": ["results/superb/scores.csv"]} if SWEEPS else {})
+    | ({"methods": ["results/paper/comparisons.csv"]} if BASELINES else {})
     | ({"ablation": ["results/paper/comparisons.csv"]} if ABLATIONS else {})
 )
 PAPER = [
@@ -237,6 +239,7 @@ PAPER_JOB = job(
         bootstrap=P.paper.bootstrap,
         sweeps=SWEEPS,
         references=ABLATIONS,
+        baselines=BASELINES,
     )
 )
 

@@ -300,6 +300,28 @@ rule draw_published:
         "--pdf {output.pdf:q} --png {output.png:q} --threads {threads} 2>&1 | tee -i {log:q}"
 
 
+rule draw_methods:
+    input:
+        "results/paper/methods.csv",
+    output:
+        pdf="results/paper/methods.pdf",
+        png=report(
+            "results/paper/methods.png",
+            category="3 Results",
+            caption="../report/methods.rst",
+            labels={"figure": "gain over the baseline", "of": "all methods"},
+        ),
+    log:
+        "logs/paper/draw-methods.log",
+    benchmark:
+        "benchmarks/snakemake/paper/draw-methods.tsv"
+    params:
+        code=fingerprint("skill.figures"),
+    shell:
+        "python -m skill figure methods --table {input:q} "
+        "--pdf {output.pdf:q} --png {output.png:q} --threads {threads} 2>&1 | tee -i {log:q}"
+
+
 rule draw_ablation:
     input:
         "results/paper/ablation.csv",

@@ -24,7 +24,8 @@ def draw(name: str, table: Path, pdf: Path, png: Path) -> None:
         "imitation": training.imitation,
         "size": results.size,
         "sparsity": results.sparsity,
-        "ablation": results.ablation,
+        "methods": results.gains,
+        "ablation": results.gains,
         "published": results.published,
     }
     kind = name.partition("-")[0]

@@ -1,4 +1,4 @@
-"""Pictures of results: score against size and sparsity, ablations, and the published models.
+"""Pictures of results: score against size and sparsity, gains, and the published models.
 
 Each function reads one small table of `skill.paper` and returns a figure.
 """
@@ -114,8 +114,8 @@ def sparsity(table: Path) -> Figure:
     return figure
 
 
-def ablation(table: Path) -> Figure:
-    """What each ablation gains or loses beside its reference: bars from zero, with intervals."""
+def gains(table: Path) -> Figure:
+    """What each student gains or loses beside its reference: bars from zero, with intervals."""
     rows = rows_of(table)
     tasks = _panels(rows)
     students = [(r["reference"], r["student"]) for r in rows]

@@ -20,7 +20,8 @@ _TABLES: dict[str, tuple[list[str], Callable[[Sequence[Path], PaperJob], list[Ro
     "imitation": (behind.IMITATION, behind.imitation),
     "size": (behind.SIZE, behind.size),
     "sparsity": (behind.SPARSITY, behind.sparsity),
-    "ablation": (behind.ABLATION, behind.ablation),
+    "methods": (behind.GAINS, lambda files, job: behind.gains(files[0], job.baselines)),
+    "ablation": (behind.GAINS, lambda files, job: behind.gains(files[0], job.references)),
     "published": (behind.PUBLISHED, behind.published),
 }
 
@@ -48,9 +49,12 @@ def run(name: str, job: PaperJob, inputs: Sequence[Path], output: Path) -> None:
     elif kind == "comparisons":
         from skill.superb.table import comparisons
 
-        students = [name for name, about in job.upstreams.items() if about.kind == "student"]
-        columns = [*("task", "metric", "first", "second", "difference", "low", "high", "p_value")]
-        write_csv(output, comparisons(inputs[0].parents[1], students, job.bootstrap), columns)
+        students: dict[str, dict[int, str]] = {}
+        for name, about in job.upstreams.items():
+            if about.kind == "student":
+                students.setdefault(about.base, {})[about.seed or 0] = name
+        rows = comparisons(inputs[0].parents[1], students, job.bootstrap)
+        write_csv(output, rows, behind.COMPARISONS)
     elif kind in _TABLES:
         columns, rows_of = _TABLES[kind]
         write_csv(output, rows_of(inputs, job), columns)

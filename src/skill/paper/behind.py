@@ -1,7 +1,6 @@
 """The tables behind the figures. Each function: files in, rows out; nothing is drawn."""
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
@@ -21,7 +20,12 @@ LAYERS = ["student", "unit", "layer", "left", "of", "parameters"]
 IMITATION = ["student", "series", "sparsity", "teacher", "layer", "error", "low", "high", "target"]
 SIZE = ["upstream", "kind", "method", "parameters", "macs", "real_time_factor", *_SCORE]
 SPARSITY = ["series", "kind", "sparsity", *_SCORE]
-ABLATION = ["reference", "student", "task", "metric", "gain", "low", "high", "unit", "seeds"]
+COMPARISONS = ["task", "metric", "first", "second", "seeds", "difference", "low", "high", "p_value"]
+GAINS = [
+    "reference",
+    "student",
+    *("task", "metric", "gain", "low", "high", "unit", "seeds", "p_value"),
+]
 PUBLISHED = ["model", "origin", "million_parameters", "giga_macs", "hours", "score", "source"]
 
 
@@ -137,35 +141,32 @@ def sparsity(files: Sequence[Path], job: PaperJob) -> list[Row]:
     return sorted(rows, key=lambda row: (row["kind"], row["series"], row["sparsity"]))
 
 
-def ablation(files: Sequence[Path], job: PaperJob) -> list[Row]:
-    """What each ablation gains over the student that it varies, in points of the metric.
+def gains(file: Path, references: Mapping[str, str]) -> list[Row]:
+    """What each student gains over its reference, in points of the metric.
 
-    The file is `comparisons.csv`: differences over the same test items with the interval of a
-    paired bootstrap. A positive gain is better, whatever the metric. Students are compared seed by
-    seed; gains and ends of intervals are averaged.
+    The file is `comparisons.csv`: differences over the same test items and seeds with the interval
+    of a paired bootstrap. A positive gain is better, whatever the metric. Rows keep the order of
+    `references`.
     """
     signs = {name: -1 if metric.low_is_good else 1 for name, metric in METRICS.items()}
     rows: list[Row] = []
-    for row in filter(_is_first, read_csv(files[0])):
+    for row in filter(_is_first, read_csv(file)):
         sign = signs[row["metric"]]
         orders = [(row["first"], row["second"], sign), (row["second"], row["first"], -sign)]
         for student, other, sign in orders:
-            reference = job.references.get(_base(job, student))
-            same_seed = job.upstreams[student].seed == job.upstreams[other].seed
-            if reference == _base(job, other) and same_seed:
+            if references.get(student) == other:
                 low, high = sorted(sign * float(row[end]) for end in ("low", "high"))
                 rows.append(
                     {
-                        "reference": reference, "student": _base(job, student),
+                        "reference": other, "student": student,
                         "task": row["task"], "metric": row["metric"], "low": low, "high": high,
                         "gain": sign * float(row["difference"]),
-                        "unit": METRICS[row["metric"]].unit,
+                        "unit": METRICS[row["metric"]].unit, "seeds": row["seeds"],
+                        "p_value": row["p_value"],
                     }
                 )  # fmt: skip
-    keys = ["reference", "student", "task", "metric"]
-    counts = Counter(tuple(row[key] for key in keys) for row in rows)
-    averaged = _averaged(rows, keys, ["gain", "low", "high"])
-    return [row | {"seeds": counts[tuple(row[key] for key in keys)]} for row in averaged]
+    order = list(references)
+    return sorted(rows, key=lambda row: order.index(row["student"]))
 
 
 def published(files: Sequence[Path], job: PaperJob) -> list[Row]:

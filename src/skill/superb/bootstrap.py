@@ -4,7 +4,7 @@ A corpus metric that is a ratio Σ numerator / Σ denominator (error rates, accu
 closed form from the sums of each cluster; any other metric resamples through a function of item
 indices. Utterances of one speaker or session are not independent: they are drawn together.
 
-Legend: I items, C clusters, R resamples.
+Legend: I items, C clusters, R resamples, N seeds.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -12,6 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+Sums = tuple[ArrayLike, ArrayLike]
+"""Numerators and denominators, [I] each."""
 
 
 class Interval(NamedTuple):
@@ -108,8 +111,8 @@ def statistic_interval(
 
 
 def paired_ratio_test(
-    first: tuple[ArrayLike, ArrayLike],
-    second: tuple[ArrayLike, ArrayLike],
+    first: Sequence[Sums],
+    second: Sequence[Sums],
     clusters: Sequence[Hashable] | None = None,
     resamples: int = 1000,
     confidence: float = 0.95,
@@ -117,17 +120,26 @@ def paired_ratio_test(
 ) -> Comparison:
     """Difference of two systems' ratios on the same items, the same clusters drawn for both.
 
-    `first`, `second`: (numerators, denominators), [I] each. The p-value is twice the smaller share
-    of resamples on either side of no difference, with one added so that it is never 0.
+    `first`, `second`: one pair of sums for each of the N seeds that both were trained with; the
+    difference is the mean over seeds, and seeds are drawn with replacement, too. (Of few seeds such
+    a draw shows less than the whole spread: by N − 1 in N of its variance.) The p-value is twice
+    the smaller share of resamples on either side of no difference, with one added so that it is
+    never 0.
+
+    Raises:
+        ValueError: no seed, other seeds of one system than of the other, or other items.
     """
-    sizes = {len(np.asarray(part)) for part in (*first, *second)}
+    pairs = list(zip(first, second, strict=True))
+    sizes = {len(np.asarray(part)) for pair in pairs for sums in pair for part in sums}
     if len(sizes) != 1:
         raise ValueError("a paired test needs both systems' results on the same items")
     cluster = _cluster_index(sizes.pop(), clusters)
     draws = _draws(int(cluster.max()) + 1, resamples, seed)
-    gaps = _ratios(*first, cluster, draws) - _ratios(*second, cluster, draws)
+    each = [_ratios(*a, cluster, draws) - _ratios(*b, cluster, draws) for a, b in pairs]
+    shares = _draws(len(pairs), resamples, seed + 1) / len(pairs)
+    gaps = (np.stack(each, axis=1) * shares).sum(axis=1)
     gaps = gaps[np.isfinite(gaps)]
     smaller = min((gaps <= 0).sum(), (gaps >= 0).sum())
-    difference = np.sum(first[0]) / np.sum(first[1]) - np.sum(second[0]) / np.sum(second[1])
+    differences = [np.sum(a[0]) / np.sum(a[1]) - np.sum(b[0]) / np.sum(b[1]) for a, b in pairs]
     p_value = min(1.0, 2 * (smaller + 1) / (len(gaps) + 1))
-    return Comparison(float(difference), _interval(gaps, confidence), float(p_value))
+    return Comparison(float(np.mean(differences)), _interval(gaps, confidence), float(p_value))

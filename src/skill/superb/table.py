@@ -14,7 +14,7 @@ import numpy as np
 
 from skill.errors import SkillError
 from skill.files import read_csv, read_json, write_csv, write_json
-from skill.superb.bootstrap import Comparison, paired_ratio_test
+from skill.superb.bootstrap import Comparison, Interval, Sums, paired_ratio_test
 from skill.superb.score import REFERENCE_POINTS, superb_rank, superb_score
 from skill.superb.tasks import METRICS, PROTOCOL
 
@@ -125,19 +125,25 @@ def run(results: Sequence[Path], job: Job, output: Path, table: Path) -> None:
     write_json(output, summary(rows))
 
 
-def compare(first: Path, second: Path, metric: str, resamples: int) -> Comparison:
+def compare(
+    first: Sequence[Path], second: Sequence[Path], metric: str, resamples: int
+) -> Comparison:
     """Two upstreams on one task, from their tables of items: first minus second, in percent.
+
+    `first` and `second` have a table for each seed, in the same order.
 
     Raises:
         SkillError: the metric is no ratio over items, or the tables are not of the same items.
     """
     if metric not in _RATIOS:
         raise SkillError(f"{metric}: no ratio over items, so it cannot be compared in pairs")
-    tables = [read_csv(path) for path in (first, second)]
+    paths = [*first, *second]
+    tables = [read_csv(path) for path in paths]
     ids = [[row["id"] for row in table] for table in tables]
-    if ids[0] != ids[1]:
-        raise SkillError(f"{first} and {second} are not of the same test items")
-    pairs = [
+    for path, own in zip(paths, ids, strict=True):
+        if own != ids[0]:
+            raise SkillError(f"{paths[0]} and {path} are not of the same test items")
+    sums: list[Sums] = [
         (
             np.array([float(row[metric]) for row in table]),
             np.array([float(row[f"{metric}_of"]) for row in table]),
@@ -145,30 +151,43 @@ def compare(first: Path, second: Path, metric: str, resamples: int) -> Compariso
         for table in tables
     ]
     clusters = [row["cluster"] for row in tables[0]]
-    found = paired_ratio_test(pairs[0], pairs[1], clusters, resamples)
-    interval = type(found.interval)(100 * found.interval.low, 100 * found.interval.high)
+    found = paired_ratio_test(sums[: len(first)], sums[len(first) :], clusters, resamples)
+    interval = Interval(100 * found.interval.low, 100 * found.interval.high)
     return Comparison(100 * found.difference, interval, found.p_value)
 
 
 def comparisons(
-    folder: Path, upstreams: Sequence[str], resamples: int
+    folder: Path, students: Mapping[str, Mapping[int, str]], resamples: int
 ) -> list[dict[str, str | float]]:
-    """Every pair of `upstreams` on every task of `folder` (results/superb) that both have."""
+    """Every pair of `students` on every task of `folder` (results/superb) that both have.
+
+    `students`: {name: {seed: upstream}}. Two are compared on the seeds that both have.
+    """
     rows: list[dict[str, str | float]] = []
     for task in PROTOCOL.values():
+        tables = {
+            name: {
+                seed: path
+                for seed, upstream in members.items()
+                if (path := folder / upstream / f"{task.name}.csv").exists()
+            }
+            for name, members in students.items()
+        }
         for metric in task.metrics:
             if metric not in _RATIOS:
                 continue
-            for first, second in combinations(upstreams, 2):
-                paths = [folder / name / f"{task.name}.csv" for name in (first, second)]
-                if not all(path.exists() for path in paths):
+            for first, second in combinations(students, 2):
+                seeds = [seed for seed in tables[first] if seed in tables[second]]
+                if not seeds:
                     continue
-                found = compare(paths[0], paths[1], metric, resamples)
+                ours, others = ([tables[n][seed] for seed in seeds] for n in (first, second))
+                found = compare(ours, others, metric, resamples)
                 rows.append(
                     {
                         "task": task.name, "metric": metric, "first": first, "second": second,
-                        "difference": found.difference, "low": found.interval.low,
-                        "high": found.interval.high, "p_value": found.p_value,
+                        "seeds": len(seeds), "difference": found.difference,
+                        "low": found.interval.low, "high": found.interval.high,
+                        "p_value": found.p_value,
                     }
                 )  # fmt: skip
     return rows
