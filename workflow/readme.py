@@ -10,7 +10,6 @@ import shutil
 import sys
 from pathlib import Path
 
-BEGIN, END = "<!-- results: begin -->\n", "<!-- results: end -->\n"
 STUDY_COMMAND = "snakemake --cores all --config params=presets/study.yaml --directory DIR"
 TABLES = ("results.md", "results.csv", "comparisons.csv", "size.csv")
 STUDIES = [
@@ -20,13 +19,20 @@ STUDIES = [
 ]
 
 
-def with_table(page: str, table: str) -> str:
-    """`page` with `table` between its two marks."""
-    head, _, rest = page.partition(BEGIN)
-    _, found, tail = rest.partition(END)
+def with_table(page: str, table: str, name: str = "results") -> str:
+    """`page` with `table` between the two marks of this name."""
+    begin, end = (f"<!-- {name}: {where} -->\n" for where in ("begin", "end"))
+    head, _, rest = page.partition(begin)
+    _, found, tail = rest.partition(end)
     if not found:
-        raise SystemExit("the page has no results: begin … end marks")
-    return head + BEGIN + table.strip() + "\n" + END + tail
+        raise SystemExit(f"the page has no {name}: begin … end marks")
+    return head + begin + table.strip() + "\n" + end + tail
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV."""
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def calibration_table(rows: list[dict[str, str]]) -> str:
@@ -63,9 +69,44 @@ def benchmarks_page(folder: Path, programs: Path) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def rewrite(page: Path, table: str) -> None:
+def rewrite(page: Path, table: str, name: str = "results") -> None:
     """Put `table` into the file `page`."""
-    page.write_text(with_table(page.read_text(encoding="utf-8"), table), encoding="utf-8")
+    text = with_table(page.read_text(encoding="utf-8"), table, name)
+    page.write_text(text, encoding="utf-8")
+
+
+def study_table(folder: Path) -> str:
+    """The study's methods of several seeds and what bounds them, on the tasks of real speech.
+
+    A triangle: the interval of the paired bootstrap against the baseline excludes 0.
+    """
+    rows = [r for r in read(folder / "results.csv") if r["synthetic"] == "False"]
+    signs = {}
+    for r in read(folder / "comparisons.csv"):
+        sure = (float(r["low"]) > 0) - (float(r["high"]) < 0)
+        signs[r["first"], r["second"], r["task"], r["metric"]] = sure
+        signs[r["second"], r["first"], r["task"], r["metric"]] = -sure
+    baseline = {r["student"]: r["reference"] for r in read(folder / "methods.csv")}
+    columns = list(dict.fromkeys((r["task"], r["metric"], r["low_is_good"]) for r in rows))
+    arrows = {"True": "↓", "False": "↑"}
+    lines = [
+        ["upstream", "parameters", *(f"{t.upper()} {m} {arrows[low]}" for t, m, low in columns)]
+    ]
+    lines.append(["---"] * len(lines[0]))
+    for name in dict.fromkeys(r["upstream"] for r in rows):
+        own = {(r["task"], r["metric"], r["low_is_good"]): r for r in rows if r["upstream"] == name}
+        first = next(iter(own.values()))
+        if first["kind"] == "student" and int(first["seeds"]) < 3:
+            continue
+        line = [name, f"{int(first['parameters']) / 1e6:.2f} M"]
+        for task, metric, low in columns:
+            r = own[task, metric, low]
+            spread = f" ± {float(r['deviation']):.1f}" if r["deviation"] else ""
+            sure = signs.get((name, baseline.get(name, ""), task, metric), 0)
+            mark = ("", " ▼" if low == "True" else " ▲", " ▲" if low == "True" else " ▼")[sure]
+            line.append(f"{float(r['value']):.1f}{spread}{mark}")
+        lines.append(line)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def study_page(folder: Path) -> str:
@@ -103,6 +144,7 @@ def main() -> None:
     """Copy the tables, rewrite the pages."""
     if len(sys.argv) > 1:
         keep_study(Path(sys.argv[1]), Path("docs/study"))
+        rewrite(Path("README.md"), study_table(Path("docs/study")), "study")
         return
     kept = Path("docs/sample")
     kept.mkdir(parents=True, exist_ok=True)
@@ -115,8 +157,9 @@ def main() -> None:
                 sys.exit(f"{source / name} is missing: run `{command}` first")
             shutil.copyfile(source / name, kept / name)
     rewrite(Path("README.md"), (kept / "results.md").read_text(encoding="utf-8"))
-    with (kept / "skill-wavlm-calibration.csv").open(encoding="utf-8") as file:
-        rewrite(Path("docs/calibration.md"), calibration_table(list(csv.DictReader(file))))
+    rewrite(
+        Path("docs/calibration.md"), calibration_table(read(kept / "skill-wavlm-calibration.csv"))
+    )
     figures = Path("docs/benchmarks")
     page = benchmarks_page(figures, Path("benchmarks"))
     (figures / "README.md").write_text(page, encoding="utf-8")

@@ -121,224 +121,55 @@ rule measure_imitation:
         "2>&1 | tee -i {log:q}"
 
 
-rule draw_similarity:
-    input:
-        "results/paper/similarity-{matrix}.csv",
-    output:
-        pdf="results/paper/similarity-{matrix}.pdf",
-        png=report(
-            "results/paper/similarity-{matrix}.png",
-            category="1 Layers of the teachers",
-            caption="../report/similarity.rst",
-            labels={"figure": "similarity of layers", "of": "{matrix}"},
-        ),
-    log:
-        "logs/paper/draw-similarity-{matrix}.log",
-    benchmark:
-        "benchmarks/snakemake/paper/draw-similarity-{matrix}.tsv"
-    params:
-        code=fingerprint("skill.figures"),
-    shell:
-        "python -m skill figure similarity-{wildcards.matrix:q} --table {input:q} "
-        "--pdf {output.pdf:q} --png {output.png:q} --threads {threads} 2>&1 | tee -i {log:q}"
+# The file's name (with its wildcards), its category in the report, what it shows and of whom.
+DRAWN = {
+    "similarity-{matrix}": (
+        "1 Layers of the teachers",
+        "similarity of layers",
+        "{matrix}",
+    ),
+    "dendrogram-{student}": ("1 Layers of the teachers", "clusters", "{student}"),
+    "curves": ("2 Pruning and distillation", "training curves", "all students"),
+    "layers": (
+        "2 Pruning and distillation",
+        "what is left of each layer",
+        "all students",
+    ),
+    "imitation": (
+        "2 Pruning and distillation",
+        "how well each layer was learned",
+        "all students",
+    ),
+    "size": ("3 Results", "size, operations and speed against score", "all upstreams"),
+    "sparsity": ("3 Results", "score against sparsity", "students of sweeps"),
+    "methods": ("3 Results", "gain over the baseline", "all methods"),
+    "published": ("3 Results", "SUPERB score of published models", "published"),
+    "ablation": ("4 Ablations", "gain over the reference", "all ablations"),
+}
 
+for figure, (category, shown, of) in DRAWN.items():
+    kind = figure.partition("-")[0]
 
-rule draw_dendrogram:
-    input:
-        "results/paper/dendrogram-{student}.csv",
-    output:
-        pdf="results/paper/dendrogram-{student}.pdf",
-        png=report(
-            "results/paper/dendrogram-{student}.png",
-            category="1 Layers of the teachers",
-            caption="../report/dendrogram.rst",
-            labels={"figure": "clusters", "of": "{student}"},
-        ),
-    log:
-        "logs/paper/draw-dendrogram-{student}.log",
-    benchmark:
-        "benchmarks/snakemake/paper/draw-dendrogram-{student}.tsv"
-    params:
-        code=fingerprint("skill.figures"),
-    shell:
-        "python -m skill figure dendrogram-{wildcards.student:q} --table {input:q} "
-        "--pdf {output.pdf:q} --png {output.png:q} --threads {threads} 2>&1 | tee -i {log:q}"
-
-
-rule draw_curves:
-    input:
-        "results/paper/curves.csv",
-    output:
-        pdf="results/paper/curves.pdf",
-        png=report(
-            "results/paper/curves.png",
-            category="2 Pruning and distillation",
-            caption="../report/curves.rst",
-            labels={"figure": "training curves", "of": "all students"},
-        ),
-    log:
-        "logs/paper/draw-curves.log",
-    benchmark:
-        "benchmarks/snakemake/paper/draw-curves.tsv"
-    params:
-        code=fingerprint("skill.figures"),
-    shell:
-        "python -m skill figure curves --table {input:q} "
-        "--pdf {output.pdf:q} --png {output.png:q} --threads {threads} 2>&1 | tee -i {log:q}"
-
-
-rule draw_layers:
-    input:
-        "results/paper/layers.csv",
-    output:
-        pdf="results/paper/layers.pdf",
-        png=report(
-            "results/paper/layers.png",
-            category="2 Pruning and distillation",
-            caption="../report/layers.rst",
-            labels={"figure": "what is left of each layer", "of": "all students"},
-        ),
-    log:
-        "logs/paper/draw-layers.log",
-    benchmark:
-        "benchmarks/snakemake/paper/draw-layers.tsv"
-    params:
-        code=fingerprint("skill.figures"),
-    shell:
-        "python -m skill figure layers --table {input:q} "
-        "--pdf {output.pdf:q} --png {output.png:q} --threads {threads} 2>&1 | tee -i {log:q}"
-
-
-rule draw_imitation:
-    input:
-        "results/paper/imitation.csv",
-    output:
-        pdf="results/paper/imitation.pdf",
-        png=report(
-            "results/paper/imitation.png",
-            category="2 Pruning and distillation",
-            caption="../report/imitation.rst",
-            labels={"figure": "how well each layer was learned", "of": "all students"},
-        ),
-    log:
-        "logs/paper/draw-imitation.log",
-    benchmark:
-        "benchmarks/snakemake/paper/draw-imitation.tsv"
-    params:
-        code=fingerprint("skill.figures"),
-    shell:
-        "python -m skill figure imitation --table {input:q} "
-        "--pdf {output.pdf:q} --png {output.png:q} --threads {threads} 2>&1 | tee -i {log:q}"
-
-
-rule draw_size:
-    input:
-        "results/paper/size.csv",
-    output:
-        pdf="results/paper/size.pdf",
-        png=report(
-            "results/paper/size.png",
-            category="3 Results",
-            caption="../report/size.rst",
-            labels={
-                "figure": "size, operations and speed against score",
-                "of": "all upstreams",
-            },
-        ),
-    log:
-        "logs/paper/draw-size.log",
-    benchmark:
-        "benchmarks/snakemake/paper/draw-size.tsv"
-    params:
-        code=fingerprint("skill.figures"),
-    shell:
-        "python -m skill figure size --table {input:q} "
-        "--pdf {output.pdf:q} --png {output.png:q} --threads {threads} 2>&1 | tee -i {log:q}"
-
-
-rule draw_sparsity:
-    input:
-        "results/paper/sparsity.csv",
-    output:
-        pdf="results/paper/sparsity.pdf",
-        png=report(
-            "results/paper/sparsity.png",
-            category="3 Results",
-            caption="../report/sparsity.rst",
-            labels={"figure": "score against sparsity", "of": "students of sweeps"},
-        ),
-    log:
-        "logs/paper/draw-sparsity.log",
-    benchmark:
-        "benchmarks/snakemake/paper/draw-sparsity.tsv"
-    params:
-        code=fingerprint("skill.figures"),
-    shell:
-        "python -m skill figure sparsity --table {input:q} "
-        "--pdf {output.pdf:q} --png {output.png:q} --threads {threads} 2>&1 | tee -i {log:q}"
-
-
-rule draw_published:
-    input:
-        "results/paper/published.csv",
-    output:
-        pdf="results/paper/published.pdf",
-        png=report(
-            "results/paper/published.png",
-            category="3 Results",
-            caption="../report/published.rst",
-            labels={"figure": "SUPERB score of published models", "of": "published"},
-        ),
-    log:
-        "logs/paper/draw-published.log",
-    benchmark:
-        "benchmarks/snakemake/paper/draw-published.tsv"
-    params:
-        code=fingerprint("skill.figures"),
-    shell:
-        "python -m skill figure published --table {input:q} "
-        "--pdf {output.pdf:q} --png {output.png:q} --threads {threads} 2>&1 | tee -i {log:q}"
-
-
-rule draw_methods:
-    input:
-        "results/paper/methods.csv",
-    output:
-        pdf="results/paper/methods.pdf",
-        png=report(
-            "results/paper/methods.png",
-            category="3 Results",
-            caption="../report/methods.rst",
-            labels={"figure": "gain over the baseline", "of": "all methods"},
-        ),
-    log:
-        "logs/paper/draw-methods.log",
-    benchmark:
-        "benchmarks/snakemake/paper/draw-methods.tsv"
-    params:
-        code=fingerprint("skill.figures"),
-    shell:
-        "python -m skill figure methods --table {input:q} "
-        "--pdf {output.pdf:q} --png {output.png:q} --threads {threads} 2>&1 | tee -i {log:q}"
-
-
-rule draw_ablation:
-    input:
-        "results/paper/ablation.csv",
-    output:
-        pdf="results/paper/ablation.pdf",
-        png=report(
-            "results/paper/ablation.png",
-            category="4 Ablations",
-            caption="../report/ablation.rst",
-            labels={"figure": "gain over the reference", "of": "all ablations"},
-        ),
-    log:
-        "logs/paper/draw-ablation.log",
-    benchmark:
-        "benchmarks/snakemake/paper/draw-ablation.tsv"
-    params:
-        code=fingerprint("skill.figures"),
-    shell:
-        "python -m skill figure ablation --table {input:q} "
-        "--pdf {output.pdf:q} --png {output.png:q} --threads {threads} 2>&1 | tee -i {log:q}"
+    rule:
+        name:
+            f"draw_{kind}"
+        input:
+            f"results/paper/{figure}.csv",
+        output:
+            pdf=f"results/paper/{figure}.pdf",
+            png=report(
+                f"results/paper/{figure}.png",
+                category=category,
+                caption=f"../report/{kind}.rst",
+                labels={"figure": shown, "of": of},
+            ),
+        log:
+            f"logs/paper/draw-{figure}.log",
+        benchmark:
+            f"benchmarks/snakemake/paper/draw-{figure}.tsv"
+        params:
+            figure=lambda w, output: Path(output.png).stem,
+            code=fingerprint("skill.figures"),
+        shell:
+            "python -m skill figure {params.figure:q} --table {input:q} "
+            "--pdf {output.pdf:q} --png {output.png:q} --threads {threads} 2>&1 | tee -i {log:q}"
