@@ -107,7 +107,7 @@ def layers(table: Path) -> Figure:
             full = {of for _, of in cells.values()}
             panel.set_title(f"{title} left" + (f" (of {full.pop():g})" if len(full) == 1 else ""))
             shares = {key: left / of for key, (left, of) in cells.items()}
-            texts = {key: f"{left:.4g}" for key, (left, _) in cells.items()}
+            texts = {key: f"{round(left, 1):g}" for key, (left, _) in cells.items()}
             image = _cells(panel, students, shares, texts, layer)
         totals: dict[tuple[str, int], float] = {}
         for r in rows:
