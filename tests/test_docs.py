@@ -14,7 +14,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 from conftest import ENVIRONMENT, Project, Smoke
 from test_export import irregular
 from test_export_s3prl import imitation
@@ -153,7 +155,12 @@ def test_how_to_add_a_teacher(project: Project) -> None:
 
 
 def test_how_to_add_a_task(project: Project) -> None:
-    follow(project, "how-to-task.md")
+    soundfile.write(
+        project.folder / "recording.wav", np.random.default_rng(0).normal(size=8000), 8000
+    )
+    printed = follow(project, "how-to-task.md")
+    said = next(text for line, text in printed.items() if "skill predict" in line)
+    assert said.startswith("recording.wav\t")
     result = read_json(project.folder / "results/superb/fbank/length.json")
     assert 0 <= result["metrics"]["accuracy"]["value"] <= 100
     assert not result["official"]
@@ -163,7 +170,7 @@ def test_how_to_add_a_task(project: Project) -> None:
 
 def test_how_to_write_a_method(project: Project) -> None:
     printed = follow(project, "how-to-method.md")
-    made = read_json(project.folder / "results/stage2/last-two-wavlm.json")
+    made = read_json(project.folder / "results/stage2/first-two-wavlm.json")
     assert [target["student"] for target in made["targets"]] == [[1], [2]]
     assert "draw_ablation" in printed["snakemake -n results/paper/ablation.png"]
     assert (project.folder / "results/stage1/smooth-wavlm.safetensors").exists()

@@ -55,7 +55,10 @@ def benchmarks_page(folder: Path, programs: Path) -> str:
     """What each benchmark printed, below the first sentence of its program."""
     parts = [
         "# Benchmarks",
-        "`make benchmarks` makes these figures, on a machine with nothing else to do.",
+        "`make benchmarks` makes these figures; nothing else should run then. The programs follow "
+        "each other, so the load that one finds at its start is the one before it. Candidates take "
+        "turns: their ratios are steadier than their seconds. A profile's times are those of a run "
+        "that is being watched, which is slower.",
     ]
     for printed in sorted(folder.glob("*.txt")):
         program = programs / f"{printed.stem.partition('-')[0]}.py"

@@ -1,4 +1,4 @@
-"""`python -m skill VERB …`: one verb per rule of the workflow, each runnable by hand.
+"""`python -m skill VERB …`: the steps of the workflow, each runnable by hand, and what uses them.
 
 A thin table: what a verb reads and writes, and the one function that does it. Its module, and torch
 with it, is imported when the verb runs.
@@ -298,14 +298,18 @@ VERBS: dict[str, tuple[Callable[[Arguments], None], str, dict[str, dict[str, Any
     "predict": (
         predict, "what a trained head says of one's own files",
         {
-            "task": {}, "files": {"type": Path, "nargs": "+"}, "--head": _FILE,
-            "--encoder": _MAYBE, "--json": {"action": "store_true"},
+            "task": {}, "files": {"type": Path, "nargs": "+", "help": "recordings"},
+            "--head": _FILE | {"help": "results/superb/UPSTREAM/TASK.safetensors"},
+            "--encoder": _MAYBE
+            | {"help": "weights of the upstream, results/stage2/STUDENT.safetensors; none: FBANK"},
+            "--json": _FLAG,
         },
     ),
     "export": (
         export, "write a student for `transformers` or, if so asked, in other forms",
         {
-            "student": {}, "folder": {"type": Path}, "--onnx": _FLAG, "--s3prl": _FLAG,
+            "student": {"help": "a name under results/stage2/, or a file"},
+            "folder": {"type": Path}, "--onnx": _FLAG, "--s3prl": _FLAG,
             "--dphubert": _FLAG,
             "--states": {"choices": ("all", "last"), "default": "all", "help": "of ONNX models"},
         },

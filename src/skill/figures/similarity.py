@@ -142,7 +142,7 @@ def calibration(table: Path) -> Figure:
             some = [r for r in some if float(r["seconds"]) < everything]
             _curve(rand, some, "rand_all", index, linkage)
         rand.set_ylabel("adjusted Rand index")
-        rand.set_title(f"Groups against those of all {everything:.0f} s")
+        rand.set_title(f"Groups against all {everything:.0f} s, {kernels[0]}")
         rand.axhline(1.0, color=FAINT, linewidth=0.8, zorder=0)
         for axes in (error, rand):
             axes.set_xlabel("calibration audio (s)")
