@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 
+from skill.errors import SkillError
 from skill.files import read_csv
 from skill.params import load
 from skill.superb import diarization, fitting, search
 from skill.superb.examples import Example, Fold
 from skill.superb.features import Fbank, Features
 from skill.superb.problems import Labels, Transcription
-from skill.superb.tasks import PROTOCOL, configured
+from skill.superb.tasks import PROTOCOL, configured, official
 
 ROOT = Path(__file__).parents[1]
 # s3prl's downstream/*/config.yaml: hidden, LSTM (units, layers), batch × accumulation, steps,
@@ -197,3 +198,17 @@ def test_search_reports_the_state_that_dev_chose(monkeypatch):
     assert outcome.result["layer"] == 1 and [s["dev"] for s in outcome.result["sweep"]][1] == 1
     assert outcome.result["metrics"]["mtwv"]["value"] == 0
     assert outcome.result["metrics"]["mtwv"]["clusters"] == 2
+
+
+def test_only_the_whole_protocol_stands_beside_published_results():
+    assert official(configured("asr", {"learning_rates": [1e-3], "precision": "bf16"}))
+    for settings in ({"steps": 4000}, {"test_seconds": 600.0}, {"selection": "cer"}, {"folds": 2}):
+        assert not official(configured("asr", settings))
+    assert not official(configured("asr", {"corpora": ["queen"]}))
+    assert not official(configured("asr", {"corpora": []}))
+
+
+def test_the_metric_that_chooses_is_one_of_the_tasks():
+    assert configured("asr", {"selection": "cer"}).selection == "cer"
+    with pytest.raises(SkillError, match=r"superb\.tasks\.asr\.selection: one of cer, wer"):
+        configured("asr", {"selection": "per"})

@@ -15,7 +15,7 @@ from skill.files import read_csv
 from skill.params import Corpus, Params, Student, Training
 from skill.students import baselines, known_size, references, sweeps
 from skill.superb.score import REFERENCE_POINTS
-from skill.superb.tasks import PROTOCOL, Task, configured
+from skill.superb.tasks import Task, configured, official
 
 FRAMES = 50  # a second
 _BASE, _SMALL = (12, 768), (12, 160)
@@ -260,11 +260,10 @@ class _Planner:
         figures += ["sparsity"] if sweeps(students) else []
         figures += ["methods"] if baselines(self.p) else []
         figures += ["ablation"] if ablations else []
-        official = all(
-            name in self.tasks and set(self.tasks[name].corpora) <= set(PROTOCOL[name].corpora)
-            for name in REFERENCE_POINTS
+        beside_published = all(
+            name in self.tasks and official(self.tasks[name]) for name in REFERENCE_POINTS
         )
-        tables = ["results", "comparisons", *(["table1"] if official else []), *figures]
+        tables = ["results", "comparisons", *(["table1"] if beside_published else []), *figures]
         tables += [f"imitation/{n}" for n, s in students.items() if s.base not in ablations]
         return [
             Job(_files("paper", name, kind))

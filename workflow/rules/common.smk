@@ -18,7 +18,7 @@ from skill.files import canonical_json, sha256
 from skill.provenance import fingerprint
 from skill.students import baselines, find, references, sweeps
 from skill.superb.score import REFERENCE_POINTS
-from skill.superb.tasks import PROTOCOL, configured
+from skill.superb.tasks import configured, official
 
 runner.prepare(Path(workflow.basedir), here=workflow.is_main_process)
 if workflow.is_main_process:
@@ -199,10 +199,7 @@ ABLATIONS, BASELINES, SWEEPS = references(P), baselines(P), sweeps(P.students)
 COMPARED = [name for name in STUDENTS if P.students[name].base not in ABLATIONS]
 # The published results, and whether this run's stand beside them: ten tasks, official corpora.
 PUBLISHED = str(find("data/published.csv"))
-OFFICIAL = all(
-    name in TASKS and set(TASKS[name].corpora) <= set(PROTOCOL[name].corpora)
-    for name in REFERENCE_POINTS
-)
+OFFICIAL = all(name in TASKS and official(TASKS[name]) for name in REFERENCE_POINTS)
 # What each figure is drawn from, in the order of the paper.
 FIGURES = (
     {f"similarity-{name}": [f"results/similarity/{name}.csv"] for name in MATRICES}

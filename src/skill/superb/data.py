@@ -9,9 +9,7 @@ from skill.superb.examples import Fold
 from skill.superb.official import LABELLED
 from skill.superb.official import OFFICIAL as BUILDERS
 from skill.superb.sample import SAMPLE
-from skill.superb.tasks import PROTOCOL, Task
-
-OFFICIAL_CORPORA = {corpus for task in PROTOCOL.values() for corpus in task.corpora}
+from skill.superb.tasks import Task
 
 
 def folds_of(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:

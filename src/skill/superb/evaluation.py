@@ -19,12 +19,12 @@ from skill.corpora.manifest import read_manifest
 from skill.errors import SkillError
 from skill.files import write_csv, write_json, write_tensors
 from skill.superb import bootstrap, fitting, search
-from skill.superb.data import OFFICIAL_CORPORA, folds_of
+from skill.superb.data import folds_of
 from skill.superb.diarization import Diarization
 from skill.superb.examples import Fold
 from skill.superb.features import Encoder, Features, Upstream, load_upstream
 from skill.superb.problems import Counts, Labels, Problem, Transcription, value
-from skill.superb.tasks import METRICS, Task
+from skill.superb.tasks import METRICS, Task, official
 from skill.superb.verification import Verification
 
 PROBLEMS: dict[str, type[Problem]] = {
@@ -207,7 +207,7 @@ def described(task: Task, upstream: Upstream, folds: Sequence[Fold]) -> dict[str
         "task": task.name,
         "title": task.title,
         "protocol": task.protocol,
-        "official": set(task.corpora) <= OFFICIAL_CORPORA,
+        "official": official(task),
         "synthetic": any(fold.synthetic for fold in folds),
         "examples": {
             **{part: [len(getattr(f, part)) for f in folds] for part in ("train", "dev", "test")},

@@ -232,7 +232,20 @@ PROTOCOL: dict[str, Task] = {
     )
 }
 
-_FIXED = {"name", "title", "kind", "metrics", "selection", "vocabulary"}
+_FIXED = {"name", "title", "kind", "metrics", "vocabulary"}
+_FREE = {"learning_rates", "batch_seconds", "cache_gib", "precision", "protocol", "bootstrap"}
+
+
+def official(task: Task) -> bool:
+    """Whether a result may stand beside published ones: SUPERB's corpora, the protocol's values.
+
+    Free are the learning rates that are tried, and what changes no more than rounding or resamples.
+    """
+    protocol = PROTOCOL[task.name]
+    if not task.corpora or not set(task.corpora) <= set(protocol.corpora):
+        return False
+    kept = Task.model_fields.keys() - _FREE - {"corpora"}
+    return all(getattr(task, key) == getattr(protocol, key) for key in kept)
 
 
 def configured(name: str, settings: Mapping[str, Any]) -> Task:
@@ -253,6 +266,9 @@ def configured(name: str, settings: Mapping[str, Any]) -> Task:
         first = error.errors()[0]
         path = ".".join(str(part) for part in ("superb", "tasks", name, *first["loc"]))
         raise SkillError(f"{path}: {first['msg']}") from None
+    choices = {PROTOCOL[name].selection, *task.metrics}
+    if task.selection not in choices:
+        raise SkillError(f"superb.tasks.{name}.selection: one of {', '.join(sorted(choices))}")
     if task.kind != "search" and not (0 < task.eval_every <= task.steps and task.learning_rates):
         raise SkillError(
             f"superb.tasks.{name}: steps {task.steps}, eval_every {task.eval_every} and "
