@@ -205,4 +205,8 @@ def test_everyone_is_compared_with_the_baseline_of_its_kind() -> None:
         "skill-both": "dphubert-wavlm", "skill-hubert": "dphubert-hubert",
         "skill-sizes-s50": "dphubert-sizes-s50", "skill-sizes-s90": "dphubert-sizes-s90",
     }  # fmt: skip
+    large = baselines(load(ROOT / "presets/paper.yaml"))
+    assert large["skill-both"] == "dphubert-wavlm-s75"
+    assert large["skill-hubert-s90"] == "dphubert-hubert-s90"
+    assert large["distilhubert"] == "dphubert-hubert-s75"
     assert not baselines(load(ROOT / "params.yaml").model_copy(update={"paper": Paper()}))

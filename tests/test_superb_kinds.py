@@ -372,13 +372,10 @@ def test_comparisons_pair_the_items(tmp_path):
     ]  # fmt: skip
     assert found[0]["difference"] < 0 and found[0]["p_value"] < 0.05
     assert found[1]["difference"] == 0
-    one, other = [tmp_path / "a-seed1/pr.csv"], [tmp_path / "b-seed1/pr.csv"]
-    with pytest.raises(SkillError, match="eer"):
-        table.compare(one, other, "eer", 10)
-    write_csv(other[0], [{"id": "u0", "cluster": "s0", "per": 1.0, "per_of": 10.0}],
+    write_csv(tmp_path / "b-seed3/pr.csv", [{"id": "u0", "cluster": "s0", "per": 1, "per_of": 10}],
               ["id", "cluster", "per", "per_of"])  # fmt: skip
-    with pytest.raises(SkillError, match=r"b-seed1/pr\.csv are not of the same test items"):
-        table.compare(one, other, "per", 10)
+    with pytest.raises(SkillError, match=r"b-seed3/pr\.csv are not of the same test items"):
+        table.comparisons(tmp_path, students, resamples=200)
 
 
 def test_recurrent_head_ignores_padding():

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.interpolate import interp1d
 from scipy.optimize import brentq
+from scipy.stats import norm, ttest_1samp
 from sklearn.metrics import roc_curve
 
 from skill.superb import bootstrap, metrics, score
@@ -199,7 +200,8 @@ def test_rank_counts_how_many_are_beaten():
 
 def test_ratio_interval_covers_the_normal_one():
     hits = np.random.default_rng(0).random(2000) < 0.3
-    low, high = bootstrap.ratio_interval(hits, np.ones(2000), resamples=2000)
+    drawn = bootstrap.resampled_ratio(hits, np.ones(2000), resamples=2000)
+    low, high = bootstrap.percentiles(drawn)
     half = 1.96 * np.sqrt(0.3 * 0.7 / 2000)
     assert (high - low) / 2 == pytest.approx(half, rel=0.1)
     assert low < hits.mean() < high
@@ -208,20 +210,33 @@ def test_ratio_interval_covers_the_normal_one():
 def test_clusters_widen_the_interval():
     hits = np.repeat(np.random.default_rng(0).random(40) < 0.5, 50)
     speakers = np.repeat(np.arange(40), 50).tolist()
-    items = bootstrap.ratio_interval(hits, np.ones(2000))
-    clustered = bootstrap.ratio_interval(hits, np.ones(2000), speakers)
+    items = bootstrap.percentiles(bootstrap.resampled_ratio(hits, np.ones(2000)))
+    clustered = bootstrap.percentiles(bootstrap.resampled_ratio(hits, np.ones(2000), speakers))
     assert clustered.high - clustered.low > 5 * (items.high - items.low)
 
 
-def test_statistic_interval_equals_ratio_interval():
+def test_a_ratio_resampled_in_closed_form_equals_the_drawn_one():
     generator = np.random.default_rng(1)
     errors, lengths = generator.integers(0, 5, 60), generator.integers(5, 9, 60)
     clusters = (np.arange(60) // 4).tolist()
-    closed = bootstrap.ratio_interval(errors, lengths, clusters, resamples=200)
-    drawn = bootstrap.statistic_interval(
+    closed = bootstrap.resampled_ratio(errors, lengths, clusters, resamples=200)
+    drawn = bootstrap.resampled_statistic(
         lambda i: errors[i].sum() / lengths[i].sum(), 60, clusters, resamples=200
     )
-    assert closed == pytest.approx(drawn)
+    assert closed.value == pytest.approx(drawn.value) and closed.clusters == drawn.clusters == 15
+    assert closed.samples == pytest.approx(drawn.samples)
+
+
+def test_undefined_resamples_are_left_out():
+    labels, scores = np.array([1.0, 0.0, 0.0, 0.0]), np.array([0.9, 0.1, 0.2, 0.95])
+    drawn = bootstrap.resampled("eer", scores, labels, ["a", "b", "c", "d"], 100)
+    assert 20 < np.isnan(drawn.samples).sum() < 45  # the only target is not drawn: 0.75 to the 4th
+    assert np.isfinite(bootstrap.percentiles(drawn)).all()
+
+
+def systems(wrong: np.ndarray, clusters: list[int] | None = None) -> list[bootstrap.Resampled]:
+    """One system per row of errors [N, I]."""
+    return [bootstrap.resampled_ratio(row, np.ones(len(row)), clusters, 300) for row in wrong]
 
 
 def test_paired_test_sees_what_intervals_do_not():
@@ -229,33 +244,56 @@ def test_paired_test_sees_what_intervals_do_not():
     difficulty = generator.random(400)
     first = (generator.random(400) < difficulty).astype(float)
     second = np.where(generator.random(400) < 0.1, 0.0, first)
-    ones = np.ones(400)
-    result = bootstrap.paired_ratio_test([(first, ones)], [(second, ones)])
+    one, other = systems(np.stack([first, second]))
+    result = bootstrap.paired_test([one], [other])
     assert result.difference > 0 and result.interval.low > 0 and result.p_value < 0.01
-    same = bootstrap.paired_ratio_test([(first, ones)], [(first, ones)])
+    same = bootstrap.paired_test([one], [one])
     assert same.difference == 0 and same.p_value == 1
 
 
-def test_paired_test_of_several_seeds():
-    """The mean over seeds; a difference that varies from seed to seed has a wider interval."""
-    generator = np.random.default_rng(5)
-    ones = np.ones(500)
-    base = [((generator.random(500) < 0.5).astype(float), ones) for _ in range(3)]
-    alike = [(np.clip(wrong - 0.2, 0, 1), ones) for wrong, _ in base]
-    apart = [
-        (np.clip(wrong - cut, 0, 1), ones)
-        for (wrong, _), cut in zip(base, (0.0, 0.2, 0.4), strict=True)
-    ]
-    even, uneven = (bootstrap.paired_ratio_test(base, other) for other in (alike, apart))
-    each = [wrong.mean() - other.mean() for (wrong, _), (other, _) in zip(base, apart, strict=True)]
-    assert uneven.difference == pytest.approx(np.mean(each))
-    assert 0 < even.interval.low < even.difference < even.interval.high
-    assert uneven.interval.high - uneven.interval.low > 3 * (even.interval.high - even.interval.low)
-    one = bootstrap.paired_ratio_test(base[:1], alike[:1])
-    thrice = bootstrap.paired_ratio_test(base[:1] * 3, alike[:1] * 3)
-    assert thrice.difference == pytest.approx(one.difference)
-    assert thrice.interval == pytest.approx(one.interval)
+def test_paired_test_of_one_seed_is_the_normal_one():
+    """Many items: the interval of a mean difference, with its p-value."""
+    generator = np.random.default_rng(3)
+    errors = (generator.random((2, 900)) < [[0.30], [0.34]]).astype(float)
+    one, other = systems(errors)
+    found = bootstrap.paired_test([one], [other])
+    gap = errors[0] - errors[1]
+    error = gap.std(ddof=1) / 30
+    assert found.difference == pytest.approx(gap.mean())
+    assert found.interval.high - gap.mean() == pytest.approx(1.963 * error, rel=0.12)
+    assert found.p_value == pytest.approx(2 * norm.sf(abs(gap.mean()) / error), rel=0.5)
+
+
+def test_paired_test_of_seeds_alone_is_students():
+    """No spread between items: three differences, two degrees of freedom."""
+    wrong = np.full((3, 50), 0.5)
+    other = wrong - np.array([[0.1], [0.2], [0.4]])
+    found = bootstrap.paired_test(systems(wrong), systems(other))
+    expected = ttest_1samp([0.1, 0.2, 0.4], 0.0)
+    assert found.p_value == pytest.approx(expected.pvalue)
+    assert found.interval == pytest.approx(tuple(expected.confidence_interval()))
+
+
+@pytest.mark.parametrize(("seed_noise", "item_noise"), [(0.05, 0.1), (0.02, 0.3), (0.0, 0.3)])
+@pytest.mark.parametrize("clusters", [5, 30])
+def test_paired_test_seldom_sees_what_is_not_there(seed_noise, item_noise, clusters):
+    """Methods that differ by nothing but seeds and voices are told apart in one of twenty cases."""
+    generator = np.random.default_rng(4)
+    voices = np.repeat(np.arange(clusters), 4).tolist()
+    false, trials = 0, 200
+    for _ in range(trials):
+        shift = seed_noise * generator.normal(size=(2, 3, 1))
+        voice = item_noise * generator.normal(size=(2, 1, clusters)).repeat(4, axis=2)
+        first, second = (systems(row, voices) for row in 1 + shift + voice)
+        false += bootstrap.paired_test(first, second).p_value < 0.05
+    assert false <= 0.05 * trials + 3 * np.sqrt(0.05 * 0.95 * trials)
+
+
+def test_paired_test_needs_systems_and_says_nothing_from_one_voice():
+    one = systems(np.random.default_rng(6).random((2, 8)), [0] * 8)
+    found = bootstrap.paired_test(one[:1], one[1:])
+    assert found.p_value == 1 and found.interval == (-np.inf, np.inf)
     with pytest.raises(ValueError, match="argument"):
-        bootstrap.paired_ratio_test(base, alike[:2])
-    with pytest.raises(ValueError, match="same items"):
-        bootstrap.paired_ratio_test([], [])
+        bootstrap.paired_test(one, one[:1])
+    with pytest.raises(ValueError, match="both methods"):
+        bootstrap.paired_test([], [])

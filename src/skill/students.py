@@ -201,14 +201,19 @@ def references(params: Params) -> dict[str, str]:
 def baselines(params: Params) -> dict[str, str]:
     """{student: the baseline's student it is compared with}, both without their seeds.
 
-    That is the one with the same teachers and sparsity, else the first. Ablations have a reference
-    of their own.
+    That is the nearest: the same teachers, else the same first one, then the nearest sparsity.
+    Ablations have a reference of their own.
     """
     plain = [s for s in params.students.values() if s.base not in references(params)]
     theirs = [s for s in plain if s.method == params.paper.baseline]
-    equal = {(s.teachers, s.sparsity): s.base for s in reversed(theirs)}
+
+    def likeness(s: Student, other: Student) -> tuple[bool, bool, float]:
+        # two blocks of twelve with the convolutions are a quarter of a Base model
+        gap = abs((s.sparsity or 0.75) - (other.sparsity or 0.75))
+        return s.teachers == other.teachers, s.teachers[0] == other.teachers[0], -gap
+
     return {
-        s.base: equal.get((s.teachers, s.sparsity), theirs[0].base)
+        s.base: max(theirs, key=lambda other: likeness(s, other)).base
         for s in plain
         if theirs and s not in theirs
     }

@@ -31,7 +31,7 @@ from skill.encoder import SpeechEncoder
 from skill.errors import SkillError
 from skill.files import read_json, write_csv
 from skill.params import ActivationsJob
-from skill.superb.bootstrap import ratio_interval
+from skill.superb.bootstrap import percentiles, resampled_ratio
 
 COLUMNS = ["student", "teacher", "layer", "error", "low", "high", "state", "target"]
 _FRAMES = 20_000  # of both halves together: ten per weight of a map at Base size
@@ -121,7 +121,7 @@ def errors(
     rows = []
     for layer, state in enumerate(best):
         residual, total = (part[:, layer] for part in (fits[state].residual, fits[state].total))
-        interval = ratio_interval(residual, total, resamples=_RESAMPLES)
+        interval = percentiles(resampled_ratio(residual, total, resamples=_RESAMPLES))
         share = float(residual.sum() / total.sum())
         rows.append((share, interval.low, interval.high, int(state)))
     return rows

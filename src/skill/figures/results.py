@@ -157,7 +157,9 @@ def gains(table: Path) -> Figure:
             panel.tick_params(axis="y", length=0)
             panel.spines["left"].set_visible(False)
         several = len(references) > 1
-        labels = [f"{s}\nagainst {r}" if several else s for r, s in places]
+        seeds = {r["student"]: r["seeds"] for r in rows}
+        named = {s: s if len(set(seeds.values())) == 1 else f"{s} ({n})" for s, n in seeds.items()}
+        labels = [f"{named[s]}\nagainst {r}" if several else named[s] for r, s in places]
         axes[0, 0].set_yticks(range(len(places)), labels)
         axes[0, 0].invert_yaxis()
         if not several:

@@ -20,12 +20,9 @@ LAYERS = ["student", "unit", "layer", "left", "of", "parameters"]
 IMITATION = ["student", "series", "sparsity", "teacher", "layer", "error", "low", "high", "target"]
 SIZE = ["upstream", "kind", "method", "parameters", "macs", "real_time_factor", *_SCORE]
 SPARSITY = ["series", "kind", "sparsity", *_SCORE]
-COMPARISONS = ["task", "metric", "first", "second", "seeds", "difference", "low", "high", "p_value"]
-GAINS = [
-    "reference",
-    "student",
-    *("task", "metric", "gain", "low", "high", "unit", "seeds", "p_value"),
-]
+_TESTED = ["low", "high", "p_value", "seeds", "clusters"]
+COMPARISONS = ["task", "metric", "first", "second", "difference", *_TESTED]
+GAINS = ["reference", "student", "task", "metric", "gain", "unit", *_TESTED]
 PUBLISHED = ["model", "origin", "million_parameters", "giga_macs", "hours", "score", "source"]
 
 
@@ -161,8 +158,8 @@ def gains(file: Path, references: Mapping[str, str]) -> list[Row]:
                         "reference": other, "student": student,
                         "task": row["task"], "metric": row["metric"], "low": low, "high": high,
                         "gain": sign * float(row["difference"]),
-                        "unit": METRICS[row["metric"]].unit, "seeds": row["seeds"],
-                        "p_value": row["p_value"],
+                        "unit": METRICS[row["metric"]].unit,
+                        **{key: row[key] for key in ("p_value", "seeds", "clusters")},
                     }
                 )  # fmt: skip
     order = list(references)

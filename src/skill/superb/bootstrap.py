@@ -1,4 +1,4 @@
-"""Bootstrap confidence intervals, by item or by cluster, and the paired test of two systems.
+"""Bootstrap confidence intervals, by item or by cluster, and the paired test of two methods.
 
 A corpus metric that is a ratio Σ numerator / Σ denominator (error rates, accuracies) resamples in
 closed form from the sums of each cluster; any other metric resamples through a function of item
@@ -8,13 +8,14 @@ Legend: I items, C clusters, R resamples, N seeds.
 """
 
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import t as student
 
-Sums = tuple[ArrayLike, ArrayLike]
-"""Numerators and denominators, [I] each."""
+from skill.superb.metrics import equal_error_rate
 
 
 class Interval(NamedTuple):
@@ -24,8 +25,17 @@ class Interval(NamedTuple):
     high: float
 
 
+class Resampled(NamedTuple):
+    """A statistic of one trained system, and what it is in each resample of the test items."""
+
+    value: float
+    samples: NDArray[np.float64]
+    """[R]; NaN where a resample leaves the statistic undefined."""
+    clusters: int
+
+
 class Comparison(NamedTuple):
-    """First minus second system: difference, its interval, two-sided bootstrap p-value."""
+    """First minus second method: difference, its interval, two-sided p-value."""
 
     difference: float
     interval: Interval
@@ -48,12 +58,6 @@ def _draws(clusters: int, resamples: int, seed: int) -> NDArray[np.int64]:
     return generator.multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples)
 
 
-def _interval(samples: NDArray[np.float64], confidence: float) -> Interval:
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(samples[np.isfinite(samples)], [tail, 1 - tail])
-    return Interval(float(low), float(high))
-
-
 def _ratios(
     numerators: ArrayLike, denominators: ArrayLike, cluster: NDArray[np.int64], draws: NDArray
 ) -> NDArray[np.float64]:
@@ -65,15 +69,14 @@ def _ratios(
         return (draws @ top) / (draws @ bottom)
 
 
-def ratio_interval(
+def resampled_ratio(
     numerators: ArrayLike,
     denominators: ArrayLike,
     clusters: Sequence[Hashable] | None = None,
     resamples: int = 1000,
-    confidence: float = 0.95,
     seed: int = 0,
-) -> Interval:
-    """Interval of Σ numerators / Σ denominators ([I] each), clusters drawn with replacement.
+) -> Resampled:
+    """Σ numerators / Σ denominators ([I] each), clusters drawn with replacement.
 
     Raises:
         ValueError: there is no item, or lengths differ.
@@ -82,64 +85,90 @@ def ratio_interval(
     if len(numerators) == 0 or len(numerators) != len(denominators):
         raise ValueError("a bootstrap needs items, with a numerator and a denominator each")
     cluster = _cluster_index(len(numerators), clusters)
-    draws = _draws(int(cluster.max()) + 1, resamples, seed)
-    return _interval(_ratios(numerators, denominators, cluster, draws), confidence)
+    count = int(cluster.max()) + 1
+    samples = _ratios(numerators, denominators, cluster, _draws(count, resamples, seed))
+    return Resampled(float(numerators.sum() / denominators.sum()), samples, count)
 
 
-def statistic_interval(
+def resampled_statistic(
     statistic: Callable[[NDArray[np.int64]], float],
     items: int,
     clusters: Sequence[Hashable] | None = None,
     resamples: int = 1000,
-    confidence: float = 0.95,
     seed: int = 0,
-) -> Interval:
-    """Interval of `statistic(indices of the drawn items)`, for metrics that are no ratio.
+) -> Resampled:
+    """`statistic(indices of the drawn items)`, for metrics that are no ratio.
 
-    A resample on which the statistic is undefined (it raises ValueError) is left out.
+    A resample on which the statistic is undefined is one on which it raises ValueError.
     """
     cluster = _cluster_index(items, clusters)
     members = [np.flatnonzero(cluster == c) for c in range(int(cluster.max()) + 1)]
-    values = []
-    for draw in _draws(len(members), resamples, seed):
+    samples = np.full(resamples, np.nan)
+    for row, draw in enumerate(_draws(len(members), resamples, seed)):
         drawn = np.concatenate([np.repeat(members[c], draw[c]) for c in np.flatnonzero(draw)])
-        try:
-            values.append(statistic(drawn))
-        except ValueError:
-            continue
-    return _interval(np.array(values), confidence)
+        with suppress(ValueError):
+            samples[row] = statistic(drawn)
+    return Resampled(statistic(np.arange(items)), samples, len(members))
 
 
-def paired_ratio_test(
-    first: Sequence[Sums],
-    second: Sequence[Sums],
-    clusters: Sequence[Hashable] | None = None,
-    resamples: int = 1000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> Comparison:
-    """Difference of two systems' ratios on the same items, the same clusters drawn for both.
-
-    `first`, `second`: one pair of sums for each of the N seeds that both were trained with; the
-    difference is the mean over seeds, and seeds are drawn with replacement, too. (Of few seeds such
-    a draw shows less than the whole spread: by N − 1 in N of its variance.) The p-value is twice
-    the smaller share of resamples on either side of no difference, with one added so that it is
-    never 0.
+def resampled(
+    metric: str,
+    first: NDArray[np.float64],
+    second: NDArray[np.float64],
+    clusters: Sequence[Hashable],
+    resamples: int,
+) -> Resampled:
+    """A metric from the two numbers of each item [I]: scores and labels (EER), or what to sum up.
 
     Raises:
-        ValueError: no seed, other seeds of one system than of the other, or other items.
+        ValueError: as `resampled_ratio`; no target or no impostor trial.
+    """
+    if metric.startswith("eer"):
+        return resampled_statistic(
+            lambda drawn: equal_error_rate(second[drawn], first[drawn]),
+            len(first), clusters, resamples,
+        )  # fmt: skip
+    return resampled_ratio(first, second, clusters, resamples)
+
+
+def percentiles(resampled: Resampled, confidence: float = 0.95) -> Interval:
+    """The percentile interval; undefined resamples are left out."""
+    tail = (1 - confidence) / 2
+    samples = resampled.samples
+    low, high = np.quantile(samples[np.isfinite(samples)], [tail, 1 - tail])
+    return Interval(float(low), float(high))
+
+
+def paired_test(
+    first: Sequence[Resampled], second: Sequence[Resampled], confidence: float = 0.95
+) -> Comparison:
+    """Difference of two methods on the same items, from the same draws; N trained systems of each.
+
+    The systems of one place have the same seed, and the difference is the mean over seeds. Its
+    variance is that of the resampled items, C / (C − 1) times as large as drawn, and, from two
+    seeds on, that between the seeds' differences divided by N; interval and p-value are Student's
+    with the degrees of freedom of Welch and Satterthwaite (C − 1 and N − 1). Percentiles of so few
+    voices and seeds would be too narrow by far. With one seed the two systems are compared, not the
+    two methods.
+
+    Raises:
+        ValueError: no system, or not as many of the one method as of the other.
     """
     pairs = list(zip(first, second, strict=True))
-    sizes = {len(np.asarray(part)) for pair in pairs for sums in pair for part in sums}
-    if len(sizes) != 1:
-        raise ValueError("a paired test needs both systems' results on the same items")
-    cluster = _cluster_index(sizes.pop(), clusters)
-    draws = _draws(int(cluster.max()) + 1, resamples, seed)
-    each = [_ratios(*a, cluster, draws) - _ratios(*b, cluster, draws) for a, b in pairs]
-    shares = _draws(len(pairs), resamples, seed + 1) / len(pairs)
-    gaps = (np.stack(each, axis=1) * shares).sum(axis=1)
-    gaps = gaps[np.isfinite(gaps)]
-    smaller = min((gaps <= 0).sum(), (gaps >= 0).sum())
-    differences = [np.sum(a[0]) / np.sum(a[1]) - np.sum(b[0]) / np.sum(b[1]) for a, b in pairs]
-    p_value = min(1.0, 2 * (smaller + 1) / (len(gaps) + 1))
-    return Comparison(float(np.mean(differences)), _interval(gaps, confidence), float(p_value))
+    if not pairs:
+        raise ValueError("a paired test needs systems of both methods")
+    gaps = np.array([a.value - b.value for a, b in pairs])
+    drawn = np.mean([a.samples - b.samples for a, b in pairs], axis=0)
+    clusters, seeds = first[0].clusters, len(pairs)
+    difference = float(gaps.mean())
+    if clusters == 1:
+        return Comparison(difference, Interval(-np.inf, np.inf), 1.0)
+    of_items = float(np.nanvar(drawn)) * clusters / (clusters - 1)
+    of_seeds = float(gaps.var(ddof=1)) / seeds if seeds > 1 else 0.0
+    variance = of_items + of_seeds
+    if variance == 0:
+        return Comparison(difference, Interval(difference, difference), float(difference == 0))
+    freedom = variance**2 / (of_items**2 / (clusters - 1) + of_seeds**2 / max(1, seeds - 1))
+    half = float(student.ppf((1 + confidence) / 2, freedom)) * variance**0.5
+    p_value = 2 * float(student.sf(abs(difference) / variance**0.5, freedom))
+    return Comparison(difference, Interval(difference - half, difference + half), p_value)

@@ -228,13 +228,8 @@ def measured(
     """A metric's value in percent and its 95 % interval, whole clusters resampled together."""
     first, second = counts
     clusters = [cluster for _, cluster in items]
-    if name.startswith("eer"):
-        low, high = bootstrap.statistic_interval(
-            lambda drawn: value(name, (first[drawn], second[drawn])) / 100,
-            len(items), clusters, resamples=task.bootstrap,
-        )  # fmt: skip
-    else:
-        low, high = bootstrap.ratio_interval(first, second, clusters, resamples=task.bootstrap)
+    drawn = bootstrap.resampled(name, first, second, clusters, task.bootstrap)
+    low, high = bootstrap.percentiles(drawn)
     metric = METRICS[name.split("_")[0] if name not in METRICS else name]
     return {
         "value": value(name, counts),

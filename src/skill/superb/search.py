@@ -95,17 +95,18 @@ def evaluate(upstream: Upstream, task: Task, fold: Fold, seed: int) -> Any:
     truth = targets["test"]
     found = scores(features, [layer], fold.test, fold.train)[0]
     clusters = [query.cluster for query in fold.test]
-    low, high = bootstrap.statistic_interval(
+    drawn = bootstrap.resampled_statistic(
         lambda drawn: maximum_term_weighted_value(truth[drawn], found[drawn], task.prior),
         len(truth), clusters, resamples=task.bootstrap, seed=seed,
     )  # fmt: skip
+    low, high = bootstrap.percentiles(drawn)
     result = {
         **described(task, upstream, [fold]),
         "layer": layer,
         "sweep": [{"state": n, "dev": v, "chosen": n == layer} for n, v in enumerate(dev)],
         "metrics": {
             "mtwv": {
-                "value": maximum_term_weighted_value(truth, found, task.prior),
+                "value": drawn.value,
                 "low": low,
                 "high": high,
                 "items": int(truth.size),

@@ -14,7 +14,7 @@ import numpy as np
 
 from skill.errors import SkillError
 from skill.files import read_csv, read_json, write_csv, write_json
-from skill.superb.bootstrap import Comparison, Interval, Sums, paired_ratio_test
+from skill.superb.bootstrap import Resampled, paired_test, resampled
 from skill.superb.score import REFERENCE_POINTS, superb_rank, superb_score
 from skill.superb.tasks import METRICS, PROTOCOL
 
@@ -25,7 +25,7 @@ COLUMNS = [
     *("low_is_good", "learning_rate", "official", "synthetic", "protocol"),
 ]
 _SCORE_NAMES = {("sf", "slot_f1"): "sf_f1", ("sf", "slot_cer"): "sf_cer"}
-_RATIOS = {name for name in METRICS if name not in ("eer", "mtwv")}
+_PAIRED = METRICS.keys() - {"mtwv"}  # queries of three voices at the sample scale: no test
 
 
 class Upstream(Protocol):
@@ -125,43 +125,16 @@ def run(results: Sequence[Path], job: Job, output: Path, table: Path) -> None:
     write_json(output, summary(rows))
 
 
-def compare(
-    first: Sequence[Path], second: Sequence[Path], metric: str, resamples: int
-) -> Comparison:
-    """Two upstreams on one task, from their tables of items: first minus second, in percent.
-
-    `first` and `second` have a table for each seed, in the same order.
-
-    Raises:
-        SkillError: the metric is no ratio over items, or the tables are not of the same items.
-    """
-    if metric not in _RATIOS:
-        raise SkillError(f"{metric}: no ratio over items, so it cannot be compared in pairs")
-    paths = [*first, *second]
-    tables = [read_csv(path) for path in paths]
-    ids = [[row["id"] for row in table] for table in tables]
-    for path, own in zip(paths, ids, strict=True):
-        if own != ids[0]:
-            raise SkillError(f"{paths[0]} and {path} are not of the same test items")
-    sums: list[Sums] = [
-        (
-            np.array([float(row[metric]) for row in table]),
-            np.array([float(row[f"{metric}_of"]) for row in table]),
-        )
-        for table in tables
-    ]
-    clusters = [row["cluster"] for row in tables[0]]
-    found = paired_ratio_test(sums[: len(first)], sums[len(first) :], clusters, resamples)
-    interval = Interval(100 * found.interval.low, 100 * found.interval.high)
-    return Comparison(100 * found.difference, interval, found.p_value)
-
-
 def comparisons(
     folder: Path, students: Mapping[str, Mapping[int, str]], resamples: int
 ) -> list[dict[str, str | float]]:
     """Every pair of `students` on every task of `folder` (results/superb) that both have.
 
-    `students`: {name: {seed: upstream}}. Two are compared on the seeds that both have.
+    `students`: {name: {seed: upstream}}. Two are compared on the seeds that both have. Differences
+    are in percent, first minus second.
+
+    Raises:
+        SkillError: two tables of a task are not of the same test items.
     """
     rows: list[dict[str, str | float]] = []
     for task in PROTOCOL.values():
@@ -173,21 +146,38 @@ def comparisons(
             }
             for name, members in students.items()
         }
-        for metric in task.metrics:
-            if metric not in _RATIOS:
-                continue
+        for metric in filter(_PAIRED.__contains__, task.metrics):
+            drawn = _drawn([path for own in tables.values() for path in own.values()],
+                           metric, resamples)  # fmt: skip
             for first, second in combinations(students, 2):
                 seeds = [seed for seed in tables[first] if seed in tables[second]]
                 if not seeds:
                     continue
-                ours, others = ([tables[n][seed] for seed in seeds] for n in (first, second))
-                found = compare(ours, others, metric, resamples)
+                ours, others = ([drawn[tables[n][seed]] for seed in seeds] for n in (first, second))
+                found = paired_test(ours, others)
                 rows.append(
                     {
                         "task": task.name, "metric": metric, "first": first, "second": second,
-                        "seeds": len(seeds), "difference": found.difference,
-                        "low": found.interval.low, "high": found.interval.high,
+                        "seeds": len(seeds), "clusters": ours[0].clusters,
+                        "difference": 100 * found.difference,
+                        "low": 100 * found.interval.low, "high": 100 * found.interval.high,
                         "p_value": found.p_value,
                     }
                 )  # fmt: skip
     return rows
+
+
+def _drawn(tables: Sequence[Path], metric: str, resamples: int) -> dict[Path, Resampled]:
+    """A metric of each table of items, all resampled by the same draws."""
+    found: dict[Path, Resampled] = {}
+    items: list[tuple[str, str]] = []
+    for path in tables:
+        rows = read_csv(path)
+        own = [(row["id"], row["cluster"]) for row in rows]
+        if items and own != items:
+            raise SkillError(f"{tables[0]} and {path} are not of the same test items")
+        items = own
+        first = np.array([float(row[metric]) for row in rows])
+        second = np.array([float(row[f"{metric}_of"]) for row in rows])
+        found[path] = resampled(metric, first, second, [c for _, c in items], resamples)
+    return found
