@@ -376,6 +376,9 @@ def test_only_listed_files_are_taken_and_only_once(package, tmp_path: Path, monk
     assert sorted(p.name for p in home.rglob("*") if p.is_file()) == [".lock", "a.txt", "b.txt"]
     monkeypatch.setattr(packages, "_download", None)
     assert packages.files_of(["tiny"])["tiny"] == found
+    found["usr/b.txt"].write_bytes(b"other")
+    with pytest.raises(SkillError, match=r"b\.txt is not the file of data/checksums\.csv: delete"):
+        packages.files_of(["tiny"])
     found["usr/a.txt"].unlink()
     with pytest.raises(SkillError, match=r"a\.txt is missing: delete"):
         packages.files_of(["tiny"])

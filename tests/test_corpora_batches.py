@@ -106,11 +106,21 @@ def test_the_order_is_the_one_that_was_recorded():
     assert found == [["u0", "u4", "u2"], ["u1"], ["u3"], ["u1"]]
 
 
-def test_fixed_order_keeps_the_manifest_order():
-    batches = Batches(utterances_of([9, 5, 7, 1]), 16 / RATE, 0, None, fixed_order=True)
-    names = [[u.id for part in batches.at(s) for u in part.utterances] for s in range(len(batches))]
-    assert names == [["u0", "u1"], ["u2", "u3"]]
-    assert batches.at(0) == batches.at(len(batches))
+def test_fixed_order_repeats_the_first_epoch():
+    utterances = utterances_of(np.random.default_rng(1).integers(4_000, 90_000, 60).tolist())
+    fixed, shuffled = (
+        Batches(utterances, 20, 3, None, fixed_order=order) for order in (True, False)
+    )
+    epoch = len(fixed)
+    assert epoch == len(shuffled) > 5
+    for step in range(epoch):
+        assert (
+            fixed.at(step)
+            == shuffled.at(step)
+            == fixed.at(epoch + step)
+            == fixed.at(7 * epoch + step)
+        )
+    assert any(shuffled.at(step) != shuffled.at(epoch + step) for step in range(epoch))
 
 
 def test_impossible_batches_are_errors():

@@ -152,6 +152,11 @@ def test_how_to_add_a_teacher(project: Project) -> None:
     would = printed["snakemake -n results/stage2/skill-mine.safetensors"]
     assert "prune_student" in would and "dphubert-wavlm" not in would
     assert (project.folder / "results/paper/similarity-my-hubert.png").exists()
+    teacher = ("snakemake", "-n", "results/teachers/my-hubert.safetensors")
+    assert "Nothing to be done" in project.run(*teacher)
+    with (project.folder / "my-hubert/config.json").open("a") as file:
+        file.write("\n")
+    assert "fetch_teacher" in project.run(*teacher)
 
 
 def test_how_to_add_a_task(project: Project) -> None:

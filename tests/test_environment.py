@@ -58,7 +58,7 @@ def test_torchaudio_and_transformers_can_be_imported() -> None:
     from transformers import WavLMModel  # noqa: F401
 
 
-TOOLS = ["sh", "cat", "cksum", "df", "awk", "mkdir", "tail", "rm", "chmod"]
+TOOLS = ["sh", "cat", "cksum", "df", "awk", "mkdir", "tail", "rm", "chmod", "grep"]
 FAKE = {  # what is missing: scripts in front of the system's programs, and the first line they get
     "python": ({}, "Python 3.11 or newer is missing: apt install python3.11"),
     "venv": (

@@ -224,4 +224,4 @@ def test_verbs_that_take_a_gpu_are_those_whose_rules_ask_for_one() -> None:
             if verb and "--gpus {resources.gpu}" in rule:
                 shared.add(verb[1])
     assert verbs == set(launch.ON_GPU)
-    assert shared == set(launch.TRAININGS)
+    assert shared == set(launch.SHARED)

@@ -1,9 +1,11 @@
 """Fingerprints follow the code that runs, and nothing else; stamps are stable."""
 
+import ast
 from pathlib import Path
 
 import pytest
 
+from skill import provenance
 from skill.errors import SkillError
 from skill.params import Grouping
 from skill.provenance import fingerprint, stamp
@@ -50,6 +52,18 @@ def test_changes(package: Path, name: str, old: str, new: str, same: bool) -> No
     path = package / name
     path.write_text(path.read_text().replace(old, new, 1))
     assert (fingerprint("pkg.top", package) == before) is same
+
+
+def test_empty_fields_of_later_pythons_are_no_difference() -> None:
+    tree = ast.parse("def f(x): return x")
+    before = provenance._written(tree)
+    later = type("FunctionDef", (ast.FunctionDef,), {})
+    later._fields = (*ast.FunctionDef._fields, "type_params")
+    function = tree.body[0]
+    tree.body[0] = later(**dict(ast.iter_fields(function)), type_params=[])
+    assert provenance._written(tree) == before
+    tree.body[0].type_params = [ast.Name("T")]
+    assert provenance._written(tree) != before
 
 
 def test_unknown_module_is_refused(package: Path) -> None:

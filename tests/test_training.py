@@ -100,19 +100,24 @@ class Stop(Exception):
     pass
 
 
-@pytest.mark.parametrize("stop_at", [1, 5, 6, 11])
-def test_a_stopped_run_ends_with_the_same_bits(tmp_path: Path, stop_at: int) -> None:
+@pytest.mark.parametrize(
+    ("stop_at", "number"),
+    [(1, signal.SIGTERM), (5, signal.SIGTERM), (6, signal.SIGHUP), (11, signal.SIGINT)],
+)
+def test_a_stopped_run_ends_with_the_same_bits(
+    tmp_path: Path, stop_at: int, number: signal.Signals
+) -> None:
     whole, outcome = run(tmp_path / "whole")
 
     class Killed(Toy):
         def begin_step(self, step: int) -> None:
             super().begin_step(step)
             if step == stop_at:
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), number)
 
     with pytest.raises(SystemExit) as stopped:
         run(tmp_path / "parts", toy=Killed())
-    assert stopped.value.code == 128 + signal.SIGTERM
+    assert stopped.value.code == 128 + number
     resumed, second = run(tmp_path / "parts")
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import ENVIRONMENT, Project, Smoke
 
 from skill.encoder import SpeechEncoder
@@ -75,6 +76,22 @@ def test_snakemake_then_dvc_repro_runs_nothing_twice(project: Project, first_rep
     assert not jobs(first_repro)
     assert first_repro.count(NOTHING) == 9
     assert (project.folder / "dvc.lock").exists()
+
+
+def test_a_stage_of_dvc_depends_on_all_that_its_rules_read(project: Project, smoke: Smoke) -> None:
+    """Or DVC would skip a stage for which Snakemake has something to do."""
+    stages = yaml.safe_load((project.folder / "dvc.yaml").read_text())["stages"]
+    phase = r"results/(\w+)/"
+    seen = set()
+    for body in re.findall(r"^(?:local)?rule \w+:\n((?:    .*\n)*)", smoke.output, re.M):
+        read, made = (re.search(rf"{kind}: (.*)", body) for kind in ("input", "output"))
+        if not made:
+            continue
+        own = re.findall(phase, made[1])[0]
+        for other in set(re.findall(phase, read[1] if read else "")) - {own}:
+            assert f"results/{other}" in stages[own]["deps"], (own, other)
+            seen.add((own, other))
+    assert {("superb", "corpora"), ("superb", "teachers"), ("paper", "stage1")} <= seen
 
 
 def test_records_hold_relative_paths_only(smoke: Smoke) -> None:

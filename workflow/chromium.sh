@@ -7,8 +7,8 @@ set -eu
 [ $# -eq 1 ] || { echo "usage: $0 FOLDER" >&2; exit 2; }
 mkdir -p "$1/packages" "$1/root"
 place=$(cd "$1" && pwd)
-missing=$(apt-get install --simulate --no-install-recommends chromium-headless-shell |
-    awk '/^Inst/ {print $2}')
+plan=$(apt-get install --simulate --no-install-recommends chromium-headless-shell)
+missing=$(printf '%s\n' "$plan" | awk '/^Inst/ {print $2}')
 [ -n "$missing" ] || { echo "chromium-headless-shell is installed already"; exit 0; }
 # shellcheck disable=SC2086
 (cd "$place/packages" && apt-get download $missing)

@@ -3,7 +3,7 @@
 # The CPU build of torch comes through pip's configured links, where there is no NVIDIA GPU.
 set -u
 stamp=.venv/complete
-made_of=$(cat pyproject.toml requirements.lock | cksum)
+made_of=$( (cat pyproject.toml requirements.lock; pwd) | cksum)
 [ "$(cat $stamp 2>/dev/null)" = "$made_of" ] && exit 0
 
 stop() {
@@ -23,14 +23,19 @@ done
 "$python" -c 'import venv, ensurepip' 2>/dev/null ||
     stop "Python's venv module is missing: apt install python3-venv (or python3.11-venv), or make PYTHON=/path/to/another/python3.11"
 
+need=3000
+command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1 && need=10000 # CUDA's libraries
 free=$(df -Pk . | awk 'NR == 2 { print int($4 / 1024) }')
-[ -x .venv/bin/snakemake ] || [ "$free" -ge 3000 ] ||
-    stop "3 GB of disk space are needed here for the Python packages, $free MB are free: make room, or clone to another disk"
+[ -x .venv/bin/snakemake ] || [ "$free" -ge $need ] ||
+    stop "$((need / 1000)) GB of disk space are needed here for the Python packages, $free MB are free: make room, or clone to another disk"
 
 mkdir -p logs
 log=logs/environment.log
 echo "installing Python packages into .venv (a minute or two; log: $log)"
-"$python" -m venv .venv >"$log" 2>&1 || stop "the virtual environment .venv could not be made: remove .venv and try again; see $log"
+clear=
+grep -qF "$PWD/.venv" .venv/pyvenv.cfg 2>/dev/null || clear=--clear # a moved one names its old place
+# shellcheck disable=SC2086
+"$python" -m venv $clear .venv >"$log" 2>&1 || stop "the virtual environment .venv could not be made: remove .venv and try again; see $log"
 if command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1; then
     PIP_FIND_LINKS= && export PIP_FIND_LINKS # links to CPU builds would win over the CUDA build
 fi

@@ -357,7 +357,9 @@ def _run(a: Arguments, argv: Sequence[str]) -> int:
     rank = os.environ.get("LOCAL_RANK")
     if a.gpus > 1 and a.verb not in launch.SHARED:
         raise SkillError(f"{a.verb} runs in one process: --gpus 1")
-    signals = {signal.SIGTERM} if rank is None and a.gpus < 2 else {signal.SIGTERM, signal.SIGINT}
+    signals = {signal.SIGTERM} | launch.hang_up()
+    if rank is not None or a.gpus > 1:
+        signals.add(signal.SIGINT)
     with ExitStack() as stack:
         told = None
         if a.verb in launch.TRAININGS:  # before any thread starts
@@ -386,7 +388,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if a.threads and "LOCAL_RANK" not in os.environ:
         launch.set_threads(a.threads)
     _keep_memory()
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in {signal.SIGTERM} | launch.hang_up():
+        signal.signal(number, _terminate)
     try:
         return _run(a, argv)
     except SkillError as error:

@@ -105,13 +105,30 @@ def sha256(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Any], header: Any) -> None:
-    """Write tensors as safetensors, sorted by name; `header` is kept as JSON in the metadata."""
+def write_tensors(
+    path: str | os.PathLike[str], tensors: Mapping[str, Any], header: Any, **marks: str
+) -> None:
+    """Write tensors as safetensors, sorted by name; metadata: `header` as JSON, and `marks`."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     ordered = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
     with replacing(path) as temporary:
-        save_file(ordered, temporary, metadata={"skill": canonical_json(header)})
+        try:
+            save_file(ordered, temporary, metadata={"skill": canonical_json(header)} | marks)
+        except SafetensorError as error:
+            raise SkillError(f"{path}: cannot be written (is the disk full?): {error}") from error
+
+
+def write_state(path: str | os.PathLike[str], state: Any) -> None:
+    """Write what `torch.load(…, weights_only=True)` reads."""
+    import torch
+
+    with replacing(path) as temporary:
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:
+            raise SkillError(f"{path}: cannot be written (is the disk full?): {error}") from error
 
 
 def read_header(path: str | os.PathLike[str]) -> Any:

@@ -4,8 +4,8 @@ Snakemake counts GPUs and does not say which. So jobs that run beside each other
 them by lock files. On a cluster the scheduler has given each job its own: nothing is taken there.
 
 A job that is told to stop hears of it several times: Slurm signals every process, `torchrun` its
-own, and the run that has ended does so, too. Trainings save their state on the first signal and
-stop at once on the second. `told_once` lets the first one through.
+own, and the run that has ended does so, too. Trainings save their state on the first signal.
+`told_once` lets that one through and no other.
 """
 
 import _thread
@@ -28,7 +28,7 @@ from skill.errors import SkillError
 CLAIM = "SKILL_CLAIM_GPUS"  # set for jobs of a run on this machine
 TRAININGS = ("pretrain", "stage1", "stage2")
 SHARED = ("stage1", "stage2")  # by several processes
-ON_GPU = (*TRAININGS, "activations", "similarity", "imitation", "superb", "size")
+ON_GPU = (*SHARED, "activations", "imitation", "superb", "size")
 
 
 def torchrun(argv: Sequence[str], processes: int, threads: int | None) -> int:
@@ -51,6 +51,12 @@ def set_threads(number: int) -> None:
     """Let torch and its libraries, imported later or by a child, use so many threads."""
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[variable] = str(number)
+
+
+def hang_up() -> set[signal.Signals]:
+    """SIGHUP, the terminal was closed, unless it is ignored (`nohup`)."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return set() if ignored else {signal.SIGHUP}
 
 
 @contextmanager

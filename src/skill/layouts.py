@@ -21,7 +21,7 @@ from torch import Tensor
 from skill.checkpoints import build
 from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.errors import SkillError
-from skill.files import replacing
+from skill.files import write_state
 
 _JOINED = ("q_proj", "k_proj", "v_proj")
 _OLD_WEIGHT_NORM = {"weight_g": "original0", "weight_v": "original1"}
@@ -128,8 +128,7 @@ def write_dphubert(encoder: SpeechEncoder, path: str | PathLike[str]) -> None:
         for old, new in _OLD_WEIGHT_NORM.items():
             name = name.replace(f"parametrizations.weight.{new}", old)
         state[name] = value.detach().cpu().float().clone()
-    with replacing(path) as temporary:
-        torch.save({"config": _written_config(config), "state_dict": state}, temporary)
+    write_state(path, {"config": _written_config(config), "state_dict": state})
 
 
 def _expressible(encoder: SpeechEncoder) -> tuple[EncoderConfig, dict[str, Tensor]]:

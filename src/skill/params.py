@@ -270,6 +270,7 @@ class Paper(Section):
     """Tables and figures."""
 
     bootstrap: Some = 1000
+    """Resamples behind every comparison; those of single scores are the tasks' `bootstrap`."""
     baseline: Name | None = None
     """The method that all others are compared with."""
 
@@ -341,7 +342,6 @@ class ScoresJob(Section):
     """Parameters of the verb `scores`."""
 
     upstreams: dict[str, Upstream]
-    bootstrap: Some
 
 
 class PaperJob(Section):

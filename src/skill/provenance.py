@@ -91,8 +91,19 @@ def _digest(source: bytes, module: str, is_package: bool) -> tuple[str, tuple[st
             imports += [base, *(f"{base}.{alias.name}" for alias in node.names)]
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             node.body = [s for s in node.body if not _is_text(s)] or [ast.Pass()]
-    digest = hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    digest = hashlib.sha256(_written(tree).encode()).hexdigest()
     return digest, tuple(imports)
+
+
+def _written(node: object) -> str:
+    """A syntax tree as text, without the empty fields that only some versions of Python have."""
+    if isinstance(node, ast.AST):
+        fields = ((name, value) for name, value in ast.iter_fields(node) if value not in (None, []))
+        inner = ", ".join(f"{name}={_written(value)}" for name, value in sorted(fields))
+        return f"{type(node).__name__}({inner})"
+    if isinstance(node, list):
+        return "[" + ", ".join(map(_written, node)) + "]"
+    return repr(node)
 
 
 def _is_text(statement: ast.stmt) -> bool:

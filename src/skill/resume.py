@@ -16,7 +16,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from skill.files import replacing
+from skill import launch
+from skill.files import write_state
 
 _CHECKPOINT_SECONDS = 60.0
 
@@ -49,14 +50,17 @@ class Checkpoints:
         if not self.writes:
             return
         newest = self.folder / "newest.pt"
-        with replacing(self.folder / "next.pt") as temporary:
-            torch.save({"step": step, "fingerprint": self.fingerprint} | parts, temporary)
+        state = {"step": step, "fingerprint": self.fingerprint} | parts
+        write_state(self.folder / "next.pt", state)
         if newest.exists():
             newest.replace(self.folder / "previous.pt")
         (self.folder / "next.pt").replace(newest)
 
     def load(self) -> dict[str, Any] | None:
         """The newest sound state of this run, "step" and parts; None: it starts from nothing."""
+        if self.writes:
+            for left in self.folder.glob(".next-*.pt"):  # of a run that was killed while it wrote
+                left.unlink(missing_ok=True)
         for name in ("newest.pt", "next.pt", "previous.pt"):
             path = self.folder / name
             if not path.exists():
@@ -92,7 +96,10 @@ class Stop:
 
 @contextmanager
 def signals() -> Iterator[Stop]:
-    """Turn SIGTERM and SIGINT into a flag that the loop reads between steps."""
+    """Turn SIGTERM, SIGINT and SIGHUP into a flag that the loop reads between steps.
+
+    The same signal again stops at once. A SIGHUP that is ignored (`nohup`) stays so.
+    """
     stop = Stop()
 
     def handler(number: int, _frame: object) -> None:
@@ -100,7 +107,8 @@ def signals() -> Iterator[Stop]:
             raise KeyboardInterrupt
         stop.signal = number
 
-    previous = {s: signal.signal(s, handler) for s in (signal.SIGTERM, signal.SIGINT)}
+    heard = {signal.SIGTERM, signal.SIGINT} | launch.hang_up()
+    previous = {s: signal.signal(s, handler) for s in heard}
     try:
         yield stop
     finally:

@@ -14,7 +14,7 @@ from snakemake.exceptions import WorkflowError
 from skill import params as sections
 from skill import runner
 from skill.errors import SkillError
-from skill.files import canonical_json, sha256
+from skill.files import canonical_json, read_csv, sha256
 from skill.provenance import fingerprint
 from skill.students import baselines, find, references, sweeps
 from skill.superb.score import REFERENCE_POINTS
@@ -75,11 +75,24 @@ def teachers(names):
     return [f"results/teachers/{name}.safetensors" for name in names]
 
 
-# The hash of a teacher's weights that come with the repository, so that other weights are noticed.
+# The hashes of a teacher's file, or of the files of its folder, so that other weights are noticed.
 def weights(teacher):
     source = P.teachers[teacher].source
-    file = find(source) if source else None
-    return sha256(file) if file and file.is_file() else None
+    place = find(source) if source else None
+    if place is None or not place.exists():
+        return None
+    if place.is_file():
+        return sha256(place)
+    files = sorted(
+        p for p in place.iterdir() if p.suffix in (".json", ".safetensors", ".bin")
+    )
+    return canonical_json({p.name: sha256(p) for p in files})
+
+
+# What data/corpora.csv says of a kind of corpora: where it is fetched from, and its checksums.
+def archives(kind):
+    rows = read_csv(find("data/corpora.csv"))
+    return canonical_json([row for row in rows if row["kind"] == kind])
 
 
 # Students share a similarity matrix, unless one has settings of its own.

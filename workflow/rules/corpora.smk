@@ -19,6 +19,7 @@ rule convert_corpus:
         corpus=one_of(STORED),
     params:
         job=lambda w: job(P.corpora[w.corpus]),
+        checksums=sha256(find("data/checksums.csv")),
         code=fingerprint("skill.corpora.build"),
     shell:
         "python -m skill corpora {wildcards.corpus} --params {params.job:q} "
@@ -39,6 +40,7 @@ rule list_corpus:
     threads: 8
     params:
         job=lambda w: job(P.corpora[w.corpus]),
+        archives=lambda w: archives(P.corpora[w.corpus].kind),
         code=fingerprint("skill.corpora.listing"),
     shell:
         "python -m skill corpora {wildcards.corpus} --params {params.job:q} "

@@ -19,8 +19,6 @@ rule compare_layers:
         "benchmarks/snakemake/similarity/{matrix}.tsv"
     priority: 1  # the longest way to the end: before the heads of what is there already
     threads: 2
-    resources:
-        gpu=GPU,
     params:
         job=lambda w: job(MATRICES[w.matrix][1]),
         code=fingerprint("skill.analysis.similarity"),

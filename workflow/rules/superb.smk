@@ -70,11 +70,7 @@ rule collect_scores:
     benchmark:
         "benchmarks/snakemake/superb/scores.tsv"
     params:
-        job=job(
-            sections.ScoresJob(
-                upstreams=described_upstreams(), bootstrap=P.paper.bootstrap
-            )
-        ),
+        job=job(sections.ScoresJob(upstreams=described_upstreams())),
         code=fingerprint("skill.superb.table"),
     shell:
         "python -m skill scores --params {params.job:q} --results {input:q} "

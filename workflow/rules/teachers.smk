@@ -37,8 +37,6 @@ rule pretrain_teacher:
     wildcard_constraints:
         teacher=one_of(RETRAINED),
     threads: TRAINING_THREADS
-    resources:
-        gpu=GPU,
     params:
         job=lambda w: pretraining_job(w.teacher),
         code=fingerprint("skill.pretraining"),
@@ -46,4 +44,4 @@ rule pretrain_teacher:
         "python -m skill pretrain {wildcards.teacher} --params {params.job:q} "
         "--manifests {input.manifests:q} --output {output:q} "
         "--scratch scratch/teachers/{wildcards.teacher} "
-        "--threads {threads} --gpus {resources.gpu} 2>&1 | tee -i {log:q}"
+        "--threads {threads} 2>&1 | tee -i {log:q}"

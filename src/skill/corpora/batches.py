@@ -55,7 +55,7 @@ class Batches:
         seed: of the order and the crops.
         crop: "shortest" takes of each utterance a random stretch as long as the shortest of the
             micro-batch, at most `seconds`, so nothing is padded; None takes all.
-        fixed_order: the given order and no shuffling, the same in each epoch.
+        fixed_order: every epoch is as the first, as in DPHuBERT's code; only crops differ.
         micro_seconds: a batch is split into micro-batches of at most this much audio.
 
     Raises:
@@ -84,20 +84,14 @@ class Batches:
                 f"{self.micro_limit / RATE:.1f} s of a batch"
             )
         lengths = np.minimum(lengths, self.micro_limit)
-        bucket = np.zeros(len(lengths), dtype=np.int64)
-        if fixed_order:
-            order = np.arange(len(lengths))
-        else:
-            width = max((int(lengths.max()) - int(lengths.min())) / _BUCKETS, 1.0)
-            bucket = np.minimum((lengths - lengths.min()) // width, _BUCKETS - 1).astype(np.int64)
-            order = np.argsort(bucket, kind="stable")
+        width = max((int(lengths.max()) - int(lengths.min())) / _BUCKETS, 1.0)
+        bucket = np.minimum((lengths - lengths.min()) // width, _BUCKETS - 1).astype(np.int64)
+        order = np.argsort(bucket, kind="stable")
         self.utterances = [utterances[index] for index in order.tolist()]
-        self._bucket, longest = bucket[order], lengths[order]
-        if not fixed_order:
-            tops = np.zeros(_BUCKETS, dtype=np.int64)
-            np.maximum.at(tops, self._bucket, longest)
-            longest = tops[self._bucket]
-        self._longest: list[int] = longest.tolist()
+        self._bucket = bucket[order]
+        tops = np.zeros(_BUCKETS, dtype=np.int64)
+        np.maximum.at(tops, self._bucket, lengths[order])
+        self._longest: list[int] = tops[self._bucket].tolist()
         self._cuts = _filled(self._longest, self.limit)
         self._epoch: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
 
@@ -119,13 +113,12 @@ class Batches:
 
     def _orders(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Which utterance is in each place, and which batch at each step, in `epoch`."""
+        if self.fixed_order:
+            epoch = 0
         if self._epoch is None or self._epoch[0] != epoch:
-            places, batches = np.arange(len(self.utterances)), np.arange(len(self))
-            if not self.fixed_order:
-                draw = np.random.default_rng([self.seed, 0, epoch])
-                places = np.lexsort((draw.random(len(places)), self._bucket))
-                batches = draw.permutation(len(self))
-            self._epoch = (epoch, places, batches)
+            draw = np.random.default_rng([self.seed, 0, epoch])
+            places = np.lexsort((draw.random(len(self.utterances)), self._bucket))
+            self._epoch = (epoch, places, draw.permutation(len(self)))
         return self._epoch[1:]
 
     def _micro(self, utterances: list[Utterance], draw: np.random.Generator) -> MicroBatch:

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from skill.errors import SkillError
-from skill.files import read_csv
+from skill.files import read_csv, sha256
 
 _TOOLS = ("apt-get", "dpkg-deb")
 _ELSE = "set SKILL_CORPORA to a folder of audio instead"
@@ -79,9 +79,14 @@ def files_of(names: Sequence[str]) -> dict[str, dict[str, Path]]:
             _fetch(absent, table, home)
     found = {name: {path: home / name / path for path in table[name]} for name in names}
     for name, files in found.items():
-        gone = next((path for path in files.values() if not path.is_file()), None)
-        if gone is not None:
-            raise SkillError(f"{gone} is missing: delete {home / name} and start again")
+        for inside, path in files.items():
+            if not path.is_file():
+                raise SkillError(f"{path} is missing: delete {home / name} and start again")
+            if sha256(path) != table[name][inside]:
+                raise SkillError(
+                    f"{path} is not the file of data/checksums.csv: delete {home / name} and start "
+                    "again"
+                )
     return found
 
 

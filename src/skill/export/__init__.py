@@ -13,7 +13,7 @@ from skill import layouts
 from skill.encoder import SpeechEncoder
 from skill.errors import SkillError
 from skill.export import card, s3prl
-from skill.files import canonical_json, read_header, replacing, write_json
+from skill.files import read_header, replacing, write_json, write_tensors
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -150,12 +150,7 @@ def configuration(encoder: SpeechEncoder) -> dict[str, Any]:
 
 def write_weights(encoder: SpeechEncoder, header: dict[str, Any], path: Path) -> None:
     """The encoder's tensors, with this project's header, marked as torch's for `transformers`."""
-    from safetensors.torch import save_file
-
-    tensors = {name: t.contiguous() for name, t in sorted(encoder.state_dict().items())}
-    with replacing(path) as temporary:
-        metadata = {"skill": canonical_json(header), "format": "pt"}
-        save_file(tensors, temporary, metadata=metadata)
+    write_tensors(path, encoder.state_dict(), header, format="pt")
 
 
 def self_contained(module: Path) -> str:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from skill.errors import SkillError
-from skill.files import canonical_json, replacing
+from skill.files import canonical_json, write_state
 from skill.progress import track
 from skill.superb.examples import Example, batch_order, by_length
 from skill.superb.features import Features
@@ -198,8 +198,7 @@ def _evaluate(
 
 def _save(candidates: Sequence[Candidate], path: Path, identity: str, step: int) -> None:
     state = {"identity": identity, "step": step, "candidates": [c.state() for c in candidates]}
-    with replacing(path) as temporary:
-        torch.save(state, temporary)
+    write_state(path, state)
 
 
 def _resume(candidates: Sequence[Candidate], path: Path | None, identity: str) -> int:
