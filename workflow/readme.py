@@ -11,7 +11,14 @@ import sys
 from pathlib import Path
 
 STUDY_COMMAND = "snakemake --cores all --config params=presets/study.yaml --directory DIR"
-TABLES = ("results.md", "results.csv", "comparisons.csv", "size.csv")
+TABLES = (
+    "results.md",
+    "results.csv",
+    "comparisons.csv",
+    "size.csv",
+    "imitation.csv",
+    "imitation.png",
+)
 STUDIES = [
     f"skill-wavlm-{study}.{kind}"
     for study in ("calibration", "stability", "criterion")

@@ -1,8 +1,8 @@
 """Sample tasks whose items are put together from clips: trials, mixtures and searches.
 
 All is real speech, and every choice follows from hashes of ids. ASV: pairs of clips of characters
-that no head's training hears. SD: clips of two characters laid over each other, so that the turns are
-known to the sample. QbE: phrases of one voice searched in rows of phrases of other voices.
+that no head's training hears. SD: clips of two characters laid over each other, so that the turns
+are known to the sample. QbE: phrases of one voice searched in rows of phrases of other voices.
 """
 
 from collections import defaultdict
