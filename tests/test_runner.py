@@ -40,6 +40,17 @@ def test_lock_of_a_dead_run_is_removed(locked: Path) -> None:
     assert not runner.release_stale_lock()
 
 
+def test_lock_that_is_newer_than_the_note_stays(locked: Path) -> None:
+    """A live run has locked the folder, and the note is still that of the run before."""
+    pid, born = ended_process()
+    write_json(".snakemake/holder.json", {"host": platform.node(), "pid": pid, "started": born})
+    later = Path(".snakemake/holder.json").stat().st_mtime + 1
+    (lock,) = locked.iterdir()
+    os.utime(lock, (later, later))
+    assert not runner.release_stale_lock()
+    assert lock.exists()
+
+
 def test_lock_of_a_live_run_stays(locked: Path) -> None:
     runner.hold()
     assert read_json(".snakemake/holder.json")["pid"] == os.getpid()

@@ -43,15 +43,20 @@ def hold() -> None:
 def release_stale_lock() -> bool:
     """Remove the working directory's lock if the run that noted itself last is dead.
 
-    A run on another machine cannot be seen from here: its lock stays.
+    A run on another machine cannot be seen from here: its lock stays. So does a lock that is newer
+    than the note: of a run that has locked the folder and not yet noted itself.
     """
-    if not _NOTE.exists() or not any(_LOCKS.glob("*")):
+    locks = list(_LOCKS.glob("*.lock"))
+    if not _NOTE.exists() or not locks:
+        return False
+    noted = _NOTE.stat().st_mtime_ns
+    if any(lock.stat().st_mtime_ns > noted for lock in locks):
         return False
     note = read_json(_NOTE)
     alive = started(note["pid"]) == note["started"]
     if note["host"] != platform.node() or alive:
         return False
-    for lock in _LOCKS.glob("*.lock"):
+    for lock in locks:
         lock.unlink(missing_ok=True)
     return True
 
