@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import Smoke
 
+from skill.files import write_csv
+
 ROOT = Path(__file__).parents[1]
 _spec = importlib.util.spec_from_file_location("readme", ROOT / "workflow/readme.py")
 assert _spec is not None and _spec.loader is not None
@@ -50,6 +52,41 @@ def test_a_study_is_kept_with_its_command_tables_and_figures(
     assert "presets/study.yaml --directory" in page and "torch 2." in page
     for link in re.findall(r"\]\(([^)]+)\)", page):
         assert (tmp_path / "kept" / link).exists(), link
+
+
+def test_the_study_is_what_its_files_say() -> None:
+    folder = ROOT / "docs/study"
+    assert (folder / "README.md").read_text(encoding="utf-8") == readme.study_page(folder)
+    written = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = readme.study_table(folder)
+    assert readme.with_table(written, table, "study") == written
+    assert (folder / "params.yaml").read_bytes() == (ROOT / "presets/study.yaml").read_bytes()
+    assert {r["upstream"] for r in readme.read(folder / "results.csv")} >= {
+        "skill-wavlm", "dphubert-wavlm", "distilhubert-wavlm", "ekd-both", "skill-both", "fbank"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_triangles_point_where_the_test_is_sure(tmp_path: Path, better: bool) -> None:
+    columns = {"task": "pr", "metric": "per", "low_is_good": "True", "synthetic": "False"}
+    rows = [
+        columns | {"upstream": name, "kind": "student", "seeds": "3", "parameters": "980000",
+                   "value": str(value), "deviation": "0.5"}
+        for name, value in (("ours", 70), ("theirs", 80), ("alike", 79.9))
+    ]  # fmt: skip
+    write_csv(tmp_path / "results.csv", rows, list(rows[0]))
+    sign = -1 if better else 1
+    gaps = [("ours", "theirs", 10 * sign), ("theirs", "alike", 0.1)]
+    tests = [
+        {"task": "pr", "metric": "per", "first": a, "second": b, "low": gap - 1, "high": gap + 1}
+        for a, b, gap in gaps
+    ]
+    write_csv(tmp_path / "comparisons.csv", tests, list(tests[0]))
+    write_csv(tmp_path / "methods.csv", [{"student": "ours", "reference": "theirs"},
+              {"student": "alike", "reference": "theirs"}], ["student", "reference"])  # fmt: skip
+    _, _, ours, theirs, alike = readme.study_table(tmp_path).splitlines()
+    assert ("▲" in ours) is better and ("▼" in ours) is not better
+    assert "80.0 ± 0.5 |" in theirs and "79.9 ± 0.5 |" in alike
 
 
 def test_a_readme_without_marks_is_an_error() -> None:
