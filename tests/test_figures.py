@@ -86,7 +86,7 @@ def of_comparisons(folder: Path) -> list[Path]:
                 {
                     "task": task, "metric": metric, "first": name, "second": "skill-s75",
                     "difference": difference, "low": difference - 1, "high": difference + 1,
-                    "p_value": 0.1, "seeds": 3, "clusters": 9,
+                    "p_value": 0.1, "seeds": 3, "clusters": 9, "synthetic": task == "ks",
                 }
             )  # fmt: skip
     write_csv(folder / "comparisons.csv", rows, list(rows[0]))
@@ -204,7 +204,8 @@ def test_gains_are_over_the_reference_whoever_stands_first(tmp_path: Path) -> No
     pairs = [("a", "b", 3.0), ("c", "a", 1.0), ("b", "c", 99.0)]
     rows = [
         {"task": "ks", "metric": "accuracy", "first": first, "second": second, "seeds": 2,
-         "clusters": 9, "difference": d, "low": d - 1, "high": d + 2, "p_value": 0.5}
+         "clusters": 9, "synthetic": "", "difference": d, "low": d - 1, "high": d + 2,
+         "p_value": 0.5}
         for first, second, d in pairs
     ]  # fmt: skip
     write_csv(tmp_path / "c.csv", rows, list(rows[0]))

@@ -360,6 +360,7 @@ def test_comparisons_pair_the_items(tmp_path):
              "per_of": 10.0} for i in range(90)
         ]  # fmt: skip
         write_csv(tmp_path / name / "pr.csv", rows, list(rows[0]))
+        write_json(tmp_path / name / "pr.json", {"synthetic": True})
     students = {
         "a": {1: "a-seed1", 2: "a-seed2"},
         "b": {1: "b-seed1", 3: "b-seed3"},
@@ -371,7 +372,7 @@ def test_comparisons_pair_the_items(tmp_path):
         ("a", "b", 1), ("a", "unlike", 1),
     ]  # fmt: skip
     assert found[0]["difference"] < 0 and found[0]["p_value"] < 0.05
-    assert found[1]["difference"] == 0
+    assert found[1]["difference"] == 0 and found[1]["synthetic"] is True
     write_csv(tmp_path / "b-seed3/pr.csv", [{"id": "u0", "cluster": "s0", "per": 1, "per_of": 10}],
               ["id", "cluster", "per", "per_of"])  # fmt: skip
     with pytest.raises(SkillError, match=r"b-seed3/pr\.csv are not of the same test items"):

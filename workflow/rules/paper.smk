@@ -58,7 +58,12 @@ rule tabulate_published:
 
 rule compare_students:
     input:
-        expand("results/superb/{student}/{task}.csv", student=STUDENTS, task=TASKS),
+        expand(
+            "results/superb/{student}/{task}.{kind}",
+            student=STUDENTS,
+            task=TASKS,
+            kind=["csv", "json"],
+        ),
     output:
         "results/paper/comparisons.csv",
     log:

@@ -134,9 +134,8 @@ def gains(table: Path) -> Figure:
         for panel in axes.flat[len(tasks) :]:
             panel.set_visible(False)
         for panel, (task, metric) in zip(axes.flat, tasks, strict=False):
-            for r in rows:
-                if (r["task"], r["metric"]) != (task, metric):
-                    continue
+            here = [r for r in rows if (r["task"], r["metric"]) == (task, metric)]
+            for r in here:
                 place = places.index((r["reference"], r["student"]))
                 gain, low, high = (float(r[key]) for key in ("gain", "low", "high"))
                 sure = low > 0 or high < 0
@@ -151,7 +150,7 @@ def gains(table: Path) -> Figure:
                 panel.plot([low, high], [place, place], color=INK, linewidth=1.0)
             panel.axvline(0, color=INK, linewidth=0.7)
             unit = METRICS[metric].unit and " (points)"
-            panel.set_title(f"{task.upper()}, {METRICS[metric].title}", fontsize=7)
+            panel.set_title(f"{_title(here)}, {METRICS[metric].title}", fontsize=7)
             panel.set_xlabel(f"gain{unit}, right is better")
             panel.grid(axis="x")
             panel.tick_params(axis="y", length=0)

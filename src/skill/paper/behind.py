@@ -20,7 +20,7 @@ LAYERS = ["student", "unit", "layer", "left", "of", "parameters"]
 IMITATION = ["student", "series", "sparsity", "teacher", "layer", "error", "low", "high", "target"]
 SIZE = ["upstream", "kind", "method", "parameters", "macs", "real_time_factor", *_SCORE]
 SPARSITY = ["series", "kind", "sparsity", *_SCORE]
-_TESTED = ["low", "high", "p_value", "seeds", "clusters"]
+_TESTED = ["low", "high", "p_value", "seeds", "clusters", "synthetic"]
 COMPARISONS = ["task", "metric", "first", "second", "difference", *_TESTED]
 GAINS = ["reference", "student", "task", "metric", "gain", "unit", *_TESTED]
 PUBLISHED = ["model", "origin", "million_parameters", "giga_macs", "hours", "score", "source"]
@@ -157,9 +157,9 @@ def gains(file: Path, references: Mapping[str, str]) -> list[Row]:
                     {
                         "reference": other, "student": student,
                         "task": row["task"], "metric": row["metric"], "low": low, "high": high,
-                        "gain": sign * float(row["difference"]),
+                        "gain": sign * float(row["difference"]) + 0.0,  # no "-0"
                         "unit": METRICS[row["metric"]].unit,
-                        **{key: row[key] for key in ("p_value", "seeds", "clusters")},
+                        **{key: row[key] for key in ("p_value", "seeds", "clusters", "synthetic")},
                     }
                 )  # fmt: skip
     order = list(references)

@@ -131,7 +131,7 @@ def comparisons(
     """Every pair of `students` on every task of `folder` (results/superb) that both have.
 
     `students`: {name: {seed: upstream}}. Two are compared on the seeds that both have. Differences
-    are in percent, first minus second.
+    are in percent, first minus second. Beside each table of items lies the task's result (JSON).
 
     Raises:
         SkillError: two tables of a task are not of the same test items.
@@ -146,6 +146,8 @@ def comparisons(
             }
             for name, members in students.items()
         }
+        some = next((path for own in tables.values() for path in own.values()), None)
+        synthetic = some is not None and bool(read_json(some.with_suffix(".json"))["synthetic"])
         for metric in filter(_PAIRED.__contains__, task.metrics):
             drawn = _drawn([path for own in tables.values() for path in own.values()],
                            metric, resamples)  # fmt: skip
@@ -161,7 +163,7 @@ def comparisons(
                         "seeds": len(seeds), "clusters": ours[0].clusters,
                         "difference": 100 * found.difference,
                         "low": 100 * found.interval.low, "high": 100 * found.interval.high,
-                        "p_value": found.p_value,
+                        "p_value": found.p_value, "synthetic": synthetic,
                     }
                 )  # fmt: skip
     return rows
