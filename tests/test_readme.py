@@ -71,7 +71,7 @@ def test_triangles_point_where_the_test_is_sure(tmp_path: Path, better: bool) ->
     columns = {"task": "pr", "metric": "per", "low_is_good": "True", "synthetic": "False"}
     rows = [
         columns | {"upstream": name, "kind": "student", "seeds": "3", "parameters": "980000",
-                   "value": str(value), "deviation": "0.5"}
+                   "unit": "%", "value": str(value), "deviation": "0.5"}
         for name, value in (("ours", 70), ("theirs", 80), ("alike", 79.9))
     ]  # fmt: skip
     write_csv(tmp_path / "results.csv", rows, list(rows[0]))

@@ -88,7 +88,7 @@ def rewrite(page: Path, table: str, name: str = "results") -> None:
 def study_table(folder: Path) -> str:
     """The study's methods of several seeds and what bounds them, on the tasks of real speech.
 
-    A triangle: the interval of the paired bootstrap against the baseline excludes 0.
+    A triangle: better (up) or worse (down) than the baseline by the paired test.
     """
     rows = [r for r in read(folder / "results.csv") if r["synthetic"] == "False"]
     signs = {}
@@ -103,7 +103,8 @@ def study_table(folder: Path) -> str:
         ["upstream", "parameters", *(f"{t.upper()} {m} {arrows[low]}" for t, m, low in columns)]
     ]
     lines.append(["---"] * len(lines[0]))
-    for name in dict.fromkeys(r["upstream"] for r in rows):
+    kinds = {r["upstream"]: ["teacher", "student", "fbank"].index(r["kind"]) for r in rows}
+    for name in sorted(kinds, key=lambda upstream: kinds[upstream]):
         own = {(r["task"], r["metric"], r["low_is_good"]): r for r in rows if r["upstream"] == name}
         first = next(iter(own.values()))
         if first["kind"] == "student" and int(first["seeds"]) < 3:
@@ -111,10 +112,11 @@ def study_table(folder: Path) -> str:
         line = [name, f"{int(first['parameters']) / 1e6:.2f} M"]
         for task, metric, low in columns:
             r = own[task, metric, low]
-            spread = f" ± {float(r['deviation']):.1f}" if r["deviation"] else ""
+            digits = 1 if r["unit"] else 2
+            spread = f" ± {float(r['deviation']):.{digits}f}" if r["deviation"] else ""
             sure = signs.get((name, baseline.get(name, ""), task, metric), 0)
             mark = ("", " ▼" if low == "True" else " ▲", " ▲" if low == "True" else " ▼")[sure]
-            line.append(f"{float(r['value']):.1f}{spread}{mark}")
+            line.append(f"{float(r['value']):.{digits}f}{spread}{mark}")
         lines.append(line)
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
