@@ -19,7 +19,7 @@ from skill.superb.metrics import equal_error_rate
 
 
 class Interval(NamedTuple):
-    """Percentile interval of a bootstrapped statistic."""
+    """From `low` to `high`; 95 % where nothing else is said."""
 
     low: float
     high: float
