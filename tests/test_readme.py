@@ -61,7 +61,7 @@ def test_the_study_is_what_its_files_say() -> None:
     table = readme.study_table(folder)
     assert readme.with_table(written, table, "study") == written
     assert (folder / "params.yaml").read_bytes() == (ROOT / "presets/study.yaml").read_bytes()
-    assert {r["upstream"] for r in readme.read(folder / "results.csv")} >= {
+    assert {r["upstream"] for r in readme.read_csv(folder / "results.csv")} >= {
         "skill-wavlm", "dphubert-wavlm", "distilhubert-wavlm", "ekd-both", "skill-both", "fbank"
     }  # fmt: skip
 

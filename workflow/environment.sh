@@ -24,7 +24,10 @@ done
     stop "Python's venv module is missing: apt install python3-venv (or python3.11-venv), or make PYTHON=/path/to/another/python3.11"
 
 need=3000
-command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1 && need=10000 # CUDA's libraries
+if command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1; then
+    need=10000 # with CUDA's libraries
+    PIP_FIND_LINKS= && export PIP_FIND_LINKS # links to CPU builds would win over the CUDA build
+fi
 free=$(df -Pk . | awk 'NR == 2 { print int($4 / 1024) }')
 [ -x .venv/bin/snakemake ] || [ "$free" -ge $need ] ||
     stop "$((need / 1000)) GB of disk space are needed here for the Python packages, $free MB are free: make room, or clone to another disk"
@@ -36,9 +39,6 @@ clear=
 grep -qF "$PWD/.venv" .venv/pyvenv.cfg 2>/dev/null || clear=--clear # a moved one names its old place
 # shellcheck disable=SC2086
 "$python" -m venv $clear .venv >"$log" 2>&1 || stop "the virtual environment .venv could not be made: remove .venv and try again; see $log"
-if command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1; then
-    PIP_FIND_LINKS= && export PIP_FIND_LINKS # links to CPU builds would win over the CUDA build
-fi
 .venv/bin/python -m pip install --no-compile --disable-pip-version-check \
     -e '.[dev]' -c requirements.lock >>"$log" 2>&1 ||
     stop "the Python packages could not be installed: check the network (or pip's index and proxy settings) and the disk space, then run the same command again; $log ends with: $(tail -n 1 "$log")"

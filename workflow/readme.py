@@ -4,11 +4,12 @@ Run by `make readme` after `make reproduce`, `snakemake studies` and `make bench
 folder of a run of presets/study.yaml it writes docs/study/ instead. No number there is typed.
 """
 
-import csv
 import json
 import shutil
 import sys
 from pathlib import Path
+
+from skill.files import read_csv
 
 STUDY_COMMAND = "snakemake --cores all --config params=presets/study.yaml --directory DIR"
 TABLES = (
@@ -34,12 +35,6 @@ def with_table(page: str, table: str, name: str = "results") -> str:
     if not found:
         raise SystemExit(f"the page has no {name}: begin … end marks")
     return head + begin + table.strip() + "\n" + end + tail
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV."""
-    with path.open(encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def calibration_table(rows: list[dict[str, str]]) -> str:
@@ -90,13 +85,13 @@ def study_table(folder: Path) -> str:
 
     A triangle: better (up) or worse (down) than the baseline by the paired test.
     """
-    rows = [r for r in read(folder / "results.csv") if r["synthetic"] == "False"]
+    rows = [r for r in read_csv(folder / "results.csv") if r["synthetic"] == "False"]
     signs = {}
-    for r in read(folder / "comparisons.csv"):
+    for r in read_csv(folder / "comparisons.csv"):
         sure = (float(r["low"]) > 0) - (float(r["high"]) < 0)
         signs[r["first"], r["second"], r["task"], r["metric"]] = sure
         signs[r["second"], r["first"], r["task"], r["metric"]] = -sure
-    baseline = {r["student"]: r["reference"] for r in read(folder / "methods.csv")}
+    baseline = {r["student"]: r["reference"] for r in read_csv(folder / "methods.csv")}
     columns = list(dict.fromkeys((r["task"], r["metric"], r["low_is_good"]) for r in rows))
     arrows = {"True": "↓", "False": "↑"}
     lines = [
@@ -114,8 +109,8 @@ def study_table(folder: Path) -> str:
             r = own[task, metric, low]
             digits = 1 if r["unit"] else 2
             spread = f" ± {float(r['deviation']):.{digits}f}" if r["deviation"] else ""
-            sure = signs.get((name, baseline.get(name, ""), task, metric), 0)
-            mark = ("", " ▼" if low == "True" else " ▲", " ▲" if low == "True" else " ▼")[sure]
+            higher = signs.get((name, baseline.get(name, ""), task, metric), 0)
+            mark = {1: " ▲", -1: " ▼", 0: ""}[-higher if low == "True" else higher]
             line.append(f"{float(r['value']):.{digits}f}{spread}{mark}")
         lines.append(line)
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
@@ -170,7 +165,8 @@ def main() -> None:
             shutil.copyfile(source / name, kept / name)
     rewrite(Path("README.md"), (kept / "results.md").read_text(encoding="utf-8"))
     rewrite(
-        Path("docs/calibration.md"), calibration_table(read(kept / "skill-wavlm-calibration.csv"))
+        Path("docs/calibration.md"),
+        calibration_table(read_csv(kept / "skill-wavlm-calibration.csv")),
     )
     figures = Path("docs/benchmarks")
     page = benchmarks_page(figures, Path("benchmarks"))

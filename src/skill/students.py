@@ -204,7 +204,8 @@ def baselines(params: Params) -> dict[str, str]:
     That is the nearest: the same teachers, else the same first one, then the nearest sparsity.
     Ablations have a reference of their own.
     """
-    plain = [s for s in params.students.values() if s.base not in references(params)]
+    ablations = references(params)
+    plain = [s for s in params.students.values() if s.base not in ablations]
     theirs = [s for s in plain if s.method == params.paper.baseline]
 
     def likeness(s: Student, other: Student) -> tuple[bool, bool, float]:

@@ -11,7 +11,7 @@ def draw(name: str, table: Path, pdf: Path, png: Path) -> None:
     Raises:
         SkillError: no such figure.
     """
-    from skill.figures import results, similarity, style, training
+    from skill.figures import published, results, similarity, style, training
 
     figures = {
         "similarity": similarity.matrix,
@@ -26,7 +26,7 @@ def draw(name: str, table: Path, pdf: Path, png: Path) -> None:
         "sparsity": results.sparsity,
         "methods": results.gains,
         "ablation": results.gains,
-        "published": results.published,
+        "published": published.published,
     }
     kind = name.partition("-")[0]
     if kind not in figures:
