@@ -21,15 +21,8 @@ from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.errors import SkillError
 from skill.figures import similarity as figures
 from skill.figures.style import save
-from skill.params import (
-    Activations,
-    ActivationsJob,
-    Grouping,
-    Similarity,
-    Studies,
-    StudyJob,
-    Unlabelled,
-)
+from skill.jobs import ActivationsJob, StudyJob
+from skill.params import Activations, Grouping, Similarity, Studies, Unlabelled
 from skill.similarity import cka
 from skill.stability import adjusted_rand, bootstrap, co_membership, subsets, utterance_bounds
 

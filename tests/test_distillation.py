@@ -16,17 +16,9 @@ from skill import checkpoints, corpora, distillation, gates
 from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.errors import SkillError
 from skill.files import canonical_json, read_csv, read_json, read_tensors, write_json
+from skill.jobs import Stage1Job, Stage2Job
 from skill.methods import Distances, LayerTarget, Method
-from skill.params import (
-    Corpus,
-    RandomEncoder,
-    Stage1,
-    Stage1Job,
-    Stage2,
-    Stage2Job,
-    Teacher,
-    Unlabelled,
-)
+from skill.params import Corpus, RandomEncoder, Stage1, Stage2, Teacher, Unlabelled
 
 SKILL = Method(
     prune=("conv", "head", "ffn"), targets="clusters", distances=Distances(l1=1.0, cosine=1.0)

@@ -14,8 +14,8 @@ from skill.figures import draw
 from skill.figures.results import _apart
 from skill.figures.style import COLOURS, DASHES, MARKERS, look
 from skill.files import read_csv, write_csv
+from skill.jobs import PaperJob, Upstream
 from skill.paper import behind, run
-from skill.params import PaperJob, Upstream
 
 ROOT = Path(__file__).parents[1]
 RNG = np.random.default_rng(1)

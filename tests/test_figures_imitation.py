@@ -15,7 +15,8 @@ from skill.corpora.manifest import read_manifest, write_manifest
 from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.errors import SkillError
 from skill.files import read_csv, write_json
-from skill.params import Activations, ActivationsJob, Corpus, Unlabelled
+from skill.jobs import ActivationsJob
+from skill.params import Activations, Corpus, Unlabelled
 
 RNG = np.random.default_rng(0)
 JOB = ActivationsJob(

@@ -13,8 +13,9 @@ from conftest import trainings, wait_for
 
 from skill import checkpoints, corpora, launch
 from skill.files import canonical_json, read_csv, read_json, write_json
+from skill.jobs import Stage1Job
 from skill.methods import Distances, Method
-from skill.params import Corpus, RandomEncoder, Stage1, Stage1Job, Teacher, Unlabelled
+from skill.params import Corpus, RandomEncoder, Stage1, Teacher, Unlabelled
 
 ROOT = Path(__file__).parents[1]
 SKILL = Method(

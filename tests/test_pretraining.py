@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from skill import corpora, masked_prediction, pretraining, pseudo_labels
 from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.files import read_header
-from skill.params import Corpus, Pretraining, PretrainingJob, Training, Unlabelled
+from skill.jobs import PretrainingJob
+from skill.params import Corpus, Pretraining, Training, Unlabelled
 from skill.training import Micro
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from skill import runner
-from skill.__main__ import VERBS, main, parser
+from skill.__main__ import main
 from skill.files import read_json, write_json
+from skill.verbs import VERBS, parser
 
 
 @pytest.fixture

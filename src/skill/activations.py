@@ -21,7 +21,7 @@ from skill.corpora.audio import read
 from skill.corpora.manifest import RATE, Utterance, read_manifest
 from skill.encoder import SpeechEncoder
 from skill.errors import SkillError
-from skill.params import ActivationsJob
+from skill.jobs import ActivationsJob
 from skill.progress import track
 from skill.provenance import stamp
 from skill.similarity import StreamingCKA

@@ -18,7 +18,7 @@ from skill import checkpoints, gates, pruning
 from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.errors import SkillError
 from skill.files import read_header, read_tensors, write_csv, write_json, write_tensors
-from skill.params import Stage1Job, Stage2Job
+from skill.jobs import Stage1Job, Stage2Job
 from skill.prediction import Distillation
 from skill.provenance import stamp
 from skill.runs import World, load_teachers, run, targets_of

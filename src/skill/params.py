@@ -3,8 +3,7 @@
 One frozen model per section. Students are written briefly (a method, teachers, what differs from
 the defaults, lists where a sweep is meant) and are expanded and resolved by `skill.students`: each
 has the whole of its sections in the end, so that a rule's `params` are exactly what its program
-receives. The `…Job` models are these programs' parameters. Imports no torch: the Snakefile imports
-this.
+receives (`skill.jobs`). Imports no torch: the Snakefile imports this.
 """
 
 import re
@@ -12,12 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from skill.errors import SkillError
 from skill.methods import Method
-from skill.superb.tasks import Task
+from skill.yaml_file import read_yaml
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
 Count = Annotated[int, Field(strict=True, ge=0)]
@@ -275,88 +273,6 @@ class Paper(Section):
     """The method that all others are compared with."""
 
 
-class ActivationsJob(Section):
-    """Parameters of the verb `activations`."""
-
-    seed: Count
-    unlabelled: Unlabelled
-    activations: Activations
-
-
-class StudyJob(Section):
-    """Parameters of the verbs `stability` and `study`."""
-
-    seed: Count
-    similarity: Similarity
-    grouping: Grouping
-    studies: Studies
-
-
-class PretrainingJob(Section):
-    """Parameters of the verb `pretrain`."""
-
-    unlabelled: Unlabelled
-    pretraining: Pretraining
-
-
-class Stage1Job(Section):
-    """Parameters of the verb `stage1`."""
-
-    seed: Count
-    teachers: tuple[Name, ...]
-    definition: Method
-    sparsity: Share | None
-    unlabelled: Unlabelled
-    stage: Stage1
-
-
-class Stage2Job(Section):
-    """Parameters of the verb `stage2`."""
-
-    seed: Count
-    teachers: tuple[Name, ...]
-    definition: Method
-    unlabelled: Unlabelled
-    stage: Stage2
-
-
-class TaskJob(Section):
-    """Parameters of the verb `superb`."""
-
-    seed: Count
-    task: Task
-
-
-class Upstream(Section):
-    """What a table has to know of one upstream."""
-
-    kind: Literal["student", "teacher", "fbank"]
-    method: str = ""
-    base: str = ""
-    teachers: tuple[Name, ...] = ()
-    sparsity: Share | None = None
-    seed: Count | None = None
-
-
-class ScoresJob(Section):
-    """Parameters of the verb `scores`."""
-
-    upstreams: dict[str, Upstream]
-
-
-class PaperJob(Section):
-    """Parameters of the verb `paper`; students in its mappings without their seeds."""
-
-    upstreams: dict[str, Upstream]
-    bootstrap: Some
-    sweeps: dict[str, str] = {}
-    """Student to the sweep of sparsities that it belongs to (`skill.students.sweeps`)."""
-    references: dict[str, str] = {}
-    """Ablation to the student it varies (`skill.students.references`)."""
-    baselines: dict[str, str] = {}
-    """Student to the baseline's that it is compared with (`skill.students.baselines`)."""
-
-
 class Params(Section):
     """The whole of `params.yaml`, students expanded."""
 
@@ -399,44 +315,6 @@ def _readable(error: Mapping[str, Any], path: str) -> str:
     given = error["input"]
     shown = f" (not {given!r})" if isinstance(given, str | int | float | bool | None) else ""
     return f"{where}: {message}{shown}"
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML where `2e-4` is a number and a key that stands twice is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                mark = node.start_mark
-                raise SkillError(f"{key}: stands twice in the mapping at line {mark.line + 1}")
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
-    "-+0123456789",
-)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
-
-    Raises:
-        SkillError: no such file, or it is no YAML mapping.
-    """
-    try:
-        value = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise SkillError(f"{path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise SkillError(f"{path}: no valid YAML: {' '.join(str(error).split())}") from None
-    except SkillError as error:
-        raise SkillError(f"{path}: {error}") from None
-    if not isinstance(value, dict):
-        raise SkillError(f"{path}: has no sections")
-    return value
 
 
 def load(path: str | Path) -> Params:

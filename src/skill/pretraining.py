@@ -21,8 +21,9 @@ from skill.corpora.loader import Loader
 from skill.corpora.manifest import Utterance, usable
 from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.files import canonical_json, sha256, write_tensors
+from skill.jobs import PretrainingJob
 from skill.masked_prediction import MaskedPrediction, SpectrumRegression
-from skill.params import PretrainingJob, Training
+from skill.params import Training
 from skill.provenance import fingerprint, stamp
 from skill.pseudo_labels import cluster_labels
 from skill.training import Experiment, Micro, Outcome, seed_step, train

@@ -26,10 +26,12 @@ _ROOT = Path(__file__).parent
 _APART = {
     "skill",
     "skill.errors",
+    "skill.jobs",
     "skill.params",
     "skill.progress",
     "skill.provenance",
     "skill.students",
+    "skill.yaml_file",
 }
 
 

@@ -15,8 +15,8 @@ from skill.corpora.loader import Loader
 from skill.corpora.manifest import usable
 from skill.encoder import SpeechEncoder
 from skill.files import canonical_json, read_json, sha256
+from skill.jobs import Stage1Job, Stage2Job
 from skill.methods import Method, Target, resolve
-from skill.params import Stage1Job, Stage2Job
 from skill.prediction import Distillation
 from skill.provenance import fingerprint
 from skill.training import Micro, Outcome, Reshape, train

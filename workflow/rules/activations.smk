@@ -23,7 +23,7 @@ rule record_states:
         gpu=GPU,
     params:
         job=job(
-            sections.ActivationsJob(
+            jobs.ActivationsJob(
                 seed=P.seed, unlabelled=P.unlabelled, activations=P.activations
             )
         ),

@@ -11,10 +11,10 @@ sys.path.insert(0, str(Path(workflow.basedir, "src")))
 
 from snakemake.exceptions import WorkflowError
 
-from skill import params as sections
-from skill import runner
+from skill import jobs, runner
 from skill.errors import SkillError
 from skill.files import canonical_json, read_csv, sha256
+from skill.params import load
 from skill.provenance import fingerprint
 from skill.students import baselines, find, references, sweeps
 from skill.superb.score import REFERENCE_POINTS
@@ -43,7 +43,7 @@ def checked_params():
     name = config.get("params", "params.yaml")
     path = Path(name) if Path(name).exists() else Path(workflow.basedir, name)
     try:
-        return sections.load(path)
+        return load(path)
     except SkillError as error:
         raise WorkflowError(str(error)) from None
 
@@ -107,16 +107,14 @@ def clusters(student):
 
 def pretraining_job(teacher):
     return job(
-        sections.PretrainingJob(
-            unlabelled=P.unlabelled, pretraining=P.pretraining[teacher]
-        )
+        jobs.PretrainingJob(unlabelled=P.unlabelled, pretraining=P.pretraining[teacher])
     )
 
 
 def stage1_job(student):
     s = P.students[student]
     return job(
-        sections.Stage1Job(
+        jobs.Stage1Job(
             seed=s.seed,
             teachers=s.teachers,
             definition=s.definition,
@@ -130,7 +128,7 @@ def stage1_job(student):
 def stage2_job(student):
     s = P.students[student]
     return job(
-        sections.Stage2Job(
+        jobs.Stage2Job(
             seed=s.seed,
             teachers=s.teachers,
             definition=s.definition,
@@ -143,7 +141,7 @@ def stage2_job(student):
 def study_job(student):
     s = P.students[student]
     return job(
-        sections.StudyJob(
+        jobs.StudyJob(
             seed=P.seed, similarity=s.similarity, grouping=s.grouping, studies=P.studies
         )
     )
@@ -165,7 +163,7 @@ def described_upstreams():
     for name in UPSTREAMS:
         if name in P.students:
             s = P.students[name]
-            described[name] = sections.Upstream(
+            described[name] = jobs.Upstream(
                 kind="student",
                 method=s.method,
                 base=s.base,
@@ -175,7 +173,7 @@ def described_upstreams():
             )
         else:
             kind = "teacher" if name in P.teachers else "fbank"
-            described[name] = sections.Upstream(kind=kind, base=name)
+            described[name] = jobs.Upstream(kind=kind, base=name)
     return described
 
 
@@ -244,7 +242,7 @@ PAPER = [
     "results/paper/comparisons.csv",
 ] + expand("results/paper/{figure}.{kind}", figure=FIGURES, kind=["csv", "pdf", "png"])
 PAPER_JOB = job(
-    sections.PaperJob(
+    jobs.PaperJob(
         upstreams=described_upstreams(),
         bootstrap=P.paper.bootstrap,
         sweeps=SWEEPS,

@@ -114,7 +114,7 @@ rule measure_imitation:
         gpu=GPU,
     params:
         job=job(
-            sections.ActivationsJob(
+            jobs.ActivationsJob(
                 seed=P.seed, unlabelled=P.unlabelled, activations=P.activations
             )
         ),

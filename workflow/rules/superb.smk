@@ -23,9 +23,7 @@ rule evaluate:
     resources:
         gpu=GPU,
     params:
-        job=lambda w: job(
-            sections.TaskJob(seed=task_seed(w.upstream), task=TASKS[w.task])
-        ),
+        job=lambda w: job(jobs.TaskJob(seed=task_seed(w.upstream), task=TASKS[w.task])),
         code=fingerprint("skill.superb.evaluation"),
         encoder=lambda w, input: "--encoder" if input.encoder else "",
     shell:
@@ -70,7 +68,7 @@ rule collect_scores:
     benchmark:
         "benchmarks/snakemake/superb/scores.tsv"
     params:
-        job=job(sections.ScoresJob(upstreams=described_upstreams())),
+        job=job(jobs.ScoresJob(upstreams=described_upstreams())),
         code=fingerprint("skill.superb.table"),
     shell:
         "python -m skill scores --params {params.job:q} --results {input:q} "

@@ -16,7 +16,8 @@ from skill.errors import SkillError
 from skill.figures import similarity as figures
 from skill.figures.style import save
 from skill.files import read_json
-from skill.params import Grouping, Similarity, Studies, StudyJob
+from skill.jobs import StudyJob
+from skill.params import Grouping, Similarity, Studies
 
 
 def similarity(files: Sequence[Path], section: Similarity, output: Path | None) -> None:

@@ -30,7 +30,7 @@ from skill.corpora.manifest import usable
 from skill.encoder import SpeechEncoder
 from skill.errors import SkillError
 from skill.files import read_json, write_csv
-from skill.params import ActivationsJob
+from skill.jobs import ActivationsJob
 from skill.superb.bootstrap import percentiles, resampled_ratio
 
 COLUMNS = ["student", "teacher", "layer", "error", "low", "high", "state", "target"]

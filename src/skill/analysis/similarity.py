@@ -10,7 +10,8 @@ from skill.activations import stream
 from skill.analysis.stacks import read_stacks
 from skill.analysis.tables import write_matrix
 from skill.errors import SkillError
-from skill.params import ActivationsJob, Similarity
+from skill.jobs import ActivationsJob
+from skill.params import Similarity
 from skill.similarity import cka
 
 

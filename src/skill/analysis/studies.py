@@ -18,7 +18,7 @@ from skill.analysis.stacks import Stack, read_stacks
 from skill.errors import SkillError
 from skill.files import write_csv
 from skill.grouping import LINKAGES, Array, Groups, Tree
-from skill.params import StudyJob
+from skill.jobs import StudyJob
 from skill.progress import track
 from skill.similarity.hsic import align
 from skill.stability import adjusted_rand, bootstrap, co_membership, subsets

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from skill.errors import SkillError
 from skill.files import read_csv, replacing, write_csv
+from skill.jobs import PaperJob
 from skill.paper import behind, results
 from skill.paper.results import Row
-from skill.params import PaperJob
 
 _TABLES: dict[str, tuple[list[str], Callable[[Sequence[Path], PaperJob], list[Row]]]] = {
     "curves": (behind.CURVES, behind.curves),

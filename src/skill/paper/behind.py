@@ -5,8 +5,8 @@ from pathlib import Path
 from statistics import mean
 
 from skill.files import read_csv, read_header, read_json
+from skill.jobs import PaperJob
 from skill.paper.results import SCORED, Row, official, results
-from skill.params import PaperJob
 from skill.superb.score import superb_score
 from skill.superb.tasks import METRICS, PROTOCOL
 

@@ -45,7 +45,7 @@ class Outcome:
 
 
 class Job(Protocol):
-    """What the parameters say of one (upstream, task): `skill.params.TaskJob`."""
+    """What the parameters say of one (upstream, task): `skill.jobs.TaskJob`."""
 
     @property
     def seed(self) -> int: ...

@@ -29,7 +29,7 @@ _PAIRED = METRICS.keys() - {"mtwv"}  # queries of three voices at the sample sca
 
 
 class Upstream(Protocol):
-    """What the parameters say of an upstream: `skill.params.Upstream`."""
+    """What the parameters say of an upstream: `skill.jobs.Upstream`."""
 
     kind: str
     method: str
@@ -40,7 +40,7 @@ class Upstream(Protocol):
 
 
 class Job(Protocol):
-    """What the parameters say of the table: `skill.params.ScoresJob`."""
+    """What the parameters say of the table: `skill.jobs.ScoresJob`."""
 
     @property
     def upstreams(self) -> Mapping[str, Any]: ...
