@@ -100,6 +100,15 @@ class Stop(Exception):
     pass
 
 
+@pytest.fixture
+def terminal() -> Iterator[None]:
+    """A hang-up is heard, even where the tests run under `nohup`."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("terminal")
 @pytest.mark.parametrize(
     ("stop_at", "number"),
     [(1, signal.SIGTERM), (5, signal.SIGTERM), (6, signal.SIGHUP), (11, signal.SIGINT)],
