@@ -10,9 +10,9 @@ import pytest
 from matplotlib import image
 
 from skill.errors import SkillError
-from skill.figures import draw
+from skill.figures import draw, training
 from skill.figures.results import _apart
-from skill.figures.style import COLOURS, DASHES, MARKERS, look
+from skill.figures.style import COLOURS, DASHES, INK, MARKERS, look
 from skill.files import read_csv, write_csv
 from skill.jobs import PaperJob, Upstream
 from skill.paper import behind, run
@@ -198,6 +198,19 @@ def test_ablations_gain_what_is_better(tmp_path: Path) -> None:
         assert float(row["low"]) < float(row["gain"]) < float(row["high"])
         assert row["reference"] == "skill-s75"
     assert len(rows) == len(raw)
+
+
+def test_every_target_sparsity_has_a_line_of_its_own(tmp_path: Path) -> None:
+    rows = [
+        {"student": name, "base": name, "stage": "stage1", "step": step, "distillation": 0.5,
+         "sparsity": 0.1, "target_sparsity": target * step / 20, "lambda1": 0.0, "lambda2": 0.0}
+        for name, target in (("half", 0.5), ("alike", 0.5), ("most", 0.9))
+        for step in (10, 20)
+    ]  # fmt: skip
+    write_csv(tmp_path / "curves.csv", rows, list(rows[0]))
+    panel = training.curves(tmp_path / "curves.csv").axes[2]
+    targets = [line.get_ydata() for line in panel.lines if line.get_color() == INK]
+    assert [list(target) for target in targets] == [[0.25, 0.5], [0.45, 0.9]]
 
 
 def test_gains_are_over_the_reference_whoever_stands_first(tmp_path: Path) -> None:

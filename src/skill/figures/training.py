@@ -56,8 +56,9 @@ def curves(table: Path) -> Figure:
             panel.set(title=title, xlabel="step", ylabel=label)
             panel.grid(True)
             panel.xaxis.get_major_locator().set_params(integer=True)
-        for student in names(rows, "student"):
-            own = [r for r in rows if r["student"] == student]
+        students = names(rows, "student")
+        by_student = {name: [r for r in rows if r["student"] == name] for name in students}
+        for student, own in by_student.items():
             base = own[0]["base"]
             lines = look(bases.index(base)) | {"marker": None}
             first = [r for r in own if r["stage"] == "stage1"]
@@ -67,14 +68,12 @@ def curves(table: Path) -> Figure:
             _line(axes[1, 0], first, "sparsity", lines)
             for multiplier, label in (("lambda1", "λ₁"), ("lambda2", "λ₂")):
                 end = _line(axes[1, 1], first, multiplier, lines)
-                if end and student == names(rows, "student")[0]:
+                if end and student == students[0]:
                     axes[1, 1].annotate(label, end, (4, 0), textcoords="offset points", va="center")
             handles[base] = Line2D([], [], **lines)
-        goal = {
-            (float(r["step"]), float(r["target_sparsity"])) for r in rows if r["target_sparsity"]
-        }
-        if goal:
-            axes[1, 0].plot(*zip(*sorted(goal), strict=True), color=INK, lw=0.7, zorder=1)
+        goals = {tuple(_points(own, "target_sparsity")) for own in by_student.values()} - {()}
+        for goal in sorted(goals):
+            axes[1, 0].plot(*zip(*goal, strict=True), color=INK, lw=0.7, zorder=1)
             handles["target sparsity"] = Line2D([], [], color=INK, lw=0.7)
         legend(figure, handles)
     return figure
@@ -82,10 +81,14 @@ def curves(table: Path) -> Figure:
 
 def _line(axes: Axes, rows: Rows, column: str, lines: dict[str, Any]) -> tuple[float, float] | None:
     """Draw a curve over the steps; its last point, where it has one."""
-    points = [(float(r["step"]), float(r[column])) for r in rows if r[column]]
+    points = _points(rows, column)
     if points:
         axes.plot(*zip(*points, strict=True), **lines)
     return points[-1] if points else None
+
+
+def _points(rows: Rows, column: str) -> list[tuple[float, float]]:
+    return [(float(r["step"]), float(r[column])) for r in rows if r[column]]
 
 
 def layers(table: Path) -> Figure:
