@@ -8,7 +8,7 @@ item, from which two upstreams can be compared in pairs, and the trained heads, 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from skill import provenance
 from skill.corpora.manifest import read_manifest
 from skill.errors import SkillError
 from skill.files import write_csv, write_json, write_tensors
+from skill.jobs import TaskJob
 from skill.superb import bootstrap, fitting, search
 from skill.superb.data import folds_of
 from skill.superb.diarization import Diarization
@@ -44,20 +45,10 @@ class Outcome:
     tensors: dict[str, Tensor]
 
 
-class Job(Protocol):
-    """What the parameters say of one (upstream, task): `skill.jobs.TaskJob`."""
-
-    @property
-    def seed(self) -> int: ...
-
-    @property
-    def task(self) -> Task: ...
-
-
 def run(
     upstream: str,
     task: str,
-    job: Job,
+    job: TaskJob,
     encoder: Path | None,
     manifests: Sequence[Path],
     output: Path,

@@ -8,12 +8,13 @@ scale never gets them.
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from skill.errors import SkillError
 from skill.files import read_csv, read_json, write_csv, write_json
+from skill.jobs import ScoresJob
 from skill.superb.bootstrap import Resampled, paired_test, resampled
 from skill.superb.score import REFERENCE_POINTS, superb_rank, superb_score
 from skill.superb.tasks import METRICS, PROTOCOL
@@ -28,26 +29,8 @@ _SCORE_NAMES = {("sf", "slot_f1"): "sf_f1", ("sf", "slot_cer"): "sf_cer"}
 _PAIRED = METRICS.keys() - {"mtwv"}  # queries of three voices at the sample scale: no test
 
 
-class Upstream(Protocol):
-    """What the parameters say of an upstream: `skill.jobs.Upstream`."""
-
-    kind: str
-    method: str
-    base: str
-    teachers: tuple[str, ...]
-    sparsity: float | None
-    seed: int | None
-
-
-class Job(Protocol):
-    """What the parameters say of the table: `skill.jobs.ScoresJob`."""
-
-    @property
-    def upstreams(self) -> Mapping[str, Any]: ...
-
-
 def rows_of(
-    results: Iterable[Mapping[str, Any]], sizes: Mapping[str, Mapping[str, Any]], job: Job
+    results: Iterable[Mapping[str, Any]], sizes: Mapping[str, Mapping[str, Any]], job: ScoresJob
 ) -> list[dict[str, Any]]:
     """The table's rows, sorted by upstream (in the job's order), task and metric.
 
@@ -61,7 +44,7 @@ def rows_of(
         name, task = result["upstream"], result["task"]
         if name not in order:
             raise SkillError(f"results of {name}, which the parameters do not have")
-        about: Upstream = job.upstreams[name]
+        about = job.upstreams[name]
         size = sizes.get(name, {})
         for metric, measured in result["metrics"].items():
             if metric not in METRICS:
@@ -112,7 +95,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def run(results: Sequence[Path], job: Job, output: Path, table: Path) -> None:
+def run(results: Sequence[Path], job: ScoresJob, output: Path, table: Path) -> None:
     """Gather the JSON files of tasks and sizes into `output` (JSON) and `table` (CSV).
 
     Raises:
