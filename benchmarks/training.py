@@ -4,11 +4,14 @@
     python benchmarks/training.py --size sample --rounds 3        # a quick look
 
 Candidates take turns in one process, in an order that changes from round to round, so that a busy
-machine harms all alike; figures are medians with quartiles. `compacted` is a step when three
-quarters of the student are gone (`skill.compaction`), the best that a stage can come to, not its
-mean. In each round the machine's bare matrix product is timed, too: the share is the step's
-multiplications, counted by torch, over the time that the product would take for as many. Peak
-memory: on a CPU the resident set's peak in a process of its own, on a GPU the allocator's.
+machine harms all alike; figures are medians with quartiles. A step without a further word is one
+of a stage's first, with gates as they begin. `closed` is one after the sparsity has risen: gates on
+three quarters of the student are mostly drawn shut, and what is shut is not computed. `compacted`
+is one whose student has lost these units for good (`skill.compaction`). `split`: a micro-batch per
+utterance (`micro_seconds`). In each round the machine's bare matrix product is timed, too: the
+share is the step's multiplications, counted by torch, over the time that the product would take for
+as many. Peak memory: on a CPU the resident set's peak in a process of its own, on a GPU the
+allocator's.
 
 On a GPU the batch grows in doublings until 80 GB are full. Peer: DPHuBERT's own code on two cores,
 float32, 4 x 5 s (WavLM Base 2.43 audio seconds per second and 5.4 GB).
@@ -48,10 +51,12 @@ DPHUBERT = Method(
     ),
     distances=Distances(l1=1.0, cosine=1.0),
 )
-KINDS = ("float32", "bf16", "float32 compacted", "bf16 compacted")
+STATES = ("", " closed", " compacted", " split", " closed split")
+KINDS = tuple(precision + state for state in STATES for precision in ("float32", "bf16"))
 CPU_BATCH, GPU_SECONDS, GPU_BYTES = (4, 5), 10, 80e9
 PEER = {"wavlm": (2.43, 5.4e9), "hubert": (2.83, 5.1e9)}  # Base on the CPU, float32
-AIMS = {"float32": 1.4, "float32 compacted": 2.0}
+AIMS = {"float32": 1.4, "float32 closed": 2.0}
+OPEN, SHUT = 4.6, -5.5  # log α as a stage begins, and where closed gates were found in the middle
 GPU_AIM = 4000.0
 MEMORY_AIM = 0.6
 
@@ -62,7 +67,7 @@ class Step:
 
     experiment: Distillation
     optimizer: torch.optim.AdamW
-    micro: Micro
+    micros: list[Micro]
     precision: str
     device: str
 
@@ -70,9 +75,10 @@ class Step:
         half = torch.bfloat16 if self.precision == "bf16" else None
         self.experiment.begin_step(0)
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(self.device, half) if half else nullcontext():
-            loss = self.experiment.losses(self.micro, 1)["loss"]
-        loss.backward()
+        for micro in self.micros:
+            with torch.autocast(self.device, half) if half else nullcontext():
+                loss = self.experiment.losses(micro, 1)["loss"]
+            (loss / len(self.micros)).backward()
         torch.nn.utils.clip_grad_norm_(self.experiment.parameters(), 10.0)
         self.optimizer.step()
         if self.device == "cuda":
@@ -111,6 +117,22 @@ def quarter(config: EncoderConfig) -> EncoderConfig:
     return kept(low)
 
 
+@torch.no_grad()
+def close(student: SpeechEncoder, left: EncoderConfig) -> None:
+    """Give every module's gates the log α of as many open ones as `left` has units."""
+    numbers: list[tuple[Any, int]] = [
+        *(
+            (layer.gate, n)
+            for layer, n in zip(student.convolutions, left.conv_channels, strict=True)
+        ),
+        *((b.attention.gate, len(h)) for b, h in zip(student.blocks, left.heads, strict=True)),
+        *((b.feed_forward.gate, n) for b, n in zip(student.blocks, left.ffn, strict=True)),
+    ]
+    for gate, number in numbers:
+        gate.log_alpha.fill_(SHUT)
+        gate.log_alpha[:number] = OPEN
+
+
 def build(kind: str, options: argparse.Namespace, batch: tuple[int, int]) -> Step:
     """A candidate with random weights on `batch` = (utterances, seconds) of noise."""
     torch.manual_seed(0)
@@ -121,15 +143,21 @@ def build(kind: str, options: argparse.Namespace, batch: tuple[int, int]) -> Ste
     target = gates.SparsityTarget(student, 0.75, ramp=0).to(device)
     if "compacted" in kind:
         student = shaped(student, quarter(config))
+    elif "closed" in kind:
+        close(student, quarter(config))
     experiment = Distillation(
         student, {"t": teacher}, resolve(DPHUBERT, {"t": (12, config.width)}), DPHUBERT,
         learning_rate=1e-6, pruning=target, gate_learning_rate=1e-6, compiled=options.compile,
     ).to(device)  # fmt: skip
     utterances, seconds = batch
+    each = 1 if "split" in kind else utterances
     waveforms = torch.randn(utterances, seconds * 16000, device=device)
-    micro = Micro([""] * utterances, waveforms, torch.full((utterances,), seconds * 16000))
+    micros = [
+        Micro([""] * each, part, torch.full((each,), seconds * 16000))
+        for part in waveforms.split(each)
+    ]
     optimizer = adamw(experiment.parameter_groups())
-    return Step(experiment, optimizer, micro, kind.split()[0], device)
+    return Step(experiment, optimizer, micros, kind.split()[0], device)
 
 
 def product(precision: str, device: str) -> tuple[Callable[[], None], float]:

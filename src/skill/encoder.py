@@ -180,8 +180,78 @@ class Linear(nn.Linear):
         return linear(x, self.weight, self.bias)
 
 
+@dataclass(frozen=True)
+class Draw:
+    """One draw of a module's gates: their values z [n], and which of the n units to compute [k].
+
+    A unit whose gate is 0 adds nothing to what follows, and the clamp at 0 lets no gradient through
+    to the unit or to the gate. So it need not be computed, and nothing changes but rounding. The
+    values multiply the weights that read the units, which are smaller than the units' outputs.
+    None: there is no gate; all units are computed.
+    """
+
+    values: Tensor | None = None
+    units: Tensor | None = None
+
+    @classmethod
+    def of(cls, gate: nn.Module | None, multiple: int = 1) -> "Draw":
+        """Ask a gate. k is a multiple of `multiple`, for the processor's sake, and at least 1."""
+        if gate is None:
+            return cls()
+        values = gate()
+        if torch.compiler.is_compiling():  # a size that changes would compile every step anew
+            return cls(values)
+        number = max(1, int(values.count_nonzero()))
+        number = -(-number // multiple) * multiple
+        if number > 0.75 * len(values):  # copying their weights would cost what it saves
+            return cls(values)
+        return cls(values, (values == 0).int().argsort(stable=True)[:number])
+
+    def spread(self, width: int) -> "Draw":
+        """The same for units of `width` rows each."""
+        if self.values is None:
+            return self
+        values = self.values.repeat_interleave(width)
+        if self.units is None:
+            return Draw(values)
+        rows = self.units[:, None] * width + torch.arange(width, device=values.device)
+        return Draw(values, rows.flatten())
+
+    def into(self, layer: "Linear", x: Tensor) -> Tensor:
+        """The units' inputs, [..., m] to [..., k]."""
+        if self.units is None:  # the layer itself, so that hooks and adapters take part
+            return layer(x)
+        return linear(x, self.rows(layer.weight), self.rows(layer.bias))
+
+    def out_of(self, layer: "Linear", x: Tensor) -> Tensor:
+        """What follows from the units' outputs, [..., k] to [..., m]."""
+        if self.values is None:
+            return layer(x)
+        return linear(x, self.columns(layer.weight), layer.bias)
+
+    def rows(self, weight: Tensor, dim: int = 0) -> Tensor:
+        """What makes the units, [n, …] to [k, …]."""
+        return weight if self.units is None else weight.index_select(dim, self.units)
+
+    def columns(self, weight: Tensor) -> Tensor:
+        """What reads the units, [m, n, …] to [m, k, …], times the gates."""
+        if self.values is None:
+            return weight
+        values = self.rows(self.values).to(weight.dtype)
+        return self.rows(weight, dim=1) * values.view(-1, *(1,) * (weight.ndim - 2))
+
+    def whole(self, x: Tensor) -> Tensor:
+        """The units' outputs [B, k, T], times the gates, among zeros: [B, n, T]."""
+        if self.values is None:
+            return x
+        x = x * self.rows(self.values).to(x.dtype)[:, None]
+        if self.units is None:
+            return x
+        return x.new_zeros(len(x), len(self.values), x.shape[2]).index_copy(1, self.units, x)
+
+
 class ConvLayer(nn.Module):
-    """One strided convolution: convolution, its norm if it has one, GELU, gate."""
+    """One strided convolution: convolution, its norm if it has one, GELU; gate on the channels."""
 
     gate: nn.Module | None
 
@@ -198,26 +268,33 @@ class ConvLayer(nn.Module):
             self.layer_norm = nn.GroupNorm(outputs, outputs)
         self.gate = None
 
-    def forward(self, x: Tensor, lengths: Tensor | None) -> Tensor:
-        """[B, C, T] to [B, C', T']; `lengths` [B] in output frames asks for exact group norms."""
-        x = self.conv(x)
+    def forward(self, x: Tensor, lengths: Tensor | None, came: Draw) -> tuple[Tensor, Draw]:
+        """[B, C, T] to [B, C', T'], and which channels these are.
+
+        Args:
+            lengths: [B] in output frames, asks for exact group norms.
+            came: which channels x has; their gates are still to be applied.
+        """
+        drawn = Draw.of(self.gate, 8)
+        x = self._convolve(x, came, drawn)
         if self.norm == "layer":
             x = self.layer_norm(x.transpose(1, 2)).transpose(1, 2)
         elif self.norm == "group":
-            x = self.layer_norm(x) if lengths is None else self._exact_group_norm(x, lengths)
-        x = F.gelu(x)
-        return x if self.gate is None else x * self.gate().to(x.dtype)[:, None]
+            norm = self.layer_norm
+            assert isinstance(norm, nn.GroupNorm)
+            weight, shift = drawn.rows(norm.weight), drawn.rows(norm.bias)
+            if lengths is None:
+                x = F.group_norm(x, len(weight), weight, shift, norm.eps)
+            else:
+                x = _exact_group_norm(x, lengths, norm.eps) * weight[:, None] + shift[:, None]
+        return F.gelu(x), drawn
 
-    def _exact_group_norm(self, x: Tensor, lengths: Tensor) -> Tensor:
-        norm = self.layer_norm
-        assert isinstance(norm, nn.GroupNorm)
-        x = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-        valid = _valid(lengths, x.shape[2])[:, None].to(x.dtype)
-        count = lengths[:, None, None].to(x.dtype)
-        mean = (x * valid).sum(2, keepdim=True) / count
-        variance = ((x - mean).square() * valid).sum(2, keepdim=True) / count
-        x = (x - mean) * (variance + norm.eps).rsqrt()
-        return x * norm.weight[:, None] + norm.bias[:, None]
+    def _convolve(self, x: Tensor, came: Draw, drawn: Draw) -> Tensor:
+        conv = self.conv
+        if came.values is None and drawn.values is None:
+            return conv(x)
+        bias = None if conv.bias is None else drawn.rows(conv.bias)
+        return F.conv1d(x, came.columns(drawn.rows(conv.weight)), bias, conv.stride)
 
 
 class FeatureExtractor(nn.Module):
@@ -322,33 +399,36 @@ class SelfAttention(nn.Module):
         """
         if not self.heads:
             return self.out_proj.bias.expand(x.shape)
-        shape = (*x.shape[:2], len(self.heads), self.head_width)
-        query = self.q_proj(x).view(shape).transpose(1, 2)
-        key = self.k_proj(x).view(shape).transpose(1, 2)
-        value = self.v_proj(x).view(shape).transpose(1, 2)
+        drawn = Draw.of(self.gate)
+        heads, rows = drawn.rows(self.index), drawn.spread(self.head_width)
+
+        def split(projection: Linear) -> Tensor:
+            return rows.into(projection, x).unflatten(-1, (-1, self.head_width)).transpose(1, 2)
+
+        query, key, value = split(self.q_proj), split(self.k_proj), split(self.v_proj)
         mask = None if valid is None else valid[:, None, None, :]
         if distances is not None:
-            if len(self.heads) < self.total_heads:
-                distances = distances[self.index]
-            bias = self._position_gate(x).to(query.dtype) * distances.to(query.dtype)
+            if len(heads) < self.total_heads:
+                distances = distances[heads]
+            bias = self._position_gate(x, drawn).to(query.dtype) * distances.to(query.dtype)
             mask = bias if mask is None else bias.masked_fill(~mask, -math.inf)
         dropout = self.dropout if self.training else 0.0
         if mask is not None and mask.requires_grad and mask.device.type == "cpu":
             mixed = _attend(query, key, value, mask, dropout)
         else:
             mixed = F.scaled_dot_product_attention(query, key, value, mask, dropout)
-        if self.gate is not None:
-            mixed = mixed * self.gate().to(mixed.dtype)[:, None, None]
-        return self.out_proj(mixed.transpose(1, 2).flatten(2))
+        mixed = mixed.transpose(1, 2).flatten(2)
+        return rows.out_of(self.out_proj, mixed)
 
-    def _position_gate(self, x: Tensor) -> Tensor:
+    def _position_gate(self, x: Tensor, drawn: Draw) -> Tensor:
         """[B, H, T, 1], the factor of each head's position values at each query frame."""
         slices = x.unflatten(-1, (self.total_heads, self.head_width)).transpose(1, 2)
-        if len(self.heads) < self.total_heads:
-            slices = slices[:, self.index]
+        heads = drawn.rows(self.index)
+        if len(heads) < self.total_heads:
+            slices = slices[:, heads]
         pair = self.gru_rel_pos_linear(slices).unflatten(-1, (2, 4)).sum(-1).sigmoid()
         reset, update = pair.chunk(2, dim=-1)
-        return reset * (update * self.gru_rel_pos_const - 1.0) + 2.0
+        return reset * (update * drawn.rows(self.gru_rel_pos_const, dim=1) - 1.0) + 2.0
 
 
 class FeedForward(nn.Module):
@@ -369,10 +449,9 @@ class FeedForward(nn.Module):
         """[B, T, D] to [B, T, D]."""
         if not self.output_dense.in_features:
             return self.output_dropout(self.output_dense.bias.expand(x.shape))
-        units = self.intermediate_dropout(F.gelu(self.intermediate_dense(x)))
-        if self.gate is not None:
-            units = units * self.gate().to(units.dtype)
-        return self.output_dropout(self.output_dense(units))
+        drawn = Draw.of(self.gate, 8)
+        units = self.intermediate_dropout(F.gelu(drawn.into(self.intermediate_dense, x)))
+        return self.output_dropout(drawn.out_of(self.output_dense, units))
 
 
 class Block(nn.Module):
@@ -513,12 +592,13 @@ class SpeechEncoder(nn.Module):
             raise ValueError(f"a waveform of {shortest} samples is shorter than one frame")
         if self.config.normalize_waveform:
             waveforms = _normalized(waveforms, lengths)
-        x = waveforms[:, None]
+        x, drawn = waveforms[:, None], Draw()
         for index, layer in enumerate(self.convolutions):
             exact = self.exact_padding and lengths is not None
-            x = layer(x, self.frames(lengths, index + 1) if exact else None)
+            ends = self.frames(lengths, index + 1) if exact else None
+            x, drawn = layer(x, ends, drawn)
         frames = None if lengths is None else self.frames(lengths)
-        return self.feature_projection(x.transpose(1, 2)), frames
+        return self.feature_projection(drawn.whole(x).transpose(1, 2)), frames
 
     def transform(self, x: Tensor, frames: Tensor | None = None) -> Iterator[tuple[int, Tensor]]:
         """Yield (0, state 0), … (N, state N) of projected features x [B, T, D]."""
@@ -593,6 +673,16 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, dropout: fl
 def _valid(lengths: Tensor, size: int) -> Tensor:
     """[B, size], True where a position lies inside its utterance."""
     return torch.arange(size, device=lengths.device) < lengths[:, None]
+
+
+def _exact_group_norm(x: Tensor, lengths: Tensor, eps: float) -> Tensor:
+    """Zero mean and unit variance of every channel of x [B, C, T] within its utterance."""
+    x = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+    valid = _valid(lengths, x.shape[2])[:, None].to(x.dtype)
+    count = lengths[:, None, None].to(x.dtype)
+    mean = (x * valid).sum(2, keepdim=True) / count
+    variance = ((x - mean).square() * valid).sum(2, keepdim=True) / count
+    return (x - mean) * (variance + eps).rsqrt()
 
 
 def _normalized(waveforms: Tensor, lengths: Tensor | None) -> Tensor:
