@@ -4,14 +4,14 @@
     python benchmarks/training.py --size sample --rounds 3        # a quick look
 
 Candidates take turns in one process, in an order that changes from round to round, so that a busy
-machine harms all alike; figures are medians with quartiles. A step without a further word is one
-of a stage's first, with gates as they begin. `closed` is one after the sparsity has risen: gates on
+machine harms all alike; figures are medians with quartiles. A step without a further word is one of
+a stage's first, with gates as they begin. `closed` is one after the sparsity has risen: gates on
 three quarters of the student are mostly drawn shut, and what is shut is not computed. `compacted`
 is one whose student has lost these units for good (`skill.compaction`). `split`: a micro-batch per
 utterance (`micro_seconds`). In each round the machine's bare matrix product is timed, too: the
 share is the step's multiplications, counted by torch, over the time that the product would take for
-as many. Peak memory: on a CPU the resident set's peak in a process of its own, on a GPU the
-allocator's.
+as many. Memory stays with the process from step to step, as in `python -m skill`. Peak memory: on a
+CPU the resident set's peak in a process of its own, on a GPU the allocator's.
 
 On a GPU the batch grows in doublings until 80 GB are full. Peer: DPHuBERT's own code on two cores,
 float32, 4 x 5 s (WavLM Base 2.43 audio seconds per second and 5.4 GB).
@@ -36,6 +36,7 @@ from encoder import quartiles
 from torch.utils.flop_counter import FlopCounterMode
 
 from skill import gates
+from skill.__main__ import keep_memory
 from skill.compaction import shaped
 from skill.distillation import start_student
 from skill.encoder import EncoderConfig, SpeechEncoder
@@ -311,6 +312,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="JSON of all figures")
     parser.add_argument("--peak", choices=KINDS, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    keep_memory()
     options.device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if options.peak:
         step = build(options.peak, options, CPU_BATCH)

@@ -20,7 +20,7 @@ def _terminate(number: int, _frame: object) -> None:
     sys.exit(128 + number)
 
 
-def _keep_memory() -> None:
+def keep_memory() -> None:
     """Large tensors' memory stays with the process from one use to the next, where glibc allows it.
 
     By default it goes back to the system each time and comes again zeroed, page by page, which took
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     a = parser().parse_args(argv)
     if a.threads and "LOCAL_RANK" not in os.environ:
         launch.set_threads(a.threads)
-    _keep_memory()
+    keep_memory()
     for number in {signal.SIGTERM} | launch.hang_up():
         signal.signal(number, _terminate)
     try:

@@ -186,7 +186,7 @@ class Draw:
 
     A unit whose gate is 0 adds nothing to what follows, and the clamp at 0 lets no gradient through
     to the unit or to the gate. So it need not be computed, and nothing changes but rounding. The
-    values multiply the weights that read the units, which are smaller than the units' outputs.
+    values multiply the weights that read the units where these are fewer numbers than the outputs.
     None: there is no gate; all units are computed.
     """
 
@@ -227,7 +227,12 @@ class Draw:
         """What follows from the units' outputs, [..., k] to [..., m]."""
         if self.values is None:
             return layer(x)
-        return linear(x, self.columns(layer.weight), layer.bias)
+        weight, values = self.rows(layer.weight, dim=1), self.rows(self.values)
+        if x.numel() < weight.numel():  # the smaller is multiplied
+            x = x * values.to(x.dtype)
+        else:
+            weight = weight * values
+        return linear(x, weight, layer.bias)
 
     def rows(self, weight: Tensor, dim: int = 0) -> Tensor:
         """What makes the units, [n, …] to [k, …]."""
