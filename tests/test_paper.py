@@ -193,7 +193,7 @@ def test_sweeps_and_ablations_of_the_presets(study: Params) -> None:
     swept = sweeps(study.students)
     for method in ("skill", "dphubert"):
         members = {name for name, root in swept.items() if root == f"{method}-wavlm"}
-        assert members == {f"{method}-wavlm", f"{method}-sizes-s50", f"{method}-sizes-s90"}
+        assert members == {f"{method}-wavlm", f"{method}-s50", f"{method}-s90"}
     assert references(study) == {
         "skill-single": "skill-wavlm", "skill-each": "skill-wavlm", "ekd-mean": "ekd-both",
     }  # fmt: skip
@@ -206,7 +206,7 @@ def test_everyone_is_compared_with_the_baseline_of_its_kind(study: Params) -> No
     assert baselines(study) == {
         **dict.fromkeys(["skill-wavlm", "distilhubert-wavlm", "ekd-both"], "dphubert-wavlm"),
         "skill-both": "dphubert-wavlm", "skill-hubert": "dphubert-hubert",
-        "skill-sizes-s50": "dphubert-sizes-s50", "skill-sizes-s90": "dphubert-sizes-s90",
+        "skill-s50": "dphubert-s50", "skill-s90": "dphubert-s90",
     }  # fmt: skip
     large = baselines(load(ROOT / "presets/paper.yaml"))
     assert large["skill-both"] == "dphubert-wavlm-s75"

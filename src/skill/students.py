@@ -157,13 +157,16 @@ def _check_layers(student: Student, teachers: Mapping[str, Teacher]) -> None:
 def sweeps(students: Mapping[str, Student]) -> dict[str, str]:
     """{student without its seed: sweep} for students that differ in their sparsity and seed only.
 
-    A sweep is named after its first student's entry in `params.yaml`.
+    The λ's rate may differ, too: it has to fit the sparsity. A sweep is named after its first
+    student's entry in `params.yaml`, without the sparsity.
     """
+    free: dict[str, Any] = dict.fromkeys(("name", "base", "seed", "sparsity"), True)
+    free["stage1"] = {"multiplier_learning_rate"}
     found: dict[str, dict[str, float]] = {}
     roots: dict[str, str] = {}
     for student in students.values():
         if student.sparsity is not None:
-            same = student.model_dump_json(exclude={"name", "base", "seed", "sparsity"})
+            same = student.model_dump_json(exclude=free)
             ending = re.escape(f"-s{100 * student.sparsity:g}")
             roots.setdefault(same, re.sub(rf"{ending}(?=-|$)", "", student.base, count=1))
             found.setdefault(same, {})[student.base] = student.sparsity
