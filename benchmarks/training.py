@@ -52,8 +52,10 @@ DPHUBERT = Method(
     ),
     distances=Distances(l1=1.0, cosine=1.0),
 )
-STATES = ("", " closed", " compacted", " split", " closed split")
-KINDS = tuple(precision + state for state in STATES for precision in ("float32", "bf16"))
+KINDS = (
+    *("float32", "float32 closed", "float32 compacted", "float32 split", "float32 closed split"),
+    *("bf16", "bf16 closed", "bf16 compacted"),
+)
 CPU_BATCH, GPU_SECONDS, GPU_BYTES = (4, 5), 10, 80e9
 PEER = {"wavlm": (2.43, 5.4e9), "hubert": (2.83, 5.1e9)}  # Base on the CPU, float32
 AIMS = {"float32": 1.4, "float32 closed": 2.0}
@@ -286,13 +288,13 @@ def compare(row: dict[str, Any], options: argparse.Namespace) -> None:
 def table(result: dict[str, Any]) -> str:
     """What is printed."""
     lines = [f"{result['device']}, {result['threads']} threads, load {result['load']:.1f}"]
-    title = f"{'stage 1 step':20}{'batch':>12}{'s':>9}{'audio s/s':>11}  quartiles"
-    lines.append(f"{title:68}{'GB':>6}{'of product':>12}{'x peer':>8}  aim")
+    title = f"{'stage 1 step':22}{'batch':>12}{'s':>9}{'audio s/s':>11}  quartiles"
+    lines.append(f"{title:70}{'GB':>6}{'of product':>12}{'x peer':>8}  aim")
     for row in result["steps"]:
         low, high = row["audio_per_second_quartiles"]
-        line = f"{row['kind']:20}{row['batch']:>12}{row['seconds']:9.3f}"
+        line = f"{row['kind']:22}{row['batch']:>12}{row['seconds']:9.3f}"
         line += f"{row['audio_per_second']:11.2f}  [{low:.2f}, {high:.2f}]"
-        line = f"{line:68}{row['peak_bytes'] / 1e9:6.2f}{row['share_of_product']:12.1%}"
+        line = f"{line:70}{row['peak_bytes'] / 1e9:6.2f}{row['share_of_product']:12.1%}"
         line += f"{row['times_peer']:8.2f}" if "times_peer" in row else f"{'':8}"
         lines.append(line + (f"  {row['aim']}" if row.get("aim") else ""))
     return "\n".join(lines)
