@@ -35,8 +35,7 @@ import torch
 from encoder import quartiles
 from torch.utils.flop_counter import FlopCounterMode
 
-from skill import gates
-from skill.__main__ import keep_memory
+from skill import gates, launch
 from skill.compaction import shaped
 from skill.distillation import start_student
 from skill.encoder import EncoderConfig, SpeechEncoder
@@ -123,17 +122,15 @@ def quarter(config: EncoderConfig) -> EncoderConfig:
 @torch.no_grad()
 def close(student: SpeechEncoder, left: EncoderConfig) -> None:
     """Give every module's gates the log α of as many open ones as `left` has units."""
-    numbers: list[tuple[Any, int]] = [
-        *(
-            (layer.gate, n)
-            for layer, n in zip(student.convolutions, left.conv_channels, strict=True)
-        ),
-        *((b.attention.gate, len(h)) for b, h in zip(student.blocks, left.heads, strict=True)),
-        *((b.feed_forward.gate, n) for b, n in zip(student.blocks, left.ffn, strict=True)),
+    gated: list[Any] = [
+        *student.convolutions,
+        *(block.attention for block in student.blocks),
+        *(block.feed_forward for block in student.blocks),
     ]
-    for gate, number in numbers:
-        gate.log_alpha.fill_(SHUT)
-        gate.log_alpha[:number] = OPEN
+    counts = [*left.conv_channels, *map(len, left.heads), *left.ffn]
+    for module, count in zip(gated, counts, strict=True):
+        module.gate.log_alpha.fill_(SHUT)
+        module.gate.log_alpha[:count] = OPEN
 
 
 def build(kind: str, options: argparse.Namespace, batch: tuple[int, int]) -> Step:
@@ -314,7 +311,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="JSON of all figures")
     parser.add_argument("--peak", choices=KINDS, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    keep_memory()
+    launch.keep_memory()
     options.device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if options.peak:
         step = build(options.peak, options, CPU_BATCH)

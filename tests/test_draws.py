@@ -8,7 +8,8 @@ import torch
 from test_pruning import gated
 from torch import Tensor, nn
 
-from skill.encoder import ConvLayer, Draw, FeedForward, SelfAttention, SpeechEncoder
+from skill.draws import Draw
+from skill.encoder import ConvLayer, FeedForward, SelfAttention, SpeechEncoder
 from skill.gates import gates_of
 
 

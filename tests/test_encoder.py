@@ -17,7 +17,8 @@ from transformers import (
     WavLMModel,
 )
 
-from skill.encoder import EncoderConfig, SpeechEncoder, linear
+from skill.encoder import EncoderConfig, SpeechEncoder
+from skill.linear import linear
 
 REFERENCES = {
     "wavlm": (WavLMConfig, WavLMModel),

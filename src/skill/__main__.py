@@ -1,7 +1,6 @@
 """`python -m skill VERB …`: one of `skill.verbs`, with its threads, GPUs, signals and exit code."""
 
 import argparse
-import ctypes
 import os
 import signal
 import sys
@@ -12,24 +11,10 @@ from skill import launch, runner
 from skill.errors import SkillError
 from skill.verbs import VERBS, parser
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-
 
 def _terminate(number: int, _frame: object) -> None:
     """Leave by the ordinary way, so that temporary files are removed."""
     sys.exit(128 + number)
-
-
-def keep_memory() -> None:
-    """Large tensors' memory stays with the process from one use to the next, where glibc allows it.
-
-    By default it goes back to the system each time and comes again zeroed, page by page, which took
-    a tenth of a training step on a CPU.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    if mallopt is not None:
-        for threshold in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
-            mallopt(threshold, 2**31 - 1)
 
 
 def _run(a: argparse.Namespace, argv: Sequence[str]) -> int:
@@ -67,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     a = parser().parse_args(argv)
     if a.threads and "LOCAL_RANK" not in os.environ:
         launch.set_threads(a.threads)
-    keep_memory()
+    launch.keep_memory()
     for number in {signal.SIGTERM} | launch.hang_up():
         signal.signal(number, _terminate)
     try:

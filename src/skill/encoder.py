@@ -5,8 +5,8 @@ Axes: B utterances, S samples (16 kHz), C channels, T frames (20 ms), D width, H
 A waveform passes seven strided convolutions, a projection to the model's width, a positional
 convolution and N transformer blocks. Teacher and pruned student are the same class: convolutions,
 attention heads and feed-forward units may have any number left in every layer. Parameter names and
-outputs are those of `transformers`. This file imports nothing else of the project, so that an
-exported model can carry it.
+outputs are those of `transformers`. An exported model carries this file and the two that it imports
+(`skill.export.CARRIED`).
 
 Padding. `transformers` (and the training of the Base models) lets the group norm of the first
 convolution see the padding of a batch, so an utterance's states depend on its neighbours. That is
@@ -25,12 +25,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skill.draws import Draw
+from skill.linear import Linear
+
 Family = Literal["wav2vec2", "hubert", "wavlm"]
-_ONEDNN = (
-    torch.backends.mkldnn.is_available()
-    and hasattr(torch, "mkldnn_convolution")
-    and "AVX512" in torch.backends.cpu.get_cpu_capability()
-)
 
 
 @dataclass(frozen=True)
@@ -153,106 +151,6 @@ class EncoderConfig:
             pre_norm=True,
             normalize_waveform=True,
         )
-
-
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`F.linear` by the faster of torch's two libraries: [..., D], [D', D] and [D'] to [..., D'].
-
-    torch multiplies float32 matrices by MKL, which leaves half of an AMD processor's AVX-512 idle,
-    and convolves by oneDNN, which does not. A linear map is a convolution of kernel 1, and with the
-    channels last nothing has to be copied. (`F.conv2d` would take MKL, too, on one thread.)
-    """
-    fast = _ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32
-    fast = fast and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu")
-    if not fast or not x.numel() or not weight.numel():
-        return F.linear(x, weight, bias)
-    rows = x.reshape(1, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)
-    kernel = weight[:, :, None, None]
-    result = torch.mkldnn_convolution(rows, kernel, bias, [0, 0], [1, 1], [1, 1], 1)
-    return result.permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
-
-
-class Linear(nn.Linear):
-    """`nn.Linear` by `linear`."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., D] to [..., D']."""
-        return linear(x, self.weight, self.bias)
-
-
-@dataclass(frozen=True)
-class Draw:
-    """One draw of a module's gates: their values z [n], and which of the n units to compute [k].
-
-    A unit whose gate is 0 adds nothing to what follows, and the clamp at 0 lets no gradient through
-    to the unit or to the gate. So it need not be computed, and nothing changes but rounding. The
-    values multiply the weights that read the units where these are fewer numbers than the outputs.
-    None: there is no gate; all units are computed.
-    """
-
-    values: Tensor | None = None
-    units: Tensor | None = None
-
-    @classmethod
-    def of(cls, gate: nn.Module | None, multiple: int = 1) -> "Draw":
-        """Ask a gate. k is a multiple of `multiple`, for the processor's sake, and at least 1."""
-        if gate is None:
-            return cls()
-        values = gate()
-        if torch.compiler.is_compiling():  # a size that changes would compile every step anew
-            return cls(values)
-        number = max(1, int(values.count_nonzero()))
-        number = -(-number // multiple) * multiple
-        if number > 0.75 * len(values):  # copying their weights would cost what it saves
-            return cls(values)
-        return cls(values, (values == 0).int().argsort(stable=True)[:number])
-
-    def spread(self, width: int) -> "Draw":
-        """The same for units of `width` rows each."""
-        if self.values is None:
-            return self
-        values = self.values.repeat_interleave(width)
-        if self.units is None:
-            return Draw(values)
-        rows = self.units[:, None] * width + torch.arange(width, device=values.device)
-        return Draw(values, rows.flatten())
-
-    def into(self, layer: "Linear", x: Tensor) -> Tensor:
-        """The units' inputs, [..., m] to [..., k]."""
-        if self.units is None:  # the layer itself, so that hooks and adapters take part
-            return layer(x)
-        return linear(x, self.rows(layer.weight), self.rows(layer.bias))
-
-    def out_of(self, layer: "Linear", x: Tensor) -> Tensor:
-        """What follows from the units' outputs, [..., k] to [..., m]."""
-        if self.values is None:
-            return layer(x)
-        weight, values = self.rows(layer.weight, dim=1), self.rows(self.values)
-        if x.numel() < weight.numel():  # the smaller is multiplied
-            x = x * values.to(x.dtype)
-        else:
-            weight = weight * values
-        return linear(x, weight, layer.bias)
-
-    def rows(self, weight: Tensor, dim: int = 0) -> Tensor:
-        """What makes the units, [n, …] to [k, …]."""
-        return weight if self.units is None else weight.index_select(dim, self.units)
-
-    def columns(self, weight: Tensor) -> Tensor:
-        """What reads the units, [m, n, …] to [m, k, …], times the gates."""
-        if self.values is None:
-            return weight
-        values = self.rows(self.values).to(weight.dtype)
-        return self.rows(weight, dim=1) * values.view(-1, *(1,) * (weight.ndim - 2))
-
-    def whole(self, x: Tensor) -> Tensor:
-        """The units' outputs [B, k, T], times the gates, among zeros: [B, n, T]."""
-        if self.values is None:
-            return x
-        x = x * self.rows(self.values).to(x.dtype)[:, None]
-        if self.units is None:
-            return x
-        return x.new_zeros(len(x), len(self.values), x.shape[2]).index_copy(1, self.units, x)
 
 
 class ConvLayer(nn.Module):

@@ -4,7 +4,6 @@ What is written needs nothing of this project: a Python file in it holds the enc
 """
 
 import ast
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from skill.export import card, s3prl
 from skill.files import read_header, replacing, write_json, write_tensors
 
 _PACKAGE = Path(__file__).parents[1]
+CARRIED = ("linear", "draws", "encoder")  # each after those that it imports
 
 
 def run(
@@ -154,18 +154,20 @@ def write_weights(encoder: SpeechEncoder, header: dict[str, Any], path: Path) ->
 
 
 def self_contained(module: Path) -> str:
-    """The source of `module` with the encoder in the place where it imports it.
+    """The source of `module` with the modules of `CARRIED` in the place where it imports them.
 
     The encoder's own methods that read and write files are left out.
     """
-    text = module.read_text(encoding="utf-8")
-    docstring, rest = _split(text)
-    rest = re.sub(r"^from skill\.encoder import .*\n", "", rest, flags=re.MULTILINE)
+    docstring, rest = _split(module.read_text(encoding="utf-8"))
     imports, classes = _imports(rest)
-    _, encoder = _split((_PACKAGE / "encoder.py").read_text(encoding="utf-8"))
-    encoder_imports, encoder_body = _imports(_without_files(encoder))
-    header = "\n".join(sorted({*imports, *encoder_imports}))
-    return f'"""{docstring}"""\n\n{header}\n{encoder_body}\n{classes}'
+    bodies = []
+    for name in CARRIED:
+        _, source = _split((_PACKAGE / f"{name}.py").read_text(encoding="utf-8"))
+        more, body = _imports(_without_files(source))
+        imports += more
+        bodies.append(body)
+    header = "\n".join(sorted({line for line in imports if not line.startswith("from skill.")}))
+    return f'"""{docstring}"""\n\n{header}\n{"".join(bodies)}\n{classes}'
 
 
 def _split(text: str) -> tuple[str, str]:
