@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skill.linear import linear
+from skill.encoder.linear import linear
 from skill.similarity import StreamingCKA, cka
 
 PIECE = 300  # frames of one update, an utterance of six seconds

@@ -8,8 +8,10 @@ import torch
 from test_pruning import gated
 from torch import Tensor, nn
 
-from skill.draws import Draw
-from skill.encoder import ConvLayer, FeedForward, SelfAttention, SpeechEncoder
+from skill.encoder import SpeechEncoder
+from skill.encoder.blocks import FeedForward, SelfAttention
+from skill.encoder.convolutions import ConvLayer
+from skill.encoder.draws import Draw
 from skill.gates import gates_of
 
 

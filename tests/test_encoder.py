@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from skill.encoder import EncoderConfig, SpeechEncoder
-from skill.linear import linear
+from skill.encoder.linear import linear
 
 REFERENCES = {
     "wavlm": (WavLMConfig, WavLMModel),

@@ -1,5 +1,6 @@
 """An exported folder loads where this package is not, and computes the same."""
 
+import ast
 import subprocess
 from pathlib import Path
 
@@ -89,6 +90,15 @@ def test_a_stranger_gets_the_same_states(
     for ours, theirs in zip(expected, states, strict=True):
         for row, count in enumerate(frames.tolist()):
             torch.testing.assert_close(theirs[row, :count], ours[row, :count], atol=1e-5, rtol=0)
+
+
+def test_the_carried_modules_do_not_hide_each_other(exported: tuple[SpeechEncoder, Path]) -> None:
+    """They stand one after another in one file: a name of two of them would be the later one's."""
+    tree = ast.parse((exported[1] / "modeling_skill.py").read_text(encoding="utf-8"))
+    names = [node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
+    assert len(names) == len(set(names))
+    carried = {path.stem for path in Path(export.__file__).parents[1].glob("encoder/*.py")}
+    assert carried == {"__init__", *export.CARRIED}
 
 
 def test_the_folder_is_an_encoder_of_this_project_too(

@@ -5,6 +5,7 @@ What is written needs nothing of this project: a Python file in it holds the enc
 
 import ast
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,8 @@ from skill.export import card, s3prl
 from skill.files import read_header, replacing, write_json, write_tensors
 
 _PACKAGE = Path(__file__).parents[1]
-CARRIED = ("linear", "draws", "encoder")  # each after those that it imports
+# The modules of `skill.encoder`, each after those that it imports.
+CARRIED = ("config", "linear", "draws", "convolutions", "blocks", "model")
 
 
 def run(
@@ -162,12 +164,11 @@ def self_contained(module: Path) -> str:
     imports, classes = _imports(rest)
     bodies = []
     for name in CARRIED:
-        _, source = _split((_PACKAGE / f"{name}.py").read_text(encoding="utf-8"))
+        _, source = _split((_PACKAGE / f"encoder/{name}.py").read_text(encoding="utf-8"))
         more, body = _imports(_without_files(source))
         imports += more
         bodies.append(body)
-    header = "\n".join(sorted({line for line in imports if not line.startswith("from skill.")}))
-    return f'"""{docstring}"""\n\n{header}\n{"".join(bodies)}\n{classes}'
+    return f'"""{docstring}"""\n\n{_merged(imports)}\n{"".join(bodies)}\n{classes}'
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -179,15 +180,22 @@ def _after(text: str, node: ast.stmt) -> str:
     return "".join(text.splitlines(keepends=True)[node.end_lineno :])
 
 
-def _imports(text: str) -> tuple[list[str], str]:
+def _imports(text: str) -> tuple[list[ast.stmt], str]:
     """The import statements at the beginning, and what comes after them."""
-    last, found = None, []
-    for node in ast.parse(text).body:
-        if not isinstance(node, ast.Import | ast.ImportFrom):
-            break
-        last = node
-        found.append(ast.unparse(node))
-    return found, text if last is None else _after(text, last)
+    nodes = ast.parse(text).body
+    found = list(takewhile(lambda node: isinstance(node, ast.Import | ast.ImportFrom), nodes))
+    return found, _after(text, found[-1]) if found else text
+
+
+def _merged(imports: Sequence[ast.stmt]) -> str:
+    """One line per module, without this package's own."""
+    plain = {ast.unparse(node) for node in imports if isinstance(node, ast.Import)}
+    names: dict[str, set[str]] = {}
+    for node in imports:
+        if isinstance(node, ast.ImportFrom) and not str(node.module).startswith("skill."):
+            names.setdefault(str(node.module), set()).update(map(ast.unparse, node.names))
+    lines = [f"from {module} import {', '.join(sorted(names[module]))}" for module in names]
+    return "\n".join([*sorted(plain), *sorted(lines)])
 
 
 def _without_files(text: str) -> str:

@@ -18,7 +18,9 @@ import torch
 from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
-from skill.encoder import Block, ConvLayer, SelfAttention, SpeechEncoder
+from skill.encoder import SpeechEncoder
+from skill.encoder.blocks import Block, SelfAttention
+from skill.encoder.convolutions import ConvLayer
 from skill.errors import SkillError
 from skill.files import canonical_json
 

@@ -16,7 +16,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
 
-from skill.encoder import Block, EncoderConfig, SelfAttention, SpeechEncoder
+from skill.encoder import EncoderConfig, SpeechEncoder
+from skill.encoder.blocks import Block, SelfAttention
 
 
 class SkillConfig(PretrainedConfig):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from skill.linear import linear
+from skill.encoder.linear import linear
 from skill.similarity.hsic import KernelSums, from_centred_products
 from skill.similarity.states import Centred
 

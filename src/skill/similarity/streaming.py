@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from skill.encoder.linear import linear
 from skill.errors import SkillError
-from skill.linear import linear
 from skill.similarity.feature import feature_sums
 from skill.similarity.hsic import KernelSums, align, from_centred_products, hsic
 from skill.similarity.states import as_states, centred

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from skill.encoder import SelfAttention, SpeechEncoder
+from skill.encoder import SpeechEncoder
+from skill.encoder.blocks import SelfAttention
 from skill.files import write_json
 from skill.superb.features import Encoder, Upstream, load_upstream
 

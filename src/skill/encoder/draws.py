@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from skill.linear import Linear, linear
+from skill.encoder.linear import Linear, linear
 
 
 @dataclass(frozen=True)

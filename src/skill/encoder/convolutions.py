@@ -1,0 +1,140 @@
+"""From samples to projected frames, and the convolution that tells the blocks about positions.
+
+Axes: B utterances, C channels, T frames (20 ms after the last layer), D width.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from skill.encoder.config import EncoderConfig
+from skill.encoder.draws import Draw
+from skill.encoder.linear import Linear
+
+
+class ConvLayer(nn.Module):
+    """One strided convolution: convolution, its norm if it has one, GELU; gate on the channels."""
+
+    gate: nn.Module | None
+
+    def __init__(self, config: EncoderConfig, index: int) -> None:
+        super().__init__()
+        inputs = config.conv_channels[index - 1] if index else 1
+        outputs = config.conv_channels[index]
+        kernel, stride = config.conv_kernels[index], config.conv_strides[index]
+        self.conv = nn.Conv1d(inputs, outputs, kernel, stride, bias=config.conv_bias)
+        self.norm = config.conv_norm if config.conv_norm == "layer" or index == 0 else None
+        if self.norm == "layer":
+            self.layer_norm: nn.Module = nn.LayerNorm(outputs)
+        elif self.norm == "group":
+            self.layer_norm = nn.GroupNorm(outputs, outputs)
+        self.gate = None
+
+    def forward(self, x: Tensor, lengths: Tensor | None, came: Draw) -> tuple[Tensor, Draw]:
+        """[B, C, T] to [B, C', T'], and which channels these are.
+
+        Args:
+            lengths: [B] in output frames, asks for exact group norms.
+            came: which channels x has; their gates are still to be applied.
+        """
+        drawn = Draw.of(self.gate, 8)
+        x = self._convolve(x, came, drawn)
+        if self.norm == "layer":
+            x = self.layer_norm(x.transpose(1, 2)).transpose(1, 2)
+        elif self.norm == "group":
+            norm = self.layer_norm
+            assert isinstance(norm, nn.GroupNorm)
+            weight, shift = drawn.rows(norm.weight), drawn.rows(norm.bias)
+            if lengths is None:
+                x = F.group_norm(x, len(weight), weight, shift, norm.eps)
+            else:
+                x = _exact_group_norm(x, lengths, norm.eps) * weight[:, None] + shift[:, None]
+        return F.gelu(x), drawn
+
+    def _convolve(self, x: Tensor, came: Draw, drawn: Draw) -> Tensor:
+        conv = self.conv
+        if came.values is None and drawn.values is None:
+            return conv(x)
+        bias = None if conv.bias is None else drawn.rows(conv.bias)
+        return F.conv1d(x, came.columns(drawn.rows(conv.weight)), bias, conv.stride)
+
+
+class FeatureExtractor(nn.Module):
+    """The stack of convolutions: 16 kHz samples to one vector per 20 ms."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        count = len(config.conv_channels)
+        self.conv_layers = nn.ModuleList(ConvLayer(config, index) for index in range(count))
+
+
+class FeatureProjection(nn.Module):
+    """Layer norm over channels and projection to the model's width.
+
+    A gated model norms over all N channels, where a closed one counts as 0 and so becomes
+    b_c - w_c mean / std. A pruned model (`conv_masked`) keeps that: it divides by N, multiplies the
+    channels that are left by their masks (`scale`), and adds what the removed ones contribute
+    through the projection P: the constant sum P_c b_c (part of the bias), and per frame
+    -mean / std times the vector `removed` = sum P_c w_c.
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        channels = config.conv_channels[-1]
+        self.full_width, self.eps = config.conv_full_width, config.layer_norm_eps
+        self.layer_norm = (
+            nn.LayerNorm(channels, eps=self.eps) if config.projection_norm else nn.Identity()
+        )
+        self.projection = Linear(channels, config.width)
+        self.dropout = nn.Dropout(config.projection_dropout)
+        self.masked = config.conv_masked
+        if self.masked:
+            self.scale = nn.Parameter(torch.ones(channels))
+            self.removed = nn.Parameter(torch.zeros(config.width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, T, C] to [B, T, D]."""
+        if not self.masked:
+            return self.dropout(self.projection(self.layer_norm(x)))
+        x = x * self.scale
+        if isinstance(self.layer_norm, nn.Identity):
+            return self.dropout(self.projection(x))
+        gone = self.full_width - x.shape[-1]
+        mean = x.sum(-1, keepdim=True) / self.full_width
+        squares = (x - mean).square().sum(-1, keepdim=True) + gone * mean.square()
+        rstd = (squares / self.full_width + self.eps).rsqrt()
+        normed = (x - mean) * rstd * self.layer_norm.weight + self.layer_norm.bias
+        return self.dropout(self.projection(normed) - mean * rstd * self.removed)
+
+
+class PositionalConv(nn.Module):
+    """Relative positions by a grouped convolution with a normalised weight."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        width, kernel = config.width, config.pos_conv_kernel
+        conv = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=config.pos_conv_groups)
+        nn.init.normal_(conv.weight, std=2 * math.sqrt(1 / (kernel * width)))
+        conv.bias.data.zero_()  # type: ignore[union-attr]
+        self.conv = nn.utils.parametrizations.weight_norm(conv, dim=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, T, D] to [B, T, D]."""
+        return F.gelu(self.conv(x.transpose(1, 2))[..., : x.shape[1]]).transpose(1, 2)
+
+
+def inside(lengths: Tensor, size: int) -> Tensor:
+    """[B, size], True where a position lies inside its utterance."""
+    return torch.arange(size, device=lengths.device) < lengths[:, None]
+
+
+def _exact_group_norm(x: Tensor, lengths: Tensor, eps: float) -> Tensor:
+    """Zero mean and unit variance of every channel of x [B, C, T] within its utterance."""
+    x = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+    valid = inside(lengths, x.shape[2])[:, None].to(x.dtype)
+    count = lengths[:, None, None].to(x.dtype)
+    mean = (x * valid).sum(2, keepdim=True) / count
+    variance = ((x - mean).square() * valid).sum(2, keepdim=True) / count
+    return (x - mean) * (variance + eps).rsqrt()
