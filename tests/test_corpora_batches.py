@@ -12,9 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skill.corpora import audio
+from skill.corpora import audio, decoded
 from skill.corpora.batches import Batches, MicroBatch, collate
-from skill.corpora.loader import Loader
+from skill.corpora.loader import Loader, first_batches
 from skill.corpora.manifest import RATE, Utterance
 from skill.errors import SkillError
 
@@ -180,6 +180,21 @@ def test_samples_that_were_decoded_before_are_the_same_to_the_bit(
     assert len(list((tmp_path / "with space").iterdir())) == 2
 
 
+def test_a_cache_that_cannot_be_written_costs_no_utterance(
+    corpus: list[Utterance],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    plain = [audio.read(utterance) for utterance in corpus]
+    (tmp_path / "a file").write_text("")
+    monkeypatch.setenv("SKILL_DECODED", str(tmp_path / "a file" / "folder"))
+    monkeypatch.setattr(decoded, "_full", False)
+    again = [audio.read(utterance) for utterance in corpus]
+    assert all(np.array_equal(a, b) for a, b in zip(plain, again, strict=True))
+    assert capsys.readouterr().err.count("SKILL_DECODED is not used") == 1
+
+
 @pytest.mark.parametrize("workers", [0, 3])
 def test_the_loader_gives_what_the_batches_say(corpus: list[Utterance], workers: int):
     batches = Batches(corpus, 5, 3)
@@ -204,6 +219,8 @@ def test_the_loader_leaves_out_what_cannot_be_read_once(corpus, tmp_path, capsys
         )
     assert set(names) == {u.id for u in corpus}
     assert capsys.readouterr().err.count("left out") == 1
+    found = first_batches(batches, 10 * len(batches))
+    assert {u.id for part in found for u in part.batch.utterances} == set(names)
     worse = [*many, Utterance("bad2", "c", str(tmp_path / "missing.flac"), 0, 9000)]
     batches = Batches(worse, 5, 3)
     with pytest.raises(SkillError, match="2 of 122"), Loader(batches, workers=1) as loader:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,21 @@ def test_a_method_without_pruning_passes_through(speech: Path, tmp_path: Path) -
     assert len(header["config"]["ffn"]) == 1
     assert header["config"]["ffn"] == [64]
     assert read_json(tmp_path / "s1.json")["targets"][0]["student"] == [1]
+
+
+def test_a_student_of_some_blocks_is_pruned_by_its_own_size(
+    speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And a cut that the gates did not come to is told."""
+    method = DISTILHUBERT.model_copy(update={"prune": ("head", "ffn"), "start_blocks": 2})
+    header = read_tensors(run1(speech, tmp_path, job1(4, method, 0.3)))[1]
+    summary = read_json(tmp_path / "s1.json")
+    teacher = SpeechEncoder.from_pretrained(speech / "t.safetensors").config
+    whole = SpeechEncoder(replace(teacher, heads=teacher.heads[:2], ffn=teacher.ffn[:2]))
+    assert len(header["config"]["ffn"]) == 2
+    assert summary["parameters"] == pytest.approx(0.7 * whole.num_parameters(), rel=0.02)
+    assert summary["expected_sparsity"] < 0.2
+    assert "taken at once" in capsys.readouterr().err
 
 
 def test_the_same_job_gives_the_same_student(speech: Path, tmp_path: Path) -> None:

@@ -96,8 +96,36 @@ def test_schedule_warms_up_and_decays_linearly() -> None:
     assert factors == pytest.approx([0, 1 / 15_000, 1, 0.5, 0])
 
 
-class Stop(Exception):
-    pass
+def test_every_group_of_parameters_follows_the_schedule(tmp_path: Path) -> None:
+    """The optimiser's own rates at every step: the student's, the gates' and the multipliers'."""
+    rates: list[list[float]] = []
+
+    class Watched(torch.optim.AdamW):
+        def step(self, closure: Any = None) -> None:
+            rates.append([group["lr"] for group in self.param_groups])
+            return super().step(closure)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim, "AdamW", Watched)
+        run(tmp_path)
+    factors = [0, 1 / 3, 2 / 3, *(n / 9 for n in range(9, 0, -1))]
+    assert rates == [pytest.approx([0.01 * factor, 0.02 * factor]) for factor in factors]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16", "fp16"])
+def test_a_step_without_audio_is_skipped(tmp_path: Path, precision: str) -> None:
+    """A process may have no micro-batch in its first step, or a step nothing that can be read."""
+
+    def silent(first: int) -> Iterator[tuple[int, list[Micro]]]:
+        for step, micros in batches(first):
+            yield step, micros if step else []
+
+    settings = Settings(precision=precision)
+    outcome = train(
+        Toy(), silent, settings, seed=1, folder=tmp_path, label="toy", fingerprint="f"
+    )  # fmt: skip
+    assert outcome.skipped_steps == 1
+    assert outcome.curve[-1]["step"] == settings.steps
 
 
 @pytest.fixture

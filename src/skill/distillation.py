@@ -25,6 +25,7 @@ from skill.runs import World, load_teachers, run, targets_of
 from skill.training import Outcome, seed_step
 
 _SPARSITY_TOLERANCE = 0.01
+_CUT_AT_ONCE = 0.02
 
 
 def stage1(
@@ -88,9 +89,10 @@ def stage1(
     left = gates.summary(student)
     if target is not None:
         assert job.sparsity is not None
+        _warn_of_a_cut(name, job.sparsity, outcome)
         gates.select(student, job.sparsity, target.full)
         student = pruning.prune(student)
-        reached = 1 - student.num_parameters() / gates.full_size(first)
+        reached = 1 - student.num_parameters() / target.full
         if abs(reached - job.sparsity) > _SPARSITY_TOLERANCE:
             raise SkillError(
                 f"{name}: pruned to a sparsity of {reached:.4f} instead of {job.sparsity}"
@@ -179,6 +181,19 @@ def _read_stage1(path: Path) -> tuple[SpeechEncoder, dict[str, Tensor]]:
     return student, parts["projections"]
 
 
+def _warn_of_a_cut(name: str, sparsity: float, outcome: Outcome) -> None:
+    """Say where the gates have not come to the sparsity that the student is now cut to."""
+    expected = outcome.curve[-1]["sparsity"] if outcome.curve else 0.0
+    if abs(expected - sparsity) > _CUT_AT_ONCE:
+        print(
+            f"warning: {name}: the gates ended at an expected sparsity of {expected:.3f}, and the "
+            f"step to {sparsity} is taken at once; another multiplier_learning_rate, or more "
+            "steps, would bring them nearer",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
 def _report(
     student: SpeechEncoder,
     teacher: SpeechEncoder,
@@ -198,6 +213,7 @@ def _report(
             "parameters": student.num_parameters(),
             "teacher_parameters": teacher.num_parameters(),
             "sparsity": 1 - student.num_parameters() / teacher.num_parameters(),
+            "expected_sparsity": last.get("sparsity"),
             "heads": [len(heads) for heads in config.heads],
             "ffn": list(config.ffn),
             "conv_channels": list(config.conv_channels),

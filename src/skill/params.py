@@ -115,7 +115,8 @@ class Training(Section):
     precision: Literal["float32", "bf16", "fp16"] = "bf16"
     tf32: Switch = False
     """On a GPU: products of float32 numbers with mantissas of 10 bits."""
-    clip: Rate = 10.0
+    clip: Positive = 10.0
+    """Largest norm of a step's gradient."""
     fixed_order: Switch = False
     """The same batches in the same order in every epoch, as in DPHuBERT's code."""
     log_every: Some = 10
@@ -123,9 +124,13 @@ class Training(Section):
     max_bad_steps: Some = 10
 
     @model_validator(mode="after")
-    def _warmup_within(self) -> "Training":
+    def _within(self) -> "Training":
         if self.warmup > self.steps:
             raise ValueError(f"warmup {self.warmup} is longer than steps {self.steps}")
+        if self.validate_every % self.log_every:
+            raise ValueError(
+                f"validate_every {self.validate_every} is no multiple of log_every {self.log_every}"
+            )
         return self
 
 
@@ -146,6 +151,14 @@ class Stage1(Distilling):
     """Steps over which the target sparsity rises linearly from 0."""
     compact_every: Count = 0
     """Steps between removals of units whose gates stay shut; 0: only at the end."""
+
+    @model_validator(mode="after")
+    def _target_reached(self) -> "Stage1":
+        if self.sparsity_warmup > self.steps:
+            raise ValueError(
+                f"sparsity_warmup {self.sparsity_warmup} is longer than steps {self.steps}"
+            )
+        return self
 
 
 class Stage2(Distilling):

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skill.corpora.batches import Batches, MicroBatch, collate
-from skill.corpora.loader import Loader
+from skill.corpora.batches import Batches, MicroBatch
+from skill.corpora.loader import Loaded, Loader, first_batches
 from skill.corpora.manifest import Utterance, usable
 from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.files import canonical_json, sha256, write_tensors
@@ -132,7 +132,8 @@ def _train(
     held_out = Batches(utterances["dev"], training.micro_seconds, 0)
     encoder: SpeechEncoder = experiment.encoder  # type: ignore[attr-defined]
 
-    def micro(batch: MicroBatch, waveforms: Tensor, lengths: Tensor) -> Micro:
+    def micro(loaded: Loaded) -> Micro:
+        batch, waveforms, lengths = loaded
         frames = int(encoder.frames(waveforms.shape[1]))
         ids = [utterance.id for utterance in batch.utterances]
         return Micro(ids, waveforms, lengths, targets(batch, frames))
@@ -140,13 +141,9 @@ def _train(
     def load(first: int) -> Iterator[tuple[int, list[Micro]]]:
         with Loader(batches, first, workers=1) as loader:
             for step, loaded in loader:
-                yield step, [micro(*part) for part in loaded]
+                yield step, [micro(part) for part in loaded]
 
-    fixed = [
-        micro(part, *collate(part))
-        for step in range(min(_VALIDATION_BATCHES, len(held_out)))
-        for part in held_out.at(step)
-    ]
+    fixed = [micro(loaded) for loaded in first_batches(held_out, _VALIDATION_BATCHES)]
     module: Any = experiment
 
     @torch.no_grad()

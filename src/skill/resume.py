@@ -36,7 +36,6 @@ class Checkpoints:
 
     folder: Path
     fingerprint: str
-    device: str
     writes: bool
     saved: float = field(default_factory=time.monotonic)
 
@@ -66,9 +65,7 @@ class Checkpoints:
             if not path.exists():
                 continue
             try:
-                state: dict[str, Any] = torch.load(
-                    path, map_location=self.device, weights_only=True
-                )
+                state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             except Exception as error:  # torch raises many kinds for a damaged file
                 print(f"warning: {path}: damaged checkpoint skipped ({error})", file=sys.stderr)
                 continue

@@ -1,6 +1,7 @@
 """One run of a stage: teachers, this process's share of the audio, the loss on held-out audio."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +9,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
-from skill.corpora.batches import Batches, MicroBatch, collate
-from skill.corpora.loader import Loader
+from skill.corpora.batches import Batches, MicroBatch
+from skill.corpora.loader import Loaded, Loader, first_batches
 from skill.corpora.manifest import usable
 from skill.encoder import SpeechEncoder
 from skill.files import canonical_json, read_json, sha256
@@ -22,6 +22,7 @@ from skill.provenance import fingerprint
 from skill.training import Micro, Outcome, Reshape, train
 
 _VALIDATION_BATCHES = 4
+_GPU_READERS = 4  # one reads 3,200 seconds of FLAC per second (docs/benchmarks), a GPU hears more
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,11 @@ class World:
         cuda = torch.cuda.is_available()
         if "LOCAL_RANK" not in os.environ:
             return cls(0, 1, "cuda" if cuda else "cpu")
+        device = f"cuda:{os.environ['LOCAL_RANK']}" if cuda else "cpu"
+        if cuda:  # where NCCL looks for the tensors of this process
+            torch.cuda.set_device(device)
         if not dist.is_initialized():
             dist.init_process_group("nccl" if cuda else "gloo")
-        device = f"cuda:{os.environ['LOCAL_RANK']}" if cuda else "cpu"
         return cls(dist.get_rank(), dist.get_world_size(), device)
 
     @property
@@ -100,16 +103,16 @@ def run(
     )
     held_out = Batches(usable(manifests, shortest, longest, "dev"), stage.micro_seconds, 0)
     held_out_micros = [
-        _micro(micro, *collate(micro), world.device)
-        for step in range(min(_VALIDATION_BATCHES, len(held_out)))
-        for micro in held_out.at(step)
+        _micro(loaded, world.device) for loaded in first_batches(held_out, _VALIDATION_BATCHES)
     ]
     share: Any = _Share(batches, world)
+    _check_share(label, batches, world)
+    workers = 1 if world.device == "cpu" else _GPU_READERS
 
     def load(first: int) -> Iterator[tuple[int, list[Micro]]]:
-        with Loader(share, first, workers=1) as loader:
+        with Loader(share, first, workers) as loader:
             for step, loaded in loader:
-                yield step, [_micro(m.batch, m.waveforms, m.lengths, world.device) for m in loaded]
+                yield step, [_micro(part, world.device) for part in loaded]
 
     dependencies = {str(path): sha256(path) for path in inputs}
     return train(
@@ -128,9 +131,21 @@ def run(
     )
 
 
-def _micro(batch: MicroBatch, waveforms: Tensor, lengths: Tensor, device: str) -> Micro:
-    ids = [utterance.id for utterance in batch.utterances]
-    return Micro(ids, waveforms.to(device, non_blocking=True), lengths)
+def _micro(loaded: Loaded, device: str) -> Micro:
+    ids = [utterance.id for utterance in loaded.batch.utterances]
+    return Micro(ids, loaded.waveforms.to(device, non_blocking=True), loaded.lengths)
+
+
+def _check_share(label: str, batches: Batches, world: World) -> None:
+    """Say where processes have nothing to do: micro-batches are what is dealt out to them."""
+    parts = len(batches.at(0))
+    if parts < world.size and world.writes:
+        print(
+            f"{label}: the first step has {parts} micro-batches for {world.size} processes; a "
+            "smaller micro_seconds, or a larger batch_seconds, gives all of them work",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _validation(

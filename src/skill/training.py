@@ -100,7 +100,8 @@ class Outcome:
 def learning_rate_factor(step: int, warmup: int, total: int) -> float:
     """Linear warm-up from 0 to 1 over `warmup` steps, then linear decay to 0 at `total`.
 
-    DPHuBERT's schedule; step 0 has the factor 0. Every parameter group follows it.
+    DPHuBERT's schedule, but one step later: step 0 has the factor 0, where the authors' code counts
+    its steps from 1. Every parameter group follows it.
     """
     if step < warmup:
         return step / warmup
@@ -151,9 +152,10 @@ def train(
     """
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = settings.tf32
-    checkpoints = Checkpoints(folder, fingerprint, device, writes=rank == 0)
+    checkpoints = Checkpoints(folder, fingerprint, writes=rank == 0)
     state, first, outcome = checkpoints.load(), 0, Outcome()
     scaler = torch.amp.GradScaler(device, enabled=settings.precision == "fp16")
+    scaler.scale(torch.zeros((), device=device))  # it has no scale before, and a step may be empty
     if state is not None:
         first, outcome = state["step"], Outcome(**state["outcome"])
         experiment.load_state_dict(state["experiment"])

@@ -9,6 +9,7 @@ Legend: S samples at 16 kHz.
 
 import hashlib
 import os
+import sys
 import threading
 from collections import OrderedDict
 from pathlib import Path
@@ -23,19 +24,22 @@ from skill.files import replacing
 _OPEN_MAPS = 64
 _BLOCK = 1 << 20
 _lock = threading.Lock()
+_full = False
 _maps: OrderedDict[Path, NDArray[np.int16]] = OrderedDict()
 
 
 def samples(path: Path, file: soundfile.SoundFile) -> NDArray[np.int16] | None:
-    """All samples [S] of an opened mono file, mapped; None: no folder is named, or not 16-bit.
+    """All samples [S] of an opened mono file, mapped.
+
+    None: no folder is named, it cannot be written (which is said once), or the file is not 16-bit.
 
     Raises:
         LibsndfileError: the file is damaged.
         SkillError: it ends too early.
-        OSError: the folder cannot be written.
     """
+    global _full
     folder = os.environ.get("SKILL_DECODED")
-    if not folder or file.subtype != "PCM_16":
+    if not folder or _full or file.subtype != "PCM_16":
         return None
     facts = path.stat()
     name = f"{path.resolve()} {facts.st_size} {facts.st_mtime_ns}"
@@ -45,7 +49,14 @@ def samples(path: Path, file: soundfile.SoundFile) -> NDArray[np.int16] | None:
             _maps.move_to_end(place)
             return _maps[place]
         if not place.exists():
-            _decode(path, place)
+            try:
+                _decode(path, place)
+            except SkillError as error:
+                if not isinstance(error.__cause__, OSError):
+                    raise
+                print(f"warning: SKILL_DECODED is not used: {error}", file=sys.stderr, flush=True)
+                _full = True
+                return None
         found = np.memmap(place, np.int16, "r")
         _maps[place] = found
         while len(_maps) > _OPEN_MAPS:

@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import NamedTuple
 
 from torch import Tensor
@@ -28,6 +29,16 @@ class Loaded(NamedTuple):
     batch: MicroBatch
     waveforms: Tensor
     lengths: Tensor
+
+
+def first_batches(batches: Batches, steps: int) -> list[Loaded]:
+    """The micro-batches of the first `steps` steps, or of one epoch where that is less.
+
+    Raises:
+        SkillError: more than 1 % of all utterances cannot be read.
+    """
+    with Loader(batches, workers=0) as loader:
+        return [part for _, loaded in islice(loader, min(steps, len(batches))) for part in loaded]
 
 
 class Loader:
