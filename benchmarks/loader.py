@@ -3,7 +3,7 @@
     python benchmarks/loader.py results/corpora/queen.csv --output loader.json
 
 Batches of 20 s are read from FLAC, and from samples that were decoded before (SKILL_DECODED), with
-0, 1 and 2 workers. `alone`: audio seconds per second with nobody else at work. `waits`: the share
+0 to 4 workers. `alone`: audio seconds per second with nobody else at work. `waits`: the share
 of its time that a loop waits for audio which computes (matrix products) for as long as a step takes
 at `--need` audio seconds per second. Need on a GPU: 4,000 (the aim of `benchmarks/training.py`); on
 two cores at the sample scale: some 60. The variants take turns; figures are medians over rounds.
@@ -27,7 +27,7 @@ from skill.corpora.batches import Batches
 from skill.corpora.loader import Loader
 from skill.corpora.manifest import usable
 
-VARIANTS = [(source, workers) for source in ("flac", "decoded") for workers in (0, 1, 2)]
+VARIANTS = [(source, workers) for source in ("flac", "decoded") for workers in (0, 1, 2, 4)]
 
 
 def passed(batches: Batches, workers: int, first: int, options: Any, busy: bool) -> dict[str, Any]:
@@ -96,9 +96,10 @@ def main() -> None:
         result = measure(batches, folder, options) | {"load": load, "steps": options.steps}
     print(f"load {load:.1f}; decoding once: {result['decoding_seconds']:.1f} s, "
           f"{result['decoded_bytes'] / 1e6:.0f} MB")  # fmt: skip
-    print(f"{'source':10}{'workers':>8}{'alone, audio s/s':>18}{'loop waits':>12}")
+    waits = f"waits at {options.need:g} s/s"
+    print(f"{'source':10}{'workers':>8}{'alone, audio s/s':>18}{waits:>20}")
     for row in result["loaders"]:
-        print(f"{row['source']:10}{row['workers']:8}{row['alone']:18.0f}{row['waits']:12.1%}")
+        print(f"{row['source']:10}{row['workers']:8}{row['alone']:18.0f}{row['waits']:20.1%}")
     if options.output:
         options.output.write_text(json.dumps(result, indent=2) + "\n")
 
