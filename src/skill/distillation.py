@@ -235,6 +235,7 @@ def _report(
             "best_validation_loss": outcome.best_loss if outcome.best_step else None,
             "best_step": outcome.best_step,
             "skipped_steps": outcome.skipped_steps,
+            "precision": outcome.precision,
         }
         | {key: facts[key] for key in ("gates", "provenance") if key in facts},
     )

@@ -24,6 +24,7 @@ from skill.files import canonical_json, sha256, write_tensors
 from skill.jobs import PretrainingJob
 from skill.masked_prediction import MaskedPrediction, SpectrumRegression
 from skill.params import Training
+from skill.precision import autocast
 from skill.provenance import fingerprint, stamp
 from skill.pseudo_labels import cluster_labels
 from skill.training import Experiment, Micro, Outcome, seed_step, train
@@ -149,7 +150,7 @@ def _train(
     @torch.no_grad()
     def validate() -> dict[str, float]:
         module.eval()
-        with torch.autocast("cpu", torch.bfloat16, enabled=training.precision == "bf16"):
+        with autocast(training.precision, "cpu"):
             found = [experiment.losses(part, 0) for part in fixed]
         return {
             f"validation_{key}": sum(float(f[key]) for f in found) / len(found) for key in found[0]

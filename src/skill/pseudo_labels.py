@@ -16,6 +16,7 @@ from skill.corpora.audio import read
 from skill.corpora.manifest import Utterance
 from skill.encoder import SpeechEncoder
 from skill.files import replacing
+from skill.precision import autocast
 from skill.progress import track
 
 _SHARE = 0.2  # of all frames, that k-means is fitted on
@@ -84,7 +85,7 @@ def cluster_labels(
             if encoder is None:
                 feature = mfcc(waveform)
             else:
-                with torch.autocast("cpu", torch.bfloat16):
+                with autocast("bf16", "cpu"):
                     feature = layer_features(encoder.eval(), waveform, layer)
             found[utterance.id] = feature.astype(np.float16 if encoder is not None else np.float32)
             progress.update(index + 1)

@@ -17,6 +17,7 @@ from skill.encoder import SpeechEncoder
 from skill.files import canonical_json, read_json, sha256
 from skill.jobs import Stage1Job, Stage2Job
 from skill.methods import Method, Target, resolve
+from skill.precision import autocast
 from skill.prediction import Distillation
 from skill.provenance import fingerprint
 from skill.training import Micro, Outcome, Reshape, train
@@ -152,7 +153,6 @@ def _validation(
     experiment: Distillation, micros: list[Micro], precision: str, device: str
 ) -> Callable[[], dict[str, float]]:
     """The distillation loss on held-out audio: no dropout, gates at their expected values."""
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float16
 
     @torch.no_grad()
     def validate() -> dict[str, float]:
@@ -160,7 +160,7 @@ def _validation(
         total = audio = 0.0
         kind = device.partition(":")[0]
         for micro in micros:
-            with torch.autocast(kind, dtype, enabled=precision != "float32"):
+            with autocast(precision, kind):
                 loss = experiment.distill(micro.waveforms)["distillation"]
             total += float(loss) * micro.audio
             audio += micro.audio

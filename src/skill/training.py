@@ -15,7 +15,6 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -26,10 +25,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from skill.errors import SkillError
+from skill.precision import autocast, computed
 from skill.progress import track
 from skill.resume import Checkpoints, Stopped, signals
-
-_DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Settings(Protocol):
@@ -95,6 +93,8 @@ class Outcome:
     skipped_steps: int = 0
     best_step: int | None = None
     best_loss: float = math.inf
+    precision: str = "float32"
+    """What was computed in (`skill.precision.computed`)."""
 
 
 def learning_rate_factor(step: int, warmup: int, total: int) -> float:
@@ -160,6 +160,10 @@ def train(
         first, outcome = state["step"], Outcome(**state["outcome"])
         experiment.load_state_dict(state["experiment"])
         scaler.load_state_dict(state["scaler"])
+    outcome.precision = computed(settings.precision, device)
+    if outcome.precision != settings.precision and rank == 0:
+        told = f"{label}: in {outcome.precision}, this processor only imitates {settings.precision}"
+        print(told, file=sys.stderr, flush=True)
     optimizer = adamw(experiment.parameter_groups())
     peaks = [group["lr"] for group in optimizer.param_groups]
     if state is not None:
@@ -247,13 +251,11 @@ def _accumulate(
     device: str,
 ) -> tuple[dict[str, float], int]:
     """Add up gradients and losses of the numbered micro-batches, each weighted by its audio."""
-    dtype = _DTYPES[settings.precision]
     sums: dict[str, float] = {}
     audio = 0
     for number, micro in micros:
         seed_step(*seeds, number)
-        cast = torch.autocast(device, dtype) if dtype != torch.float32 else nullcontext()
-        with cast:
+        with autocast(settings.precision, device):
             losses = experiment.losses(micro, seeds[1])
         weight = micro.audio / 16000
         scaler.scale(losses["loss"] * weight).backward()

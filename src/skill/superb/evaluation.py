@@ -193,7 +193,9 @@ def sweep_of(task: Task, trained: Sequence[Sequence[fitting.Candidate]]) -> list
 
 def described(task: Task, upstream: Upstream, folds: Sequence[Fold]) -> dict[str, Any]:
     """What a result says about its task, data and upstream."""
-    parameters = upstream.encoder.num_parameters() if isinstance(upstream, Encoder) else 0
+    encoder = isinstance(upstream, Encoder)
+    parameters = upstream.encoder.num_parameters() if encoder else 0
+    precision = upstream.precision if encoder else "float32"
     return {
         "task": task.name,
         "title": task.title,
@@ -207,6 +209,7 @@ def described(task: Task, upstream: Upstream, folds: Sequence[Fold]) -> dict[str
             "left_out": folds[0].left_out,
         },
         "model": {"states": upstream.states, "width": upstream.width, "parameters": parameters},
+        "precision": precision,
     }
 
 

@@ -10,7 +10,6 @@ computed again whenever it is asked for.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from skill.encoder import SpeechEncoder
 from skill.errors import SkillError
+from skill.precision import autocast, computed
 from skill.superb import fbank
 from skill.superb.examples import Example, Waveform
 
@@ -61,8 +61,8 @@ class Encoder:
         self.states = encoder.config.num_blocks + 1
         self.width = encoder.config.width
         self.hop = int(np.prod(encoder.config.conv_strides))
-        self.precision = precision
         self.device = next(encoder.parameters()).device
+        self.precision = computed(precision, self.device.type)
 
     def frames(self, samples: int) -> int:
         return int(self.encoder.frames(samples))
@@ -73,12 +73,7 @@ class Encoder:
         batch = torch.zeros(len(waveforms), int(lengths.max()))
         for row, waveform in zip(batch, waveforms, strict=True):
             row[: len(waveform)] = torch.from_numpy(waveform)
-        cast = (
-            torch.autocast(self.device.type, torch.bfloat16)
-            if self.precision == "bf16"
-            else nullcontext()
-        )
-        with cast:
+        with autocast(self.precision, self.device.type):
             states, frames = self.encoder(batch.to(self.device), lengths.to(self.device))
         stacked = torch.stack([state.float() for state in states])
         return [stacked[:, b, : int(count)] for b, count in enumerate(frames)]
