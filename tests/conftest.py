@@ -12,6 +12,7 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 from packaging.requirements import Requirement
 
@@ -102,10 +103,21 @@ class Smoke:
 
 
 @pytest.fixture(scope="session")
-def smoke(tmp_path_factory: pytest.TempPathFactory) -> Smoke:
-    """The smoke preset, run once, in a folder with a space in its name."""
-    folder = tmp_path_factory.mktemp("smoke") / "the first"
-    folder.mkdir()
+def smoke(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Smoke:
+    """The smoke preset, run once for all of pytest's workers, in a folder with a space."""
+    base = tmp_path_factory.getbasetemp()
+    base = base if worker_id == "master" else base.parent
+    project, output = Project(base / "smoke/the first"), base / "smoke/output.txt"
+    with FileLock(base / "smoke.lock"):
+        if not output.exists():
+            _start(project.folder)
+            output.write_text(project.run("snakemake", "--cores", "2"))
+    return Smoke(project, output.read_text())
+
+
+def _start(folder: Path) -> None:
+    """A repository of this checkout's code with the smoke preset as its parameters."""
+    folder.mkdir(parents=True)
     ignored = shutil.ignore_patterns("__pycache__", "cache", "tmp", "config.local")
     for name in ["src", "workflow", *TRACKED]:
         if (ROOT / name).is_dir():
@@ -119,7 +131,6 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Smoke:
     project = Project(folder)
     project.run("git", "init", "-q", "-b", "main")
     project.commit("start")
-    return Smoke(project, project.run("snakemake", "--cores", "2"))
 
 
 @pytest.fixture(scope="session")

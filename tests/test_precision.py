@@ -12,8 +12,9 @@ from skill.precision import autocast, computed
         ("AVX512", "bf16", "cpu", "bf16"),
         ("AVX2", "bf16", "cpu", "float32"),
         ("DEFAULT", "bf16", "cpu", "float32"),
-        ("AVX2", "bf16", "cuda", "bf16"),
-        ("AVX2", "fp16", "cuda", "fp16"),
+        ("Ampere", "bf16", "cuda", "bf16"),
+        ("Volta", "bf16", "cuda", "float32"),
+        ("Volta", "fp16", "cuda", "fp16"),
         ("AVX2", "float32", "cpu", "float32"),
     ],
 )
@@ -21,6 +22,9 @@ def test_never_less_exact_than_asked_and_never_slower_than_float32(
     monkeypatch: pytest.MonkeyPatch, capability: str, precision: str, device: str, expected: str
 ) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation: capability == "Ampere"
+    )
     assert computed(precision, device) == expected
 
 

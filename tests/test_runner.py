@@ -11,7 +11,7 @@ import pytest
 
 from skill import runner
 from skill.__main__ import main
-from skill.files import read_json, write_json
+from skill.files import write_json
 from skill.verbs import VERBS, parser
 
 
@@ -24,6 +24,12 @@ def locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return locks
 
 
+def note(pid: int, started: str | None, host: str = platform.node()) -> Path:
+    path = Path(f".snakemake/runs/{pid}.json")
+    write_json(path, {"host": host, "started": started})
+    return path
+
+
 def ended_process() -> tuple[int, str | None]:
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     born = runner.started(process.pid)
@@ -32,45 +38,44 @@ def ended_process() -> tuple[int, str | None]:
     return process.pid, born
 
 
-def test_lock_of_a_dead_run_is_removed(locked: Path) -> None:
-    pid, born = ended_process()
-    note = {"host": platform.node(), "pid": pid, "started": born}
-    write_json(".snakemake/holder.json", note)
+def test_lock_of_a_dead_run_is_removed_and_its_note_forgotten(locked: Path) -> None:
+    path = note(*ended_process())
     assert runner.release_stale_lock()
-    assert not list(locked.iterdir())
+    assert not list(locked.iterdir()) and not path.exists()
     assert not runner.release_stale_lock()
-
-
-def test_lock_that_is_newer_than_the_note_stays(locked: Path) -> None:
-    """A live run has locked the folder, and the note is still that of the run before."""
-    pid, born = ended_process()
-    write_json(".snakemake/holder.json", {"host": platform.node(), "pid": pid, "started": born})
-    later = Path(".snakemake/holder.json").stat().st_mtime + 1
-    (lock,) = locked.iterdir()
-    os.utime(lock, (later, later))
-    assert not runner.release_stale_lock()
-    assert lock.exists()
 
 
 def test_lock_of_a_live_run_stays(locked: Path) -> None:
+    path = note(*ended_process())
+    lock = next(locked.iterdir())
+    lock.rename(locked / "kept")  # no lock yet: the run notes itself first
     runner.hold()
-    assert read_json(".snakemake/holder.json")["pid"] == os.getpid()
+    (locked / "kept").rename(lock)
+    assert [p.stem for p in Path(".snakemake/runs").iterdir()] == [str(os.getpid())]
     assert not runner.release_stale_lock()
-    assert list(locked.iterdir())
+    assert lock.exists() and not path.exists()
+
+
+def test_lock_of_a_run_that_was_killed_before_any_job_is_removed(locked: Path) -> None:
+    """The note is older than the lock: a run notes itself while it reads the Snakefile."""
+    path = note(*ended_process())
+    earlier = path.stat().st_mtime - 60
+    os.utime(path, (earlier, earlier))
+    assert runner.release_stale_lock()
 
 
 def test_lock_of_another_machine_or_unknown_run_stays(locked: Path) -> None:
     assert not runner.release_stale_lock()
-    pid, born = ended_process()
-    write_json(".snakemake/holder.json", {"host": "elsewhere", "pid": pid, "started": born})
+    note(*ended_process(), host="elsewhere")
+    assert not runner.release_stale_lock()
+    note(*ended_process())  # a dead one beside it
     assert not runner.release_stale_lock()
     assert list(locked.iterdir())
 
 
 def test_number_of_a_dead_run_that_was_given_again(locked: Path) -> None:
     """The same process number with another start time is another process."""
-    note = {"host": platform.node(), "pid": os.getpid(), "started": "1"}
-    write_json(".snakemake/holder.json", note)
+    note(os.getpid(), "1")
     assert runner.release_stale_lock()
 
 

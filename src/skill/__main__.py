@@ -37,6 +37,10 @@ def _run(a: argparse.Namespace, argv: Sequence[str]) -> int:
             stack.enter_context(launch.claimed(a.gpus if a.verb in launch.ON_GPU else 0))
             if a.gpus > 1:
                 return launch.torchrun(argv, a.gpus, a.threads)
+        if a.verb in launch.ON_GPU:
+            from skill.precision import exact_products
+
+            exact_products()
         try:
             VERBS[a.verb][0](a)
         except RuntimeError:

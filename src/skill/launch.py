@@ -31,6 +31,7 @@ TRAININGS = ("pretrain", "stage1", "stage2")
 SHARED = ("stage1", "stage2")  # by several processes
 ON_GPU = (*SHARED, "activations", "imitation", "superb", "size")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+_ALL, _OLD = 2**31 - 1, 2**25  # bytes; glibc before 2.35 takes no higher threshold of mapping
 
 
 def keep_memory() -> None:
@@ -41,8 +42,8 @@ def keep_memory() -> None:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is not None:
-        for threshold in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
-            mallopt(threshold, 2**31 - 1)
+        mallopt(_M_MMAP_THRESHOLD, _ALL) or mallopt(_M_MMAP_THRESHOLD, _OLD)
+        mallopt(_M_TRIM_THRESHOLD, _ALL)
 
 
 def torchrun(argv: Sequence[str], processes: int, threads: int | None) -> int:

@@ -12,9 +12,18 @@ def computed(precision: str, device: str) -> str:
 
     Halves are asked for because they are fast. Processors without AVX-512 have no bf16 kernels:
     torch then converts every number back and forth, which took seven times as long as float32.
+    GPUs before Ampere have none, either.
     """
-    imitated = device == "cpu" and "AVX512" not in torch.backends.cpu.get_cpu_capability()
+    if device == "cpu":
+        imitated = "AVX512" not in torch.backends.cpu.get_cpu_capability()
+    else:
+        imitated = not torch.cuda.is_bf16_supported(including_emulation=False)
     return "float32" if precision == "bf16" and imitated else precision
+
+
+def exact_products() -> None:
+    """float32 on a GPU is float32, in convolutions too: torch's default there is TF32."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
 
 
 def autocast(precision: str, device: str) -> AbstractContextManager[object]:

@@ -45,15 +45,14 @@ class Checkpoints:
 
     def save(self, step: int, **parts: Any) -> None:
         """Write the state after `step` steps."""
-        self.saved = time.monotonic()
-        if not self.writes:
-            return
-        newest = self.folder / "newest.pt"
-        state = {"step": step, "fingerprint": self.fingerprint} | parts
-        write_state(self.folder / "next.pt", state)
-        if newest.exists():
-            newest.replace(self.folder / "previous.pt")
-        (self.folder / "next.pt").replace(newest)
+        if self.writes:
+            newest = self.folder / "newest.pt"
+            state = {"step": step, "fingerprint": self.fingerprint} | parts
+            write_state(self.folder / "next.pt", state)
+            if newest.exists():
+                newest.replace(self.folder / "previous.pt")
+            (self.folder / "next.pt").replace(newest)
+        self.saved = time.monotonic()  # after writing, which may take longer than the pause
 
     def load(self) -> dict[str, Any] | None:
         """The newest sound state of this run, "step" and parts; None: it starts from nothing."""

@@ -1,13 +1,14 @@
 """A workflow run that was killed must not stop the next one: its lock, and jobs it left behind.
 
-Snakemake locks the working directory while it runs and leaves the lock there when it is killed. The
-run's process is noted beside the lock, so that the next run can tell a dead one from one at work.
+Snakemake locks the working directory while it runs and leaves the lock there when it is killed. A
+run notes its process before it takes the lock, so that the next one can tell dead from alive.
 Jobs watch the run that started them and end themselves, state saved, when it is gone.
 """
 
 import os
 import platform
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -17,7 +18,7 @@ from skill.files import read_json, write_json
 from skill.launch import CLAIM
 
 WATCHED = "SKILL_RUN"
-_NOTE = Path(".snakemake/holder.json")
+_NOTES = Path(".snakemake/runs")
 _LOCKS = Path(".snakemake/locks")
 
 
@@ -35,34 +36,40 @@ def prepare(checkout: Path, here: bool) -> None:
 
 
 def hold() -> None:
-    """Note that this process runs the workflow of the working directory."""
+    """Note, before it takes a lock, that this process runs the workflow of the working directory.
+
+    Releases the lock of a run that was killed, and forgets its note.
+    """
+    release_stale_lock()
     pid = os.getpid()
-    write_json(_NOTE, {"host": platform.node(), "pid": pid, "started": started(pid)})
+    write_json(_NOTES / f"{pid}.json", {"host": platform.node(), "started": started(pid)})
 
 
 def release_stale_lock() -> bool:
-    """Remove the working directory's lock if the run that noted itself last is dead.
+    """Remove the working directory's locks if all runs that noted themselves are dead.
 
-    A run on another machine cannot be seen from here: its lock stays. So does a lock that is newer
-    than the note: of a run that has locked the folder and not yet noted itself.
+    A run on another machine cannot be seen from here and counts as alive.
     """
-    locks = list(_LOCKS.glob("*.lock"))
-    if not _NOTE.exists() or not locks:
-        return False
-    noted = _NOTE.stat().st_mtime_ns
-    if any(lock.stat().st_mtime_ns > noted for lock in locks):
-        return False
-    note = read_json(_NOTE)
-    alive = started(note["pid"]) == note["started"]
-    if note["host"] != platform.node() or alive:
-        return False
-    for lock in locks:
-        lock.unlink(missing_ok=True)
-    return True
+    notes = {path: read_json(path) for path in _NOTES.glob("*.json")}
+    dead = [path for path, note in notes.items() if _is_dead(int(path.stem), note)]
+    locks = list(_LOCKS.glob("*.lock")) if notes and len(dead) == len(notes) else []
+    for path in [*locks, *dead]:
+        path.unlink(missing_ok=True)
+    return bool(locks)
+
+
+def _is_dead(pid: int, note: dict[str, str]) -> bool:
+    return note["host"] == platform.node() and started(pid) != note["started"]
 
 
 def started(pid: int) -> str | None:
-    """When a process began, in the kernel's ticks: with its number this names it for good."""
+    """When a process began, in the system's words; with its number this names it for good.
+
+    None: there is no such process, or it has ended and nobody has asked how.
+    """
+    if not Path("/proc/self/stat").exists():  # macOS
+        command = ["ps", "-o", "lstart=", "-p", str(pid)]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout or None
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

@@ -162,8 +162,8 @@ def train(
         scaler.load_state_dict(state["scaler"])
     outcome.precision = computed(settings.precision, device)
     if outcome.precision != settings.precision and rank == 0:
-        told = f"{label}: in {outcome.precision}, this processor only imitates {settings.precision}"
-        print(told, file=sys.stderr, flush=True)
+        why = f"this processor only imitates {settings.precision}"
+        print(f"{label}: computes in {outcome.precision}, {why}", file=sys.stderr, flush=True)
     optimizer = adamw(experiment.parameter_groups())
     peaks = [group["lr"] for group in optimizer.param_groups]
     if state is not None:
@@ -181,6 +181,7 @@ def train(
 
     bad: list[str] = []
     bad_steps, audio_since, since = 0, 0, time.monotonic()
+    shown: dict[str, float] = {}
     with signals() as stop, track(settings.steps, label, start=first) as progress:
         for step, micros in _until(batches(first), first, settings.steps):
             factor = learning_rate_factor(step, settings.warmup, settings.steps)
@@ -230,8 +231,9 @@ def train(
                         outcome.best_loss, outcome.best_step = row["validation_loss"], done
                     since = time.monotonic()
                 outcome.curve.append(row)
-                shown = {key: row[key] for key in ("loss", "sparsity") if key in row}
-                progress.update(done, **shown, audio_per_second=row["audio_per_second"])
+                wanted = ("loss", "sparsity", "audio_per_second")
+                shown = {key: row[key] for key in wanted if key in row}
+            progress.update(done, **shown)
             told = stop.agreed()
             if told or checkpoints.due():
                 save(done)

@@ -22,7 +22,7 @@ from skill.superb.tasks import configured, official
 
 runner.prepare(Path(workflow.basedir), here=workflow.is_main_process)
 if workflow.is_main_process:
-    runner.release_stale_lock()
+    runner.hold()
 
 # Slurm signals all processes of a job. The shell and `tee` have to outlive the program, which saves
 # its state first: with them gone, Slurm would take the job for ended and kill it. A prefix takes the
@@ -32,10 +32,6 @@ shell.prefix("set -euo pipefail; trap '' TERM; ")
 # Snakemake's executors for Slurm put Python's path into a shell command as it is.
 if any("slurm" in word for word in sys.argv):
     sys.executable = shlex.quote(sys.executable)
-
-
-onstart:
-    runner.hold()
 
 
 def checked_params():

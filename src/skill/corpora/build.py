@@ -69,11 +69,12 @@ def _source(name: str, job: Corpus) -> tuple[Iterable[Clip], str]:
     if job.kind not in _PACKAGED:
         raise SkillError(f"corpora.{name}.kind: unknown kind {job.kind!r}")
     packaged, names = _PACKAGED[job.kind]
-    if packages.fetched(names):
-        return packaged(), "human"
     given = os.environ.get("SKILL_CORPORA")
+    own = given and (Path(given) / name).is_dir()
+    if packages.fetched(names) and not own:
+        return packaged(), "human"
     missing = packages.missing_tools()
-    if given and (missing or (Path(given) / name).is_dir()):
+    if own or (given and missing):
         place = folder.root(name)
         print(f"corpora: {name} is made from the folder {place}, not from Debian packages",
               file=sys.stderr)  # fmt: skip

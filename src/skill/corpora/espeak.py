@@ -26,9 +26,9 @@ _VOICES = tuple(
     for accent in ("en-us", "en-gb-x-rp")
     for variant in ("m1", "m3", "m5", "m7", "f1", "f2", "f3", "f4")
 )
-_WHO = ("the pilot", "an old friend", "nobody")
+_WHO = ("the pilot", "an old friend", "nobody", "my brother")
 _DOES = ("found", "has never seen", "is looking for", "will remember")
-_WHAT = ("the key to the garden", "a letter from home", "that strange music")
+_WHAT = ("the key to the garden", "a letter from home", "that strange music", "the last boat")
 _SECONDS = 60
 
 

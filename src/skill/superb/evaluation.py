@@ -193,9 +193,9 @@ def sweep_of(task: Task, trained: Sequence[Sequence[fitting.Candidate]]) -> list
 
 def described(task: Task, upstream: Upstream, folds: Sequence[Fold]) -> dict[str, Any]:
     """What a result says about its task, data and upstream."""
-    encoder = isinstance(upstream, Encoder)
-    parameters = upstream.encoder.num_parameters() if encoder else 0
-    precision = upstream.precision if encoder else "float32"
+    parameters, precision = 0, "float32"
+    if isinstance(upstream, Encoder):
+        parameters, precision = upstream.encoder.num_parameters(), upstream.precision
     return {
         "task": task.name,
         "title": task.title,

@@ -111,10 +111,11 @@ def batch_order(
 ) -> list[list[int]]:
     """Index batches of one epoch, a pure function of (seed, epoch).
 
-    shuffled: a permutation, cut. buckets (ASR): by length, each bucket in two halves, a lone last
-    item dropped, bucket order shuffled. windows (PR, SF): by target length, a window from each
-    item on, in shuffled order, halved where its first item exceeds 300,000 samples. balanced (KS):
-    drawn with replacement, every class as often; an incomplete batch is dropped.
+    shuffled: a permutation, cut. buckets (ASR): by length, each bucket in two halves, halves of one
+    item dropped where there are larger ones, order shuffled. windows (PR, SF): by target length, a
+    window from each item on, in shuffled order, halved where its first item exceeds 300,000
+    samples. balanced (KS): drawn with replacement, every class as often; an incomplete batch is
+    dropped.
     """
     generator = np.random.default_rng([seed, epoch])
     count = len(examples)
@@ -127,8 +128,8 @@ def batch_order(
             part
             for bucket in _cut(longest, batch)
             for part in _cut(bucket, max(1, (len(bucket) + 1) // 2))
-            if len(part) > 1 or count == 1
         ]
+        halves = [part for part in halves if len(part) > 1] or halves
         return [halves[i] for i in generator.permutation(len(halves))]
     if order == "windows":
         longest = sorted(range(count), key=lambda i: (-len(examples[i].target), examples[i].id))

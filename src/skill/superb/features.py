@@ -43,7 +43,7 @@ class Fbank:
     """Kaldi log-mel energies with differences, as an upstream of one state at 100 Hz."""
 
     states, width, hop = 1, fbank.WIDTH, fbank.HOP
-    device = torch.device("cpu")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # of the heads
 
     def frames(self, samples: int) -> int:
         return fbank.frames(samples)

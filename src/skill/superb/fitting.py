@@ -162,7 +162,7 @@ def _step(
         states, lengths = features.batch(examples)
         for index, candidate in enumerate(candidates):
             candidate.head.train()
-            torch.manual_seed((seed << 40) + (step << 8) + number)
+            torch.manual_seed(((seed << 40) + (step << 8) + number) % 2**63)
             loss = problem.loss(candidate.head, states, lengths, examples) / len(micro_batches)
             loss.backward()
             losses[index] += float(loss.detach())
