@@ -21,6 +21,7 @@ from skill.files import read_header, read_tensors, write_csv, write_json, write_
 from skill.jobs import Stage1Job, Stage2Job
 from skill.prediction import Distillation
 from skill.provenance import stamp
+from skill.resume import forget
 from skill.runs import World, load_teachers, run, targets_of
 from skill.training import Outcome, seed_step
 
@@ -107,6 +108,7 @@ def stage1(
     }
     write_tensors(output, parts, header)
     _report(student, first, experiment, outcome, curve, summary, {"gates": left} | header)
+    forget(scratch)
 
 
 def stage2(
@@ -151,6 +153,7 @@ def stage2(
     provenance = stamp(inputs, job)
     checkpoints.save(pruned, output, {"student": name, "provenance": provenance})
     _report(pruned, first, experiment, outcome, curve, summary, {"provenance": provenance})
+    forget(scratch)
 
 
 def start_student(teacher: SpeechEncoder, blocks: int | None) -> SpeechEncoder:

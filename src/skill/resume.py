@@ -76,6 +76,12 @@ class Checkpoints:
         return None
 
 
+def forget(folder: Path) -> None:
+    """Remove the checkpoints of a run whose results are written: gigabytes at Base size."""
+    for path in folder.glob("*.pt"):
+        path.unlink()
+
+
 class Stop:
     """The signal that has come, 0 while there is none."""
 
