@@ -11,6 +11,7 @@ Axes: B utterances, S samples (16 kHz), L layers, T frames, D width.
 
 import importlib
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skill.encoder import EncoderConfig, SpeechEncoder
+from skill.encoder import SpeechEncoder
 from skill.gates import full_size
+from skill.layouts import write_dphubert
 from skill.training import Micro
 
 LAYERS = (0, 4, 8, 12)
@@ -35,28 +37,30 @@ GATED = {
 class Peer(nn.Module):
     """Teacher, gated student, projections and λ, driven as `skill.prediction.Distillation` is."""
 
-    def __init__(self, folder: Path, config: EncoderConfig, learning_rate: float) -> None:
-        """Random weights, the student's as the teacher's.
+    def __init__(self, folder: Path, teacher: SpeechEncoder, learning_rate: float) -> None:
+        """Teacher and student get their weights as its distill.py reads them, from a file.
 
         Args:
             folder: a checkout of DPHuBERT.
-            config: of an unpruned model.
+            teacher: unpruned, ours.
             learning_rate: of everything; λ ascend.
 
         Raises:
             ValueError: its model and ours are not of one size.
         """
         super().__init__()
+        with tempfile.NamedTemporaryFile(suffix=".pth") as file:
+            write_dphubert(teacher, file.name)
+            written = torch.load(file.name, weights_only=True)
         build = package(folder).wav2vec2_model
-        self.teacher = build(**arguments(config)).requires_grad_(False)
-        self.student = build(**arguments(config), **GATED)
-        self.student.load_state_dict(self.teacher.state_dict(), strict=False)
+        self.teacher = build(**written["config"]).requires_grad_(False)
+        self.student = build(**written["config"], **GATED)
+        self.teacher.load_state_dict(written["state_dict"])
+        self.student.load_state_dict(written["state_dict"], strict=False)  # gates are not in it
         self.full = sum(p.numel() for p in self.teacher.parameters())
-        with torch.device("meta"):
-            ours = full_size(SpeechEncoder(config))
-        if self.full != ours:
-            raise ValueError(f"{folder}: a model of {self.full} parameters, ours has {ours}")
-        own, shared = (identity(config.width) for _ in range(2))
+        if self.full != full_size(teacher):
+            raise ValueError(f"{folder}: {self.full} parameters, ours has {full_size(teacher)}")
+        own, shared = (identity(teacher.config.width) for _ in range(2))
         self.projections = nn.ModuleList([own, *[shared] * (len(LAYERS) - 1)])
         self.lambda1 = nn.Parameter(torch.zeros(()))
         self.lambda2 = nn.Parameter(torch.zeros(()))
@@ -102,43 +106,6 @@ def package(folder: Path) -> Any:
         return importlib.import_module("wav2vec2.model")
     finally:
         sys.path.remove(str(folder))
-
-
-def arguments(config: EncoderConfig) -> dict[str, Any]:
-    """An unpruned architecture in its words."""
-    blocks = config.num_blocks
-    heads: dict[str, Any] = {
-        "encoder_num_heads": [config.total_heads] * blocks,
-        "encoder_head_dim": config.head_width,
-    }
-    if config.family == "wavlm":
-        heads = {
-            "encoder_total_num_heads": [config.total_heads] * blocks,
-            "encoder_remaining_heads": [list(kept) for kept in config.heads],
-            "encoder_num_buckets": config.relative_buckets,
-            "encoder_max_distance": config.relative_distance,
-        }
-    layers = zip(config.conv_channels, config.conv_kernels, config.conv_strides, strict=True)
-    return heads | {
-        "extractor_mode": f"{config.conv_norm}_norm",
-        "extractor_conv_layer_config": list(layers),
-        "extractor_conv_bias": config.conv_bias,
-        "encoder_embed_dim": config.width,
-        "encoder_projection_dropout": config.projection_dropout,
-        "encoder_pos_conv_kernel": config.pos_conv_kernel,
-        "encoder_pos_conv_groups": config.pos_conv_groups,
-        "encoder_num_layers": blocks,
-        "encoder_use_attention": [True] * blocks,
-        "encoder_use_feed_forward": [True] * blocks,
-        "encoder_attention_dropout": config.attention_dropout,
-        "encoder_ff_interm_features": list(config.ffn),
-        "encoder_ff_interm_dropout": config.activation_dropout,
-        "encoder_dropout": config.hidden_dropout,
-        "encoder_layer_norm_first": config.pre_norm,
-        "encoder_layer_drop": 0.0,  # features are never taken with it
-        "aux_num_out": None,
-        "normalize_waveform": config.normalize_waveform,
-    }
 
 
 def identity(width: int) -> nn.Linear:

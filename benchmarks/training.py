@@ -64,7 +64,7 @@ KINDS = (
     *("float32", "float32 closed", "float32 compacted", "float32 split", "float32 closed split"),
     *("bf16", "bf16 closed", "bf16 compacted"),
 )
-PEERS = ("float32 peer", "bf16 peer")
+PEER_KINDS = ("float32 peer", "bf16 peer")
 CPU_BATCH, GPU_SECONDS, GPU_BYTES = (4, 5), 10, 80e9
 PEER = {"wavlm": (2.43, 5.4e9), "hubert": (2.83, 5.1e9)}  # Base on the CPU, float32
 AIMS = {"float32": 1.4, "float32 closed": 2.0}
@@ -144,9 +144,9 @@ def close(student: SpeechEncoder, left: EncoderConfig) -> None:
         module.gate.log_alpha[:count] = OPEN
 
 
-def ours(kind: str, config: EncoderConfig, options: argparse.Namespace) -> Distillation:
-    """Our stage 1 with random weights."""
-    teacher = SpeechEncoder(config).eval().to(options.device)
+def ours(kind: str, teacher: SpeechEncoder, options: argparse.Namespace) -> Distillation:
+    """Our stage 1."""
+    config = teacher.config
     student = start_student(teacher, None).to(options.device)
     gates.attach(student, DPHUBERT.prune)
     target = gates.SparsityTarget(student, 0.75, ramp=0).to(options.device)
@@ -170,9 +170,9 @@ def build(kind: str, options: argparse.Namespace, batch: tuple[int, int]) -> Ste
         Micro([""] * each, part, torch.full((each,), seconds * 16000))
         for part in waveforms.split(each)
     ]
-    config = configuration(options.size, options.family)
-    peer = kind in PEERS
-    experiment = Peer(options.peer, config, RATE) if peer else ours(kind, config, options)
+    teacher = SpeechEncoder(configuration(options.size, options.family)).eval().to(options.device)
+    peer = kind in PEER_KINDS
+    experiment = Peer(options.peer, teacher, RATE) if peer else ours(kind, teacher, options)
     experiment.to(options.device)
     optimizer = adamw(experiment.parameter_groups())
     return Step(experiment, optimizer, micros, kind.split()[0], options.device)
@@ -281,9 +281,8 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
             faster = ratios(speeds[kind], speeds[peer])
             row["times_peer"] = statistics.median(faster)
             row["times_peer_quartiles"] = quartiles(faster)
-            row["operations_of_peer"] = (operations[kind] / audio[kind]) / (
-                operations[peer] / audio[peer]
-            )
+            work, others = (operations[k] / audio[k] for k in (kind, peer))
+            row["operations_of_peer"] = work / others
         rows.append(row)
     del steps
     for row in rows:
@@ -292,9 +291,9 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def ratios(ours: list[float], theirs: list[float]) -> list[float]:
+def ratios(speeds: list[float], others: list[float]) -> list[float]:
     """Round by round."""
-    return [a / b for a, b in zip(ours, theirs, strict=True)]
+    return [a / b for a, b in zip(speeds, others, strict=True)]
 
 
 def peer_of(kind: str) -> str:
@@ -359,7 +358,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="compiled blocks")
     parser.add_argument("--peer", type=Path, metavar="FOLDER", help="a checkout of DPHuBERT")
     parser.add_argument("--output", type=Path, help="JSON of all figures")
-    parser.add_argument("--peak", choices=(*KINDS, *PEERS), help=argparse.SUPPRESS)
+    parser.add_argument("--peak", choices=(*KINDS, *PEER_KINDS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peer and not (options.peer / "wav2vec2/model.py").is_file():
         parser.error(f"{options.peer} is no checkout of DPHuBERT")
