@@ -41,7 +41,7 @@ from typing import Any
 import torch
 from dphubert import Peer
 from encoder import quartiles
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_flop
 
 from skill import gates, launch
 from skill.compaction import shaped
@@ -72,6 +72,8 @@ OPEN, SHUT = 4.6, -5.5  # log α as a stage begins, and where closed gates were 
 RATE = 1e-6
 GPU_AIM = 4000.0
 MEMORY_AIM = 0.6
+# Of fused attention torch counts that of GPUs only.
+flop_registry[torch.ops.aten._scaled_dot_product_flash_attention_for_cpu] = sdpa_flop
 
 
 @dataclass
