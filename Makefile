@@ -27,7 +27,8 @@ test-scale: environment
 	PATH="$$PWD/$(BIN):$$PATH" python -m pytest -m slow tests/scale
 
 # Twenty minutes, after `make reproduce`; nothing else should run. Replaces docs/benchmarks/. The
-# peers are optional: `pip install pytorch-cka dtw-python`.
+# peers are optional: `pip install pytorch-cka dtw-python`, PEER=FOLDER (a checkout of DPHuBERT).
+benchmarks: DPHUBERT = $(if $(PEER),--peer "$(PEER)")
 benchmarks: environment
 	mkdir -p docs/benchmarks
 	measure() { \
@@ -37,8 +38,8 @@ benchmarks: environment
 	}; \
 	measure encoder encoder --repeats 9 && \
 	measure similarity similarity --peers pytorch-cka --rounds 4 && \
-	measure training training --rounds 5 && \
-	measure training-sample training --size sample --rounds 5 && \
+	measure training training --rounds 5 $(DPHUBERT) && \
+	measure training-sample training --size sample --rounds 5 $(DPHUBERT) && \
 	measure export export --repeats 9 && \
 	measure superb superb && \
 	measure loader loader results/corpora/queen.csv --rounds 1 --steps 20

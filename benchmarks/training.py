@@ -2,6 +2,7 @@
 
     OMP_NUM_THREADS=2 python benchmarks/training.py --output training.json
     python benchmarks/training.py --size sample --rounds 3        # a quick look
+    python benchmarks/training.py --peer FOLDER     # of https://github.com/pyf98/DPHuBERT
 
 Candidates take turns in one process, in an order that changes from round to round, so that a busy
 machine harms all alike; figures are medians with quartiles. A step without a further word is one of
@@ -13,8 +14,14 @@ share is the step's multiplications, counted by torch, over the time that the pr
 as many. Memory stays with the process from step to step, as in `python -m skill`. Peak memory: on a
 CPU the resident set's peak in a process of its own, on a GPU the allocator's.
 
-On a GPU the batch grows in doublings until 80 GB are full. Peer: DPHuBERT's own code on two cores,
-float32, 4 x 5 s (WavLM Base 2.43 audio seconds per second and 5.4 GB).
+On a GPU the batch grows in doublings until 80 GB are full. bf16 is left out where the processor
+would only imitate it.
+
+The peer is DPHuBERT's own code (`dphubert.py`). With `--peer` it takes turns with ours on the same
+batch, and a row is compared with the peer in its precision: the median over the rounds of the
+ratios within each, with quartiles, the peaks, and the multiplications for a second of audio. The
+peer computes as much late in a stage as at its beginning. Without `--peer` it is what was once
+measured elsewhere: two cores, float32, 4 x 5 s (WavLM Base 2.43 audio seconds per second, 5.4 GB).
 """
 
 import argparse
@@ -32,14 +39,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from dphubert import Peer
 from encoder import quartiles
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_flop
 
 from skill import gates, launch
 from skill.compaction import shaped
 from skill.distillation import start_student
 from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.methods import Distances, LayerTarget, Method, resolve
+from skill.precision import computed
 from skill.prediction import Distillation
 from skill.training import Micro, adamw
 
@@ -55,19 +64,23 @@ KINDS = (
     *("float32", "float32 closed", "float32 compacted", "float32 split", "float32 closed split"),
     *("bf16", "bf16 closed", "bf16 compacted"),
 )
+PEER_KINDS = ("float32 peer", "bf16 peer")
 CPU_BATCH, GPU_SECONDS, GPU_BYTES = (4, 5), 10, 80e9
 PEER = {"wavlm": (2.43, 5.4e9), "hubert": (2.83, 5.1e9)}  # Base on the CPU, float32
 AIMS = {"float32": 1.4, "float32 closed": 2.0}
 OPEN, SHUT = 4.6, -5.5  # log α as a stage begins, and where closed gates were found in the middle
+RATE = 1e-6
 GPU_AIM = 4000.0
 MEMORY_AIM = 0.6
+# Of fused attention torch counts that of GPUs only.
+flop_registry[torch.ops.aten._scaled_dot_product_flash_attention_for_cpu] = sdpa_flop
 
 
 @dataclass
 class Step:
     """One candidate, ready to do steps on its batch."""
 
-    experiment: Distillation
+    experiment: Distillation | Peer
     optimizer: torch.optim.AdamW
     micros: list[Micro]
     precision: str
@@ -133,31 +146,38 @@ def close(student: SpeechEncoder, left: EncoderConfig) -> None:
         module.gate.log_alpha[:count] = OPEN
 
 
-def build(kind: str, options: argparse.Namespace, batch: tuple[int, int]) -> Step:
-    """A candidate with random weights on `batch` = (utterances, seconds) of noise."""
-    torch.manual_seed(0)
-    config, device = configuration(options.size, options.family), options.device
-    teacher = SpeechEncoder(config).eval().to(device)
-    student = start_student(teacher, None).to(device)
+def ours(kind: str, teacher: SpeechEncoder, options: argparse.Namespace) -> Distillation:
+    """Our stage 1."""
+    config = teacher.config
+    student = start_student(teacher, None).to(options.device)
     gates.attach(student, DPHUBERT.prune)
-    target = gates.SparsityTarget(student, 0.75, ramp=0).to(device)
+    target = gates.SparsityTarget(student, 0.75, ramp=0).to(options.device)
     if "compacted" in kind:
         student = shaped(student, quarter(config))
     elif "closed" in kind:
         close(student, quarter(config))
-    experiment = Distillation(
+    return Distillation(
         student, {"t": teacher}, resolve(DPHUBERT, {"t": (12, config.width)}), DPHUBERT,
-        learning_rate=1e-6, pruning=target, gate_learning_rate=1e-6, compiled=options.compile,
-    ).to(device)  # fmt: skip
+        learning_rate=RATE, pruning=target, gate_learning_rate=RATE, compiled=options.compile,
+    )  # fmt: skip
+
+
+def build(kind: str, options: argparse.Namespace, batch: tuple[int, int]) -> Step:
+    """A candidate with random weights on `batch` = (utterances, seconds) of noise."""
+    torch.manual_seed(0)
     utterances, seconds = batch
     each = 1 if "split" in kind else utterances
-    waveforms = torch.randn(utterances, seconds * 16000, device=device)
+    waveforms = torch.randn(utterances, seconds * 16000, device=options.device)
     micros = [
         Micro([""] * each, part, torch.full((each,), seconds * 16000))
         for part in waveforms.split(each)
     ]
+    teacher = SpeechEncoder(configuration(options.size, options.family)).eval().to(options.device)
+    peer = kind in PEER_KINDS
+    experiment = Peer(options.peer, teacher, RATE) if peer else ours(kind, teacher, options)
+    experiment.to(options.device)
     optimizer = adamw(experiment.parameter_groups())
-    return Step(experiment, optimizer, micros, kind.split()[0], device)
+    return Step(experiment, optimizer, micros, kind.split()[0], options.device)
 
 
 def product(precision: str, device: str) -> tuple[Callable[[], None], float]:
@@ -205,6 +225,7 @@ def peak_memory(kind: str, options: argparse.Namespace, batch: tuple[int, int]) 
         return torch.cuda.max_memory_allocated()
     command = [sys.executable, __file__, "--size", options.size, "--family", options.family]
     command += ["--device", "cpu", "--peak", kind, *(["--compile"] if options.compile else [])]
+    command += ["--peer", str(options.peer)] if options.peer else []
     run = subprocess.run(command, check=True, capture_output=True, text=True)
     return int(run.stdout)
 
@@ -241,58 +262,87 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
             times[kind].append(taken)
             peaks[kind].append(peak)
             shares[kind].append(operations[kind] / taken / peak)
+    audio = {kind: utterances * seconds for kind, (utterances, seconds) in batches.items()}
+    speeds = {kind: [audio[kind] / taken for taken in times[kind]] for kind in steps}
     rows = []
     for kind in steps:
         utterances, seconds = batches[kind]
-        speeds = [utterances * seconds / taken for taken in times[kind]]
-        rows.append(
-            {
-                "kind": kind,
-                "batch": f"{utterances} x {seconds} s",
-                "seconds": statistics.median(times[kind]),
-                "audio_per_second": statistics.median(speeds),
-                "audio_per_second_quartiles": quartiles(speeds),
-                "times_float32": statistics.median(
-                    s / t for s, t in zip(times[options.kinds[0]], times[kind], strict=True)
-                )
-                * (utterances * seconds / (batches[options.kinds[0]][0] * seconds)),
-                "operations": operations[kind],
-                "product_per_second": statistics.median(peaks[kind]),
-                "share_of_product": statistics.median(shares[kind]),
-            }
-        )
+        row = {
+            "kind": kind,
+            "batch": f"{utterances} x {seconds} s",
+            "seconds": statistics.median(times[kind]),
+            "audio_per_second": statistics.median(speeds[kind]),
+            "audio_per_second_quartiles": quartiles(speeds[kind]),
+            "times_float32": statistics.median(ratios(speeds[kind], speeds[options.kinds[0]])),
+            "operations": operations[kind],
+            "product_per_second": statistics.median(peaks[kind]),
+            "share_of_product": statistics.median(shares[kind]),
+        }
+        if options.peer:
+            peer = peer_of(kind)
+            faster = ratios(speeds[kind], speeds[peer])
+            row["times_peer"] = statistics.median(faster)
+            row["times_peer_quartiles"] = quartiles(faster)
+            work, others = (operations[k] / audio[k] for k in (kind, peer))
+            row["operations_of_peer"] = work / others
+        rows.append(row)
     del steps
     for row in rows:
         row["peak_bytes"] = peak_memory(row["kind"], options, batches[row["kind"]])
-        compare(row, options)
+    compare(rows, options)
     return rows
 
 
-def compare(row: dict[str, Any], options: argparse.Namespace) -> None:
-    """Put what the issue asks for beside what was found."""
-    if options.size != "base" or options.compile:
-        return
-    if options.device == "cuda":
-        row["aim"] = GPU_AIM if row["kind"] == "bf16" else None
-        return
-    speed, memory = PEER[options.family]
-    row["times_peer"] = row["audio_per_second"] / speed
-    row["memory_of_peer"] = row["peak_bytes"] / memory
-    row["aim"] = AIMS.get(row["kind"])
-    row["memory_aim"] = MEMORY_AIM
+def ratios(speeds: list[float], others: list[float]) -> list[float]:
+    """Round by round."""
+    return [a / b for a, b in zip(speeds, others, strict=True)]
+
+
+def peer_of(kind: str) -> str:
+    """The peer in the same precision."""
+    return f"{kind.split()[0]} peer"
+
+
+def compare(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
+    """Put the peer's memory and what the issue asks for beside what was found."""
+    cuda, base = options.device == "cuda", options.size == "base" and not options.compile
+    peaks = {row["kind"]: row["peak_bytes"] for row in rows}
+    aims = {"bf16": GPU_AIM} if cuda else AIMS
+    for row in rows:
+        if base:
+            row["aim"] = aims.get(row["kind"])
+        if cuda:  # batches differ, and with them what a peak means
+            continue
+        if options.peer:
+            row["memory_of_peer"] = row["peak_bytes"] / peaks[peer_of(row["kind"])]
+        elif base:
+            speed, memory = PEER[options.family]
+            row["times_peer"] = row["audio_per_second"] / speed
+            row["memory_of_peer"] = row["peak_bytes"] / memory
+        if base:
+            row["memory_aim"] = MEMORY_AIM
 
 
 def table(result: dict[str, Any]) -> str:
     """What is printed."""
     lines = [f"{result['device']}, {result['threads']} threads, load {result['load']:.1f}"]
+    if result["left_out"]:
+        lines.append(f"left out, this processor only imitates it: {', '.join(result['left_out'])}")
     title = f"{'stage 1 step':22}{'batch':>12}{'s':>9}{'audio s/s':>11}  quartiles"
-    lines.append(f"{title:70}{'GB':>6}{'of product':>12}{'x peer':>8}  aim")
+    beside = f"  {'quartiles':14}{'of its GB':>10}{'of its products':>17}"
+    beside = beside if result["peer_measured"] else ""
+    lines.append(f"{title:70}{'GB':>6}{'of product':>12}{'x peer':>8}{beside}  aim")
     for row in result["steps"]:
         low, high = row["audio_per_second_quartiles"]
         line = f"{row['kind']:22}{row['batch']:>12}{row['seconds']:9.3f}"
         line += f"{row['audio_per_second']:11.2f}  [{low:.2f}, {high:.2f}]"
         line = f"{line:70}{row['peak_bytes'] / 1e9:6.2f}{row['share_of_product']:12.1%}"
         line += f"{row['times_peer']:8.2f}" if "times_peer" in row else f"{'':8}"
+        if result["peer_measured"]:
+            low, high = row["times_peer_quartiles"]
+            line += f"  {f'[{low:.2f}, {high:.2f}]':14}"
+            line += f"{row['memory_of_peer']:10.1%}" if "memory_of_peer" in row else f"{'':10}"
+            line += f"{row['operations_of_peer']:17.1%}"
         lines.append(line + (f"  {row['aim']}" if row.get("aim") else ""))
     return "\n".join(lines)
 
@@ -308,9 +358,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", choices=("cpu", "cuda"))
     parser.add_argument("--compile", action="store_true", help="compiled blocks")
+    parser.add_argument("--peer", type=Path, metavar="FOLDER", help="a checkout of DPHuBERT")
     parser.add_argument("--output", type=Path, help="JSON of all figures")
-    parser.add_argument("--peak", choices=KINDS, help=argparse.SUPPRESS)
+    parser.add_argument("--peak", choices=(*KINDS, *PEER_KINDS), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.peer and not (options.peer / "wav2vec2/model.py").is_file():
+        parser.error(f"{options.peer} is no checkout of DPHuBERT")
     launch.keep_memory()
     options.device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if options.peak:
@@ -318,7 +371,11 @@ def main() -> None:
         step(), step()
         print(resident_peak())
         return
-    options.kinds = options.kinds or list(KINDS)
+    precisions = {kind: kind.split()[0] for kind in options.kinds or KINDS}
+    options.kinds = [k for k, p in precisions.items() if computed(p, options.device) == p]
+    left_out = [kind for kind in precisions if kind not in options.kinds]
+    if options.peer:
+        options.kinds += dict.fromkeys(map(peer_of, options.kinds))
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     result = {
         "torch": torch.__version__,
@@ -329,6 +386,8 @@ def main() -> None:
         "family": options.family,
         "compiled": options.compile,
         "rounds": options.rounds,
+        "left_out": left_out,
+        "peer_measured": options.peer is not None,
         "steps": measure(options),
     }
     print(table(result))
