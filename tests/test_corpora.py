@@ -13,6 +13,7 @@ import av
 import numpy as np
 import pytest
 import soundfile
+import yaml
 
 from skill import corpora
 from skill.corpora import (
@@ -27,11 +28,14 @@ from skill.corpora import (
 )
 from skill.corpora.audio import read
 from skill.corpora.clips import BAND_RATE, Clip, as_pcm, band_limited, pieces
-from skill.corpora.manifest import RATE, read_manifest
+from skill.corpora.manifest import RATE, Utterance, read_manifest
 from skill.corpora.text import transcript
 from skill.errors import SkillError
 from skill.params import Corpus
+from skill.superb.data import folds_of
+from skill.superb.tasks import configured
 
+ROOT = Path(__file__).parents[1]
 SECOND = np.sin(np.arange(BAND_RATE) * 0.3).astype(np.float32) * 0.4
 
 
@@ -457,6 +461,24 @@ def test_espeak_is_the_last_resort_and_marked(tmp_path: Path, monkeypatch, capsy
     corpora.run("queen", job("queen"), "q.csv", "q.flac")
     assert "SYNTHETIC" in capsys.readouterr().err
     assert [row.kind for row in read_manifest("q.csv")] == ["synthetic"]
+
+
+def test_what_espeak_says_serves_every_task_of_the_sample_scale():
+    """Speakers, phrases and splits are enough; nothing has to be spoken to know it."""
+    tasks = yaml.safe_load((ROOT / "params.yaml").read_text())["superb"]["tasks"]
+    for name, settings in tasks.items():
+        task = configured(name, settings)
+        utterances = [
+            Utterance(
+                id=clip.id, corpus=corpus, path="a.flac", start=0, samples=40_000,
+                speaker=clip.speaker, language="en", text=clip.text, split=clip.split,
+                kind="synthetic",
+            )
+            for corpus in task.corpora
+            for clip in espeak.clips(corpus)
+        ]  # fmt: skip
+        for fold in folds_of(task, utterances):
+            assert fold.train and fold.dev and fold.test
 
 
 def test_espeak_says_the_same_bytes_every_time():

@@ -67,6 +67,13 @@ FAKE = {  # what is missing: scripts in front of the system's programs, and the 
     ),
     "disk": (
         {"python3.11": "", "df": 'echo "Filesystem"; echo "disk 1 1 2048 1 /"'},
+        "10 GB of disk space are needed here for the Python packages (3 GB with torch's CPU build",
+    ),
+    "disk for a CPU build": (
+        {
+            "python3.11": "echo \"global.find-links='/wheels'\"",
+            "df": 'echo "Filesystem"; echo "disk 1 1 2048 1 /"',
+        },
         "3 GB of disk space are needed here for the Python packages, 2 MB are free",
     ),
     "network": (

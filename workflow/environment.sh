@@ -4,7 +4,7 @@
 set -u
 stamp=.venv/complete
 made_of=$( (cat pyproject.toml requirements.lock; pwd) | cksum)
-[ "$(cat $stamp 2>/dev/null)" = "$made_of" ] && exit 0
+[ "$(cat $stamp 2>/dev/null)" = "$made_of" ] && .venv/bin/python -c "" 2>/dev/null && exit 0
 
 stop() {
     echo "error: $1" >&2
@@ -23,14 +23,19 @@ done
 "$python" -c 'import venv, ensurepip' 2>/dev/null ||
     stop "Python's venv module is missing: apt install python3-venv (or python3.11-venv), or make PYTHON=/path/to/another/python3.11"
 
-need=3000
+need=10000 # with CUDA's libraries
+hint=
 if command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1; then
-    need=10000 # with CUDA's libraries
     PIP_FIND_LINKS= && export PIP_FIND_LINKS # links to CPU builds would win over the CUDA build
+elif [ -n "${PIP_FIND_LINKS:-}${PIP_EXTRA_INDEX_URL:-}" ] ||
+    "$python" -m pip config list 2>/dev/null | grep -qE 'find-links|extra-index-url'; then
+    need=3000
+else
+    hint=" (3 GB with torch's CPU build: set PIP_EXTRA_INDEX_URL to where torch's page of installation says that it is)"
 fi
 free=$(df -Pk . | awk 'NR == 2 { print int($4 / 1024) }')
 [ -x .venv/bin/snakemake ] || [ "$free" -ge $need ] ||
-    stop "$((need / 1000)) GB of disk space are needed here for the Python packages, $free MB are free: make room, or clone to another disk"
+    stop "$((need / 1000)) GB of disk space are needed here for the Python packages$hint, $free MB are free: make room, or clone to another disk"
 
 mkdir -p logs
 log=logs/environment.log

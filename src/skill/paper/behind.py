@@ -142,8 +142,8 @@ def gains(file: Path, references: Mapping[str, str]) -> list[Row]:
     """What each student gains over its reference, in points of the metric.
 
     The file is `comparisons.csv`: differences over the same test items and seeds with the interval
-    of a paired bootstrap. A positive gain is better, whatever the metric. Rows keep the order of
-    `references`.
+    of `superb.bootstrap.paired_test`. A positive gain is better, whatever the metric. Rows keep the
+    order of `references`.
     """
     signs = {name: -1 if metric.low_is_good else 1 for name, metric in METRICS.items()}
     rows: list[Row] = []
