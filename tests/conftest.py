@@ -33,6 +33,14 @@ ENVIRONMENT = os.environ | {
     "GIT_COMMITTER_EMAIL": "tester@example.invalid",
 }
 ENVIRONMENT.pop("PYTHONDONTWRITEBYTECODE", None)
+# The files of minutes, the longest first; the second one needs no `smoke`, which the first one makes.
+LONG = ["test_workflow", "test_distillation", "test_docs", "test_readme", "test_slurm"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files come first, so that no worker is left alone with one at the end."""
+    order = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(LONG)))
 
 
 class Project:
