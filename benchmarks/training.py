@@ -379,7 +379,9 @@ def main() -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     result = {
         "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
+        "device": torch.cuda.get_device_name()
+        if options.device == "cuda"
+        else f"cpu ({torch.backends.cpu.get_cpu_capability()})",
         "threads": torch.get_num_threads(),
         "load": os.getloadavg()[0],
         "size": options.size,
