@@ -33,7 +33,7 @@ ENVIRONMENT = os.environ | {
     "GIT_COMMITTER_EMAIL": "tester@example.invalid",
 }
 ENVIRONMENT.pop("PYTHONDONTWRITEBYTECODE", None)
-# The files of minutes, the longest first; the second one needs no `smoke`, which the first one makes.
+# Files of minutes, the longest first; the second needs no `smoke`, which the first one makes.
 LONG = ["test_workflow", "test_distillation", "test_docs", "test_readme", "test_slurm"]
 
 
