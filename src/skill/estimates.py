@@ -11,8 +11,8 @@ from pathlib import Path
 
 from skill.corpora import archives
 from skill.corpora.manifest import read_manifest
-from skill.files import read_csv
 from skill.params import Corpus, Params, Student, Training
+from skill.repository import table
 from skill.students import baselines, known_size, references, sweeps
 from skill.superb.score import REFERENCE_POINTS
 from skill.superb.tasks import Task, configured, official
@@ -48,11 +48,6 @@ class Plan:
     notes: list[str] = field(default_factory=list)
 
 
-def costs(folder: Path) -> dict[str, float]:
-    """The figures of `costs.csv`."""
-    return {row["name"]: float(row["value"]) for row in read_csv(folder / "costs.csv")}
-
-
 def make(params: Params) -> Plan:
     """The plan of `params` in the working directory.
 
@@ -64,9 +59,8 @@ def make(params: Params) -> Plan:
 
 class _Planner:
     def __init__(self, params: Params) -> None:
-        data = archives.data_folder()
-        self.p, self.cost = params, costs(data)
-        self.table = read_csv(data / "corpora.csv")
+        self.p, self.table = params, table("corpora")
+        self.cost = {row["name"]: float(row["value"]) for row in table("costs")}
         self.sizes = {n: known_size(t) or _BASE for n, t in params.teachers.items()}
         self.tasks = {n: configured(n, s) for n, s in params.superb.tasks.items()}
         self.notes: list[str] = []

@@ -13,10 +13,11 @@ from snakemake.exceptions import WorkflowError
 
 from skill import jobs, runner
 from skill.errors import SkillError
-from skill.files import canonical_json, read_csv, sha256
+from skill.files import canonical_json, sha256
 from skill.params import load
 from skill.provenance import fingerprint
-from skill.students import baselines, find, references, sweeps
+from skill.repository import find, table
+from skill.students import baselines, references, sweeps
 from skill.superb.score import REFERENCE_POINTS
 from skill.superb.tasks import configured, official
 
@@ -91,8 +92,7 @@ def weights(teacher):
 
 # What data/corpora.csv says of a kind of corpora: where it is fetched from, and its checksums.
 def archives(kind):
-    rows = read_csv(find("data/corpora.csv"))
-    return canonical_json([row for row in rows if row["kind"] == kind])
+    return canonical_json([row for row in table("corpora") if row["kind"] == kind])
 
 
 # Students share a similarity matrix, unless one has settings of its own.

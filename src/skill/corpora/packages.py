@@ -22,8 +22,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
+from skill import repository
 from skill.errors import SkillError
-from skill.files import read_csv, sha256
+from skill.files import sha256
 
 _TOOLS = ("apt-get", "dpkg-deb")
 _ELSE = "set SKILL_CORPORA to a folder of audio instead"
@@ -49,13 +50,9 @@ def fetched(names: Sequence[str]) -> bool:
 def checksums() -> dict[str, dict[str, str]]:
     """SHA-256 by package and path, from `data/checksums.csv` of the repository."""
     table: dict[str, dict[str, str]] = {}
-    for folder in (Path(__file__).parents[3], Path()):
-        path = folder / "data" / "checksums.csv"
-        if path.is_file():
-            for row in read_csv(path):
-                table.setdefault(row["package"], {})[row["path"]] = row["sha256"]
-            return table
-    raise SkillError("data/checksums.csv is missing: work in a clone of the repository")
+    for row in repository.table("checksums"):
+        table.setdefault(row["package"], {})[row["path"]] = row["sha256"]
+    return table
 
 
 def files_of(names: Sequence[str]) -> dict[str, dict[str, Path]]:
