@@ -17,9 +17,9 @@ from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 
 from skill.corpora.packages import cache
-from skill.download import fetch, locked
+from skill.download import fetch
 from skill.errors import SkillError
-from skill.remote import Patience, Remote, need_space
+from skill.remote import Patience, Remote, locked, need_space
 from skill.repository import table
 
 _GROWTH = 1.2  # compressed audio hardly compresses: what an archive unpacks to, over its size
