@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from skill import estimates, params, plan
-from skill.corpora.archives import data_folder
 from skill.errors import SkillError
 from skill.files import read_csv
+from skill.repository import table
 
 ROOT = Path(__file__).parents[1]
 PHASES = {  # rules of each phase
@@ -96,7 +96,7 @@ def test_hours_grow_with_steps_and_models_and_shrink_with_what_is_done() -> None
 
 
 def test_download_is_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = {r["part"]: int(r["bytes"] or 0) for r in read_csv(data_folder() / "corpora.csv")}
+    sizes = {r["part"]: int(r["bytes"] or 0) for r in table("corpora")}
     needed = ["train-clean-100", "train-clean-360", "train-other-500", "dev-clean", "dev-other",
               "test-clean"]  # fmt: skip
     made = estimates.make(preset("paper"))

@@ -22,7 +22,7 @@ from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.errors import SkillError
 from skill.files import read_header, read_tensors, sha256, write_json, write_tensors
 from skill.params import Teacher
-from skill.students import find
+from skill.repository import find
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _FAMILIES = {"wav2vec2": "wav2vec2", "hubert": "hubert", "wavlm": "wavlm"}

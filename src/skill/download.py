@@ -8,35 +8,19 @@ SKILL_MIRROR, a folder or an address, is tried first under the file's name. With
 a folder is all that is tried. Addresses are https; http is for this machine itself.
 """
 
-import fcntl
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from urllib.parse import urljoin
 
 from skill.errors import SkillError
-from skill.remote import Patience, Remote, accept, need_space
+from skill.remote import Patience, Remote, accept, locked, need_space
 from skill.transfer import Transfer
 
 _PATIENCE = Patience()
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock file `path`; a second process waits, and says that it does."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"waiting for another job that holds {path}", file=sys.stderr, flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def fetch(remote: Remote, folder: Path, parts: int = 4, patience: Patience = _PATIENCE) -> Path:

@@ -5,17 +5,17 @@ Legend: sizes are (blocks, width) of encoders; costs are seconds of an A100 or o
 
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from skill import outline
 from skill.corpora import archives
 from skill.corpora.manifest import read_manifest
-from skill.files import read_csv
 from skill.params import Corpus, Params, Student, Training
-from skill.students import baselines, known_size, references, sweeps
-from skill.superb.score import REFERENCE_POINTS
-from skill.superb.tasks import Task, configured, official
+from skill.repository import table
+from skill.students import known_size
+from skill.superb.tasks import Task
 
 FRAMES = 50  # a second
 _BASE, _SMALL = (12, 768), (12, 160)
@@ -48,11 +48,6 @@ class Plan:
     notes: list[str] = field(default_factory=list)
 
 
-def costs(folder: Path) -> dict[str, float]:
-    """The figures of `costs.csv`."""
-    return {row["name"]: float(row["value"]) for row in read_csv(folder / "costs.csv")}
-
-
 def make(params: Params) -> Plan:
     """The plan of `params` in the working directory.
 
@@ -64,38 +59,30 @@ def make(params: Params) -> Plan:
 
 class _Planner:
     def __init__(self, params: Params) -> None:
-        data = archives.data_folder()
-        self.p, self.cost = params, costs(data)
-        self.table = read_csv(data / "corpora.csv")
+        self.p, self.table = params, table("corpora")
+        self.cost = {row["name"]: float(row["value"]) for row in table("costs")}
         self.sizes = {n: known_size(t) or _BASE for n, t in params.teachers.items()}
-        self.tasks = {n: configured(n, s) for n, s in params.superb.tasks.items()}
+        self.tasks = outline.tasks(params)
         self.notes: list[str] = []
         self.fetched: set[str] = set()
         self.audio = {name: self._audio(name, corpus) for name, corpus in params.corpora.items()}
 
     def plan(self) -> Plan:
-        students = self.p.students
-        grouped = [student for student in students.values() if student.grouping]
-        matrices = {name: (name,) for name in self.p.teachers} | {
-            self._matrix(student): student.teachers for student in grouped
-        }
-        trees = {(self._matrix(s), s.grouping): s.name for s in reversed(grouped)}
+        students, matrices = self.p.students, outline.matrices(self.p)
         phases = {
             "corpora": [self._corpus(n, c) for n, c in self.p.corpora.items()],
             "teachers": [self._teacher(name) for name in self.p.teachers],
             "activations": [self._activations(name) for name in self.p.teachers],
-            "similarity": [self._similarity(name, names) for name, names in matrices.items()],
-            "grouping": [Job(_files("grouping", s.name, "json", "csv")) for s in grouped],
+            "similarity": [self._similarity(name, names) for name, (names, _) in matrices.items()],
+            "grouping": [
+                Job(_files("grouping", s.name, "json", "csv")) for s in outline.grouped(self.p)
+            ],
             "stage1": [self._training("stage1", s, s.stage1) for s in students.values()],
             "stage2": [self._training("stage2", s, s.stage2) for s in students.values()],
             "superb": self._superb(),
-            "paper": self._paper(matrices, trees.values()),
+            "paper": self._paper(),
         }
         return Plan(phases, self.notes)
-
-    def _matrix(self, student: Student) -> str:
-        shared = student.similarity == self.p.similarity
-        return "+".join(student.teachers) if shared else student.name
 
     def _rows(self, corpus: Corpus) -> list[Row]:
         """The table's rows that the corpus is made of."""
@@ -205,16 +192,11 @@ class _Planner:
         return job
 
     def _superb(self) -> list[Job]:
-        upstreams: dict[str, tuple[tuple[int, int] | None, float]] = {
-            s.name: (self.sizes[s.teachers[0]], 1 - (s.sparsity or 0))
-            for s in self.p.students.values()
-        }
-        if self.p.superb.upstreams.teachers:
-            upstreams |= {name: (size, 1.0) for name, size in self.sizes.items()}
-        if self.p.superb.upstreams.fbank:
-            upstreams["fbank"] = (None, 1.0)
         jobs = [Job(_files("superb", "scores", "json", "csv"))]
-        for upstream, (size, left) in upstreams.items():
+        for upstream in outline.upstreams(self.p):
+            student = self.p.students.get(upstream)
+            size = self.sizes.get(student.teachers[0] if student else upstream)  # fbank has none
+            left = 1 - (student.sparsity or 0) if student else 1.0
             jobs.append(Job(_files("superb", f"{upstream}/size", "json")))
             for name, task in self.tasks.items():
                 job = Job(_files("superb", f"{upstream}/{name}", "json", "csv", "safetensors"))
@@ -251,25 +233,13 @@ class _Planner:
         again = max(0.0, seen - train) + max(0, looks - 1) * dev
         return task.folds * (min(seen, train) + dev + (1 - held) * again) + rest
 
-    def _paper(self, matrices: Iterable[str], trees: Iterable[str]) -> list[Job]:
+    def _paper(self) -> list[Job]:
         """Tables and figures, as workflow/rules/paper.smk makes them."""
-        students, ablations = self.p.students, references(self.p)
-        figures = [f"similarity-{name}" for name in matrices]
-        figures += [f"dendrogram-{name}" for name in trees]
-        figures += ["curves", "layers", "imitation", "size", "published"]
-        figures += ["sparsity"] if sweeps(students) else []
-        figures += ["methods"] if baselines(self.p) else []
-        figures += ["ablation"] if ablations else []
-        beside_published = all(
-            name in self.tasks and official(self.tasks[name]) for name in REFERENCE_POINTS
-        )
-        tables = ["results", "comparisons", *(["table1"] if beside_published else []), *figures]
-        tables += [f"imitation/{n}" for n, s in students.items() if s.base not in ablations]
-        return [
-            Job(_files("paper", name, kind))
-            for names, kind in ((tables, "csv"), (figures, "pdf"))
-            for name in names
-        ]
+        figures = outline.figures(self.p)
+        jobs = [Job([Path(table)]) for table in figures["imitation"]]
+        for name in [*outline.tables(self.p), "comparisons", *figures]:
+            jobs.append(Job(_files("paper", name, "csv")))
+        return jobs + [Job(_files("paper", name, "pdf")) for name in figures]
 
 
 def parameters(blocks: int, width: int) -> float:

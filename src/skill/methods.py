@@ -16,8 +16,8 @@ projection's output, which DPHuBERT's code calls layer 0.
 Imports no torch, so that the workflow can check a method when it is parsed.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveInt
@@ -89,11 +89,6 @@ class Target:
     projection: str | None
     weight: float
 
-    @property
-    def name(self) -> str:
-        """A short name for curves: the student's layers."""
-        return "+".join(str(layer) for layer in self.student)
-
 
 def resolve(
     method: Method,
@@ -116,31 +111,20 @@ def resolve(
             raise SkillError("the method's targets are clusters, but there is no grouping")
         targets = [t for c in clusters for t in _cluster_targets(method, list(c), teachers)]
     else:
-        targets = [t for p in method.targets for t in _layer_targets(method, p, teachers)]
         targets = [
-            Target(t.teacher, t.aggregate, t.student, t.projection, 1 / len(targets))
-            for t in targets
-        ]
-    if method.targets == "clusters":
-        total = sum(t.weight for t in targets)
-        targets = [
-            Target(t.teacher, t.aggregate, t.student, t.projection, t.weight / total)
-            for t in targets
+            t for p in method.targets for t in _layer_targets(method, p, teachers, student_blocks)
         ]
     for target in targets:
         _check(target, teachers, student_blocks)
-    return targets
+    total = sum(target.weight for target in targets)
+    return [replace(target, weight=target.weight / total) for target in targets]
 
 
 def _layer_targets(
-    method: Method, picked: LayerTarget, teachers: Mapping[str, tuple[int, int]]
+    method: Method, picked: LayerTarget, teachers: Iterable[str], last: int
 ) -> list[Target]:
-    last = method.start_blocks or next(iter(teachers.values()))[0]
-    side: Layer
-    if picked.student is None:
-        side = picked.layer
-    else:
-        side = last if picked.student == "last" else picked.student
+    student = picked.layer if picked.student is None else picked.student
+    side = last if student == "last" else student
     layers = tuple((name, picked.layer) for name in teachers)
     projection = picked.projection or f"layer{picked.layer}"
     if method.across_teachers == "each":

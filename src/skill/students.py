@@ -10,12 +10,12 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 from skill.errors import SkillError
 from skill.methods import resolve
 from skill.params import Model, Params, Student, StudentEntry, Teacher, parse
+from skill.repository import find
 from skill.superb.tasks import configured
 
 _HUB = {  # blocks and width
@@ -241,9 +241,3 @@ def known_size(teacher: Teacher) -> tuple[int, int] | None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None  # whoever reads the file for its weights says what is wrong with it
     return (blocks, width) if type(width) is int and blocks > 0 and width > 0 else None
-
-
-def find(source: str) -> Path:
-    """A file that comes with the repository: below the working directory, or beside the package."""
-    path = Path(source)
-    return path if path.exists() else Path(__file__).parents[2] / path

@@ -25,30 +25,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from skill.errors import SkillError
+from skill.params import Training
 from skill.precision import autocast, computed
 from skill.progress import track
 from skill.resume import Checkpoints, Stopped, signals
-
-
-class Settings(Protocol):
-    """What a section of the parameters says about the loop (`skill.params.Training`)."""
-
-    @property
-    def steps(self) -> int: ...
-    @property
-    def warmup(self) -> int: ...
-    @property
-    def clip(self) -> float: ...
-    @property
-    def precision(self) -> str: ...
-    @property
-    def tf32(self) -> bool: ...
-    @property
-    def log_every(self) -> int: ...
-    @property
-    def validate_every(self) -> int: ...
-    @property
-    def max_bad_steps(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -125,7 +105,7 @@ Reshape = Callable[[int, torch.optim.AdamW], torch.optim.AdamW | None]
 def train(
     experiment: Experiment,
     batches: Callable[[int], Iterable[tuple[int, list[Micro]]]],
-    settings: Settings,
+    settings: Training,
     *,
     seed: int,
     folder: Path,
@@ -248,7 +228,7 @@ def _accumulate(
     experiment: Experiment,
     micros: Iterable[tuple[int, Micro]],
     seeds: tuple[int, int],
-    settings: Settings,
+    settings: Training,
     scaler: torch.amp.GradScaler,
     device: str,
 ) -> tuple[dict[str, float], int]:

@@ -11,14 +11,13 @@ sys.path.insert(0, str(Path(workflow.basedir, "src")))
 
 from snakemake.exceptions import WorkflowError
 
-from skill import jobs, runner
+from skill import jobs, outline, runner
 from skill.errors import SkillError
-from skill.files import canonical_json, read_csv, sha256
+from skill.files import canonical_json, sha256
 from skill.params import load
 from skill.provenance import fingerprint
-from skill.students import baselines, find, references, sweeps
-from skill.superb.score import REFERENCE_POINTS
-from skill.superb.tasks import configured, official
+from skill.repository import find, table
+from skill.students import baselines, references, sweeps
 
 runner.prepare(Path(workflow.basedir), here=workflow.is_main_process)
 if workflow.is_main_process:
@@ -87,14 +86,7 @@ def weights(teacher):
 
 # What data/corpora.csv says of a kind of corpora: where it is fetched from, and its checksums.
 def archives(kind):
-    rows = read_csv(find("data/corpora.csv"))
-    return canonical_json([row for row in rows if row["kind"] == kind])
-
-
-# Students share a similarity matrix, unless one has settings of its own.
-def similarity_name(student):
-    shared = student.similarity == P.similarity
-    return "+".join(student.teachers) if shared else student.name
+    return canonical_json([row for row in table("corpora") if row["kind"] == kind])
 
 
 def clusters(student):
@@ -178,72 +170,32 @@ LISTED = [name for name, corpus in P.corpora.items() if not corpus.stored]
 RETRAINED = [name for name, teacher in P.teachers.items() if teacher.retrain]
 FETCHED = [name for name in P.teachers if name not in RETRAINED]
 STUDENTS = list(P.students)
-GROUPED = [name for name, student in P.students.items() if student.grouping]
-# Name of a similarity matrix: its teachers and settings. Every teacher has one of its own to look at.
-MATRICES = {name: ((name,), P.similarity) for name in P.teachers} | {
-    similarity_name(s): (s.teachers, s.similarity) for s in map(P.students.get, GROUPED)
-}
-# Of students with the same clusters the first stands for all.
-TREES = {
-    (similarity_name(s), s.grouping): s.name
-    for s in map(P.students.get, reversed(GROUPED))
-}.values()
-TASKS = {name: configured(name, settings) for name, settings in P.superb.tasks.items()}
-UPSTREAMS = (
-    STUDENTS
-    + (list(P.teachers) if P.superb.upstreams.teachers else [])
-    + (["fbank"] if P.superb.upstreams.fbank else [])
-)
+GROUPED = [student.name for student in outline.grouped(P)]
+MATRICES, TREES, FIGURES = outline.matrices(P), outline.trees(P), outline.figures(P)
+TASKS, UPSTREAMS = outline.tasks(P), outline.upstreams(P)
 UNLABELLED = P.unlabelled.corpora
 # A GPU is taken by one job at a time. Without one, trainings run beside each other on one core
 # each: two cores give a single small model hardly more than one does.
 GPU = int(shutil.which("nvidia-smi") is not None)
 TRAINING_THREADS = 8 if GPU else 1
-# Ablations and what they vary; students and whom of the baseline they are compared with; sweeps of
-# sparsities. All name students without their seeds.
-ABLATIONS, BASELINES, SWEEPS = references(P), baselines(P), sweeps(P.students)
-# Not ablations: these are compared in the figures that have a place for a few students only.
-COMPARED = [name for name in STUDENTS if P.students[name].base not in ABLATIONS]
-# The published results, and whether this run's stand beside them: ten tasks, official corpora.
-PUBLISHED = str(find("data/published.csv"))
-OFFICIAL = all(name in TASKS and official(TASKS[name]) for name in REFERENCE_POINTS)
-# What each figure is drawn from, in the order of the paper.
-FIGURES = (
-    {f"similarity-{name}": [f"results/similarity/{name}.csv"] for name in MATRICES}
-    | {f"dendrogram-{name}": [f"results/grouping/{name}.csv"] for name in TREES}
-    | {
-        "curves": expand(
-            "results/{stage}/{student}.csv",
-            student=COMPARED,
-            stage=["stage1", "stage2"],
-        ),
-        "layers": expand(
-            "results/stage1/{student}.{kind}",
-            student=STUDENTS,
-            kind=["json", "safetensors"],
-        ),
-        "imitation": expand("results/paper/imitation/{student}.csv", student=COMPARED),
-        "size": ["results/superb/scores.csv"],
-        "published": ["results/superb/scores.csv", PUBLISHED],
-    }
-    | ({"sparsity": ["results/superb/scores.csv"]} if SWEEPS else {})
-    | ({"methods": ["results/paper/comparisons.csv"]} if BASELINES else {})
-    | ({"ablation": ["results/paper/comparisons.csv"]} if ABLATIONS else {})
-)
 PAPER = [
-    *expand("results/paper/results.{kind}", kind=["csv", "md", "html"]),
     *expand(
-        "results/paper/table1.{kind}", kind=["csv", "md", "html"] if OFFICIAL else []
+        "results/paper/{table}.{kind}",
+        table=outline.tables(P),
+        kind=["csv", "md", "html"],
     ),
     "results/paper/comparisons.csv",
-] + expand("results/paper/{figure}.{kind}", figure=FIGURES, kind=["csv", "pdf", "png"])
+    *expand(
+        "results/paper/{figure}.{kind}", figure=FIGURES, kind=["csv", "pdf", "png"]
+    ),
+]
 PAPER_JOB = job(
     jobs.PaperJob(
         upstreams=described_upstreams(),
         bootstrap=P.paper.bootstrap,
-        sweeps=SWEEPS,
-        references=ABLATIONS,
-        baselines=BASELINES,
+        sweeps=sweeps(P.students),
+        references=references(P),
+        baselines=baselines(P),
     )
 )
 

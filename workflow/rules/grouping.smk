@@ -10,7 +10,7 @@ rule grouping:
 
 rule group_layers:
     input:
-        lambda w: f"results/similarity/{similarity_name(P.students[w.student])}.csv",
+        lambda w: f"results/similarity/{outline.matrix(P.students[w.student], P)}.csv",
     output:
         groups="results/grouping/{student}.json",
         table="results/grouping/{student}.csv",

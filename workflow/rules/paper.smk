@@ -33,8 +33,7 @@ rule tabulate_results:
 # Only at the paper's scale: other results have no place beside published ones.
 rule tabulate_published:
     input:
-        "results/superb/scores.csv",
-        PUBLISHED,
+        FIGURES["published"],
     output:
         table="results/paper/table1.csv",
         text="results/paper/table1.md",

@@ -17,10 +17,10 @@ from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 
 from skill.corpora.packages import cache
-from skill.download import fetch, locked
+from skill.download import fetch
 from skill.errors import SkillError
-from skill.files import read_csv
-from skill.remote import Patience, Remote, need_space
+from skill.remote import Patience, Remote, locked, need_space
+from skill.repository import table
 
 _GROWTH = 1.2  # compressed audio hardly compresses: what an archive unpacks to, over its size
 _PATIENCE = Patience()
@@ -42,30 +42,17 @@ class Archive:
         return int(self.remote.size * _GROWTH) + _OVERHEAD
 
 
-def data_folder() -> Path:
-    """The folder of the repository's tables.
-
-    Raises:
-        SkillError: there is none: this is no clone.
-    """
-    for folder in (Path(__file__).parents[3], Path()):
-        if (folder / "data" / "corpora.csv").is_file():
-            return folder / "data"
-    raise SkillError("data/corpora.csv is missing: work in a clone of the repository")
-
-
 def listed() -> list[Archive]:
     """The rows of `data/corpora.csv` that have a checksum.
 
     Raises:
         SkillError: the table is missing, or a row of it is wrong.
     """
-    path = data_folder() / "corpora.csv"
     found = []
-    for row in read_csv(path):
+    for row in table("corpora"):
         if row["checksum"]:
             if not row["bytes"].isdecimal() or not row["folder"]:
-                raise SkillError(f"{path}: {row['name']}: bytes or folder are missing")
+                raise SkillError(f"data/corpora.csv: {row['name']}: bytes or folder are missing")
             remote = Remote(row["source"], int(row["bytes"]), row["checksum"])
             found.append(Archive(row["kind"], row["part"], row["folder"], remote))
     return found

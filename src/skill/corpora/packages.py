@@ -9,7 +9,6 @@ Files land in `packages/` of the folder in SKILL_CACHE (default `scratch`). They
 only when complete and right, so an interruption leaves nothing behind that looks finished.
 """
 
-import fcntl
 import gzip
 import hashlib
 import os
@@ -18,16 +17,15 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
+from skill import remote, repository
 from skill.errors import SkillError
-from skill.files import read_csv, sha256
+from skill.files import sha256
 
 _TOOLS = ("apt-get", "dpkg-deb")
 _ELSE = "set SKILL_CORPORA to a folder of audio instead"
-_MEBIBYTE = 1 << 20
 _SPACE = 400  # MiB: the largest package with what is taken out of it
 
 
@@ -49,13 +47,9 @@ def fetched(names: Sequence[str]) -> bool:
 def checksums() -> dict[str, dict[str, str]]:
     """SHA-256 by package and path, from `data/checksums.csv` of the repository."""
     table: dict[str, dict[str, str]] = {}
-    for folder in (Path(__file__).parents[3], Path()):
-        path = folder / "data" / "checksums.csv"
-        if path.is_file():
-            for row in read_csv(path):
-                table.setdefault(row["package"], {})[row["path"]] = row["sha256"]
-            return table
-    raise SkillError("data/checksums.csv is missing: work in a clone of the repository")
+    for row in repository.table("checksums"):
+        table.setdefault(row["package"], {})[row["path"]] = row["sha256"]
+    return table
 
 
 def files_of(names: Sequence[str]) -> dict[str, dict[str, Path]]:
@@ -70,8 +64,7 @@ def files_of(names: Sequence[str]) -> dict[str, dict[str, Path]]:
         if name not in table:
             raise SkillError(f"{name}: no file of this package is listed in data/checksums.csv")
     home = cache() / "packages"
-    home.mkdir(parents=True, exist_ok=True)
-    with _locked(home / ".lock"):
+    with remote.locked(home / ".lock"):
         for left in home.glob(".fetch-*"):  # of a run that was killed
             shutil.rmtree(left, ignore_errors=True)
         absent = [name for name in names if not (home / name).is_dir()]
@@ -92,19 +85,7 @@ def files_of(names: Sequence[str]) -> dict[str, dict[str, Path]]:
 
 def need_space(folder: Path, mebibytes: int, what: str) -> None:
     """Raise `SkillError` where `folder`'s disk has less than `mebibytes` left."""
-    folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free // _MEBIBYTE
-    if free < mebibytes:
-        raise SkillError(
-            f"no disk space: {what} needs {mebibytes} MiB in {folder}, {free} MiB are free"
-        )
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    remote.need_space(folder, mebibytes << 20, what)
 
 
 def _fetch(names: Sequence[str], table: Mapping[str, Mapping[str, str]], home: Path) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 
 from skill.encoder import SpeechEncoder
 from skill.files import read_csv, read_json
+from skill.repository import find
 from skill.superb.sanity import violations
 from skill.superb.tasks import METRICS
 
-_CORPORA = Path(__file__).parents[3] / "data/corpora.csv"
 _REPRODUCED = "[SKILL](https://arxiv.org/abs/2402.16830)"
 _USE = """```python
 from transformers import AutoFeatureExtractor, AutoModel
@@ -153,7 +153,8 @@ def _data(header: dict[str, Any], student: bool) -> str:
     manifests = sorted(name for name in inputs if name.endswith(".csv"))
     if not manifests:
         return "The file's header does not say."
-    known = read_csv(_CORPORA) if _CORPORA.exists() else []
+    listed = find("data/corpora.csv")
+    known = read_csv(listed) if listed.exists() else []
     lines = ["| manifest | what it is | licence |", "|---|---|---|"]
     for manifest in manifests:
         own = [row for row in known if row["kind"] == manifest.removesuffix(".csv")]

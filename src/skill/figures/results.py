@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from skill.figures.style import COLOURS, INK, WIDTH, legend, look, style
+from skill.figures.style import COLOURS, INK, WIDTH, grid, legend, look, style
 from skill.figures.training import Rows, names, rows_of
 from skill.superb.tasks import METRICS
 
@@ -76,15 +76,9 @@ def sparsity(table: Path) -> Figure:
     tasks = _panels(rows)
     series = sorted(names([r for r in rows if r["kind"] == "student"], "series"))
     teachers = names([r for r in rows if r["kind"] == "teacher"], "series")
-    across = min(3, len(tasks))
-    down = -(-len(tasks) // across)
     handles: dict[str, Any] = {}
     with style():
-        figure, axes = plt.subplots(
-            down, across, figsize=(2.3 * across + 0.6, 2.0 * down + 0.5), squeeze=False
-        )
-        for panel in axes.flat[len(tasks) :]:
-            panel.set_visible(False)
+        figure, axes = grid(len(tasks), 3, (2.3, 0.6), (2.0, 0.5))
         for panel, (task, metric) in zip(axes.flat, tasks, strict=False):
             here = [r for r in rows if (r["task"], r["metric"]) == (task, metric)]
             for r in here:
@@ -105,7 +99,7 @@ def sparsity(table: Path) -> Figure:
             panel.set_xlabel("share of parameters removed")
             panel.set_ylabel(_axis(metric))
             panel.grid(True)
-        legend(figure, handles, columns=across)
+        legend(figure, handles, columns=axes.shape[1])
     return figure
 
 
@@ -116,18 +110,9 @@ def gains(table: Path) -> Figure:
     students = [(r["reference"], r["student"]) for r in rows]
     places = list(dict.fromkeys(students))
     references = names(rows, "reference")
-    across = min(3, len(tasks))
-    down = -(-len(tasks) // across)
     with style():
-        figure, axes = plt.subplots(
-            down,
-            across,
-            figsize=(1.75 * across + 1.9, (0.24 * len(places) + 0.75) * down),
-            squeeze=False,
-            sharey=True,
-        )
-        for panel in axes.flat[len(tasks) :]:
-            panel.set_visible(False)
+        height = (0.24 * len(places) + 0.75, 0)
+        figure, axes = grid(len(tasks), 3, (1.75, 1.9), height, sharey=True)
         for panel, (task, metric) in zip(axes.flat, tasks, strict=False):
             here = [r for r in rows if (r["task"], r["metric"]) == (task, metric)]
             for r in here:

@@ -25,6 +25,7 @@ MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 DASHES: list[Any] = ["-", (0, (5, 2)), (0, (1, 1.3)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2)), "--", ":"]
 SEQUENTIAL = "cividis"  # even in lightness, so that it reads in grey
 WIDTH = 3.35  # inches, one column; two are 2 * WIDTH + 0.25
+Inches = tuple[float, float]
 
 _STYLE = {
     "font.family": "DejaVu Sans",
@@ -79,6 +80,19 @@ def look(index: int) -> dict[str, Any]:
     lap, number = divmod(index, len(COLOURS))
     other = (number + lap) % len(MARKERS)
     return {"color": COLOURS[number], "marker": MARKERS[other], "linestyle": DASHES[other]}
+
+
+def grid(
+    count: int, most: int, width: Inches, height: Inches, *, sharey: bool = False
+) -> tuple[Figure, Any]:
+    """A figure of `count` panels, `most` side by side; sizes of a panel, and what comes on top."""
+    across = min(most, count)
+    down = -(-count // across)
+    size = (width[0] * across + width[1], height[0] * down + height[1])
+    figure, axes = plt.subplots(down, across, figsize=size, squeeze=False, sharey=sharey)
+    for panel in axes.flat[count:]:
+        panel.set_visible(False)
+    return figure, axes
 
 
 def legend(figure: Figure, handles: dict[str, Any], columns: int = 3) -> None:

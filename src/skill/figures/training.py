@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from skill.errors import SkillError
-from skill.figures.style import INK, SEQUENTIAL, WIDTH, legend, look, style
+from skill.figures.style import INK, SEQUENTIAL, WIDTH, grid, legend, look, style
 from skill.files import read_csv
 
 Rows = list[dict[str, str]]
@@ -175,19 +175,10 @@ def imitation(table: Path) -> Figure:
         )
         or [""]
     ]
-    across = min(2, len(panels))
-    down = -(-len(panels) // across)
     handles: dict[str, Any] = {}
     with style():
-        figure, axes = plt.subplots(
-            down,
-            across,
-            figsize=((WIDTH + 0.1) * across + (0.6 if across == 1 else 0), 2.3 * down + 0.5),
-            squeeze=False,
-            sharey=True,
-        )
-        for panel in axes.flat[len(panels) :]:
-            panel.set_visible(False)
+        width = (WIDTH + 0.1, 0.6 if len(panels) == 1 else 0)
+        figure, axes = grid(len(panels), 2, width, (2.3, 0.5), sharey=True)
         for panel, (teacher, sparsity) in zip(axes.flat, panels, strict=False):
             here = [r for r in rows if r["teacher"] == teacher and r["sparsity"] in ("", sparsity)]
             drawn = names(here, "student")
