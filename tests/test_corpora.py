@@ -32,6 +32,7 @@ from skill.corpora.manifest import RATE, Utterance, read_manifest
 from skill.corpora.text import transcript
 from skill.errors import SkillError
 from skill.params import Corpus
+from skill.remote import need_space
 from skill.superb.data import folds_of
 from skill.superb.tasks import configured
 
@@ -320,7 +321,7 @@ def test_missing_input_says_what_to_do(tmp_path: Path, monkeypatch):
     with pytest.raises(SkillError, match="needs an audio file"):
         corpora.run("queen", job("queen"), "q.csv", None)
     with pytest.raises(SkillError, match="no disk space: corpus x needs"):
-        packages.need_space(tmp_path, 1 << 40, "corpus x")
+        need_space(tmp_path, 1 << 60, "corpus x")
 
 
 def test_a_full_disk_is_an_error_in_words(tmp_path: Path, monkeypatch):

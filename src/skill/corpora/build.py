@@ -28,9 +28,10 @@ from skill.errors import SkillError
 from skill.files import replacing
 from skill.params import Corpus
 from skill.progress import track
+from skill.remote import need_space
 
 _BAD_SHARE = 0.01
-_MEBIBYTES = {"queen": 700, "asterisk": 500, "hedgewars": 250}
+_BYTES = {"queen": 700 << 20, "asterisk": 500 << 20, "hedgewars": 250 << 20}
 
 
 def run(
@@ -52,7 +53,7 @@ def run(
     """
     if not job.stored or audio is None:
         raise SkillError(f"corpora.{name}: kind {job.kind} needs an audio file to write")
-    packages.need_space(Path(audio).parent, _MEBIBYTES.get(job.kind, 50), f"corpus {name}")
+    need_space(Path(audio).parent, _BYTES.get(job.kind, 50 << 20), f"corpus {name}")
     clips, kind = _source(name, job)
     utterances = store(name, clips, kind, Path(audio))
     write_manifest(manifest, utterances)

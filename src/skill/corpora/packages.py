@@ -26,7 +26,7 @@ from skill.files import sha256
 
 _TOOLS = ("apt-get", "dpkg-deb")
 _ELSE = "set SKILL_CORPORA to a folder of audio instead"
-_SPACE = 400  # MiB: the largest package with what is taken out of it
+_SPACE = 400 << 20  # bytes: the largest package with what is taken out of it
 
 
 def cache() -> Path:
@@ -83,16 +83,11 @@ def files_of(names: Sequence[str]) -> dict[str, dict[str, Path]]:
     return found
 
 
-def need_space(folder: Path, mebibytes: int, what: str) -> None:
-    """Raise `SkillError` where `folder`'s disk has less than `mebibytes` left."""
-    remote.need_space(folder, mebibytes << 20, what)
-
-
 def _fetch(names: Sequence[str], table: Mapping[str, Mapping[str, str]], home: Path) -> None:
     missing = missing_tools()
     if missing:
         raise SkillError(f"no {' and no '.join(missing)} on this system: {_ELSE}")
-    need_space(home, _SPACE, f"fetching {', '.join(names)}")
+    remote.need_space(home, _SPACE, f"fetching {', '.join(names)}")
     print(f"corpora: getting Debian packages: {', '.join(names)}", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=home) as temporary:
         archives = _download(names, Path(temporary).resolve())
