@@ -184,8 +184,7 @@ class _Planner:
             if number == 0:
                 job.gpu += seconds / self._rate(f"gpu-{phase}", size)
                 job.cpu += seconds / self._training_rate(stage, size)
-                held = parameters(*size) * (self.cost["training-bytes"] if stage.steps else 0)
-                job.disk = 4 * left * parameters(*size) + held
+                job.disk = 4 * left * parameters(*size)
             else:  # one more forward pass
                 job.gpu += seconds / self._rate("gpu-forward", size)
                 job.cpu += seconds / self._rate("cpu-forward-bf16", size)
