@@ -4,6 +4,7 @@ Axes: B utterances, C channels, T frames (20 ms after the last layer), D width.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -50,7 +51,7 @@ class ConvLayer(nn.Module):
             if lengths is None:
                 x = F.group_norm(x, len(weight), weight, shift, norm.eps)
             else:
-                x = _exact_group_norm(x, lengths, norm.eps) * weight[:, None] + shift[:, None]
+                x = _exact_group_norm(x, lengths, weight, shift, norm.eps)
         return F.gelu(x), drawn
 
     def _convolve(self, x: Tensor, came: Draw, drawn: Draw) -> Tensor:
@@ -130,11 +131,16 @@ def inside(lengths: Tensor, size: int) -> Tensor:
     return torch.arange(size, device=lengths.device) < lengths[:, None]
 
 
-def _exact_group_norm(x: Tensor, lengths: Tensor, eps: float) -> Tensor:
-    """Zero mean and unit variance of every channel of x [B, C, T] within its utterance."""
+def _exact_group_norm(
+    x: Tensor, lengths: Tensor, weight: Tensor, shift: Tensor, eps: float
+) -> Tensor:
+    """Every channel of x [B, C, T] normalised within its utterance, times weight plus shift [C]."""
     x = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-    valid = inside(lengths, x.shape[2])[:, None].to(x.dtype)
-    count = lengths[:, None, None].to(x.dtype)
-    mean = (x * valid).sum(2, keepdim=True) / count
-    variance = ((x - mean).square() * valid).sum(2, keepdim=True) / count
-    return (x - mean) * (variance + eps).rsqrt()
+    counts = lengths.tolist()
+
+    def each(of: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        return torch.stack([of(row[:, :n]) for row, n in zip(x, counts, strict=True)])[..., None]
+
+    x = x - each(lambda row: row.mean(1), x)
+    variance = each(lambda row: torch.linalg.vector_norm(row, dim=1).square() / row.shape[1], x)
+    return torch.addcmul(shift[:, None], x, weight[:, None] * (variance + eps).rsqrt())
