@@ -18,7 +18,7 @@ rule record_states:
     benchmark:
         "benchmarks/snakemake/activations/{teacher}.tsv"
     priority: 1  # the longest way to the end: before the heads of what is there already
-    threads: 2
+    threads: TRAINING_THREADS
     resources:
         gpu=GPU,
     params:

@@ -175,7 +175,8 @@ MATRICES, TREES, FIGURES = outline.matrices(P), outline.trees(P), outline.figure
 TASKS, UPSTREAMS = outline.tasks(P), outline.upstreams(P)
 UNLABELLED = P.unlabelled.corpora
 # A GPU is taken by one job at a time. Without one, trainings run beside each other on one core
-# each: two cores give a single small model hardly more than one does.
+# each: two cores give a single small model hardly more than one does, and a job that wants two waits
+# until both are free, with all that needs it.
 GPU = int(shutil.which("nvidia-smi") is not None)
 TRAINING_THREADS = 8 if GPU else 1
 PAPER = [

@@ -18,7 +18,7 @@ rule compare_layers:
     benchmark:
         "benchmarks/snakemake/similarity/{matrix}.tsv"
     priority: 1  # the longest way to the end: before the heads of what is there already
-    threads: 2
+    threads: TRAINING_THREADS
     params:
         job=lambda w: job(MATRICES[w.matrix][1]),
         code=fingerprint("skill.analysis.similarity"),
