@@ -14,6 +14,7 @@ import threading
 import time
 from pathlib import Path
 
+from skill.errors import SkillError
 from skill.files import read_json, write_json
 from skill.launch import CLAIM
 
@@ -50,16 +51,20 @@ def release_stale_lock() -> bool:
 
     A run on another machine cannot be seen from here and counts as alive.
     """
-    notes = {path: read_json(path) for path in _NOTES.glob("*.json")}
-    dead = [path for path, note in notes.items() if _is_dead(int(path.stem), note)]
+    notes = list(_NOTES.glob("*.json"))
+    dead = [path for path in notes if _is_dead(path)]
     locks = list(_LOCKS.glob("*.lock")) if notes and len(dead) == len(notes) else []
     for path in [*locks, *dead]:
         path.unlink(missing_ok=True)
     return bool(locks)
 
 
-def _is_dead(pid: int, note: dict[str, str]) -> bool:
-    return note["host"] == platform.node() and started(pid) != note["started"]
+def _is_dead(path: Path) -> bool:
+    try:
+        note = read_json(path)
+    except SkillError:  # another run has just forgotten it
+        return True
+    return note["host"] == platform.node() and started(int(path.stem)) != note["started"]
 
 
 def started(pid: int) -> str | None:
