@@ -51,12 +51,13 @@ def release_stale_lock() -> bool:
 
     A run on another machine cannot be seen from here and counts as alive.
     """
+    locks = list(_LOCKS.glob("*.lock"))  # first: who holds one of these has noted itself before
     notes = list(_NOTES.glob("*.json"))
     dead = [path for path in notes if _is_dead(path)]
-    locks = list(_LOCKS.glob("*.lock")) if notes and len(dead) == len(notes) else []
-    for path in [*locks, *dead]:
+    stale = locks if notes and len(dead) == len(notes) else []
+    for path in [*stale, *dead]:
         path.unlink(missing_ok=True)
-    return bool(locks)
+    return bool(stale)
 
 
 def _is_dead(path: Path) -> bool:
