@@ -1,5 +1,6 @@
 """The downloader against a server that misbehaves: right bytes or a clear error, never a half."""
 
+import gzip
 import hashlib
 import io
 import json
@@ -416,9 +417,9 @@ def test_redirections(server: Server, tmp_path: Path, target: str) -> None:
 
 
 def packed(*members: tuple[str, bytes | str | None], kind: bytes = tarfile.SYMTYPE) -> bytes:
-    """A tar.gz: bytes are files, None a folder, text the target of a link."""
+    """A tar.gz, the same at any time: bytes are files, None a folder, text a link's target."""
     file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w:gz") as tar:
+    with tarfile.open(fileobj=file, mode="w") as tar:
         for name, content in members:
             info = tarfile.TarInfo(name)
             if content is None:
@@ -428,7 +429,7 @@ def packed(*members: tuple[str, bytes | str | None], kind: bytes = tarfile.SYMTY
             else:
                 info.size = len(content)
             tar.addfile(info, io.BytesIO(content) if isinstance(content, bytes) else None)
-    return file.getvalue()
+    return gzip.compress(file.getvalue(), mtime=0)
 
 
 GOOD = packed(("Libri/README", b"x"), ("Libri/part", None), ("Libri/part/1/a b.flac", b"sound"))
