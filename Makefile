@@ -20,7 +20,7 @@ test: environment
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile workflow
 	PATH="$$PWD/$(BIN):$$PATH" python workflow/lint.py
-	PATH="$$PWD/$(BIN):$$PATH" python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 PATH="$$PWD/$(BIN):$$PATH" python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # Slow, and needs 8 GB of memory: a WavLM Base+ through all phases, LibriSpeech's number of files.
 test-scale: environment

@@ -28,7 +28,7 @@ hint=
 if command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1; then
     PIP_FIND_LINKS= && export PIP_FIND_LINKS # links to CPU builds would win over the CUDA build
 elif [ -n "${PIP_FIND_LINKS:-}${PIP_EXTRA_INDEX_URL:-}" ] ||
-    "$python" -m pip config list 2>/dev/null | grep -qE 'find-links|extra-index-url'; then
+    "$python" -m pip config list 2>/dev/null | grep -qE 'find-links|extra-index'; then
     need=3000
 else
     hint=" (3 GB with torch's CPU build: set PIP_EXTRA_INDEX_URL to where torch's page of installation says that it is)"
