@@ -1,13 +1,16 @@
-"""The models of pretraining: log-mel regression first, then masked prediction.
+"""The models of pretraining: spectrum regression first, then masked prediction.
 
 Masked prediction is HuBERT's (Hsu et al. 2021, arXiv:2106.07447): the model predicts the cluster of
 each masked frame from what surrounds the mask. With `mixing` an utterance is now and then overlaid
 with a part of another one and still has to predict its own clusters (WavLM, Chen et al. 2021,
-arXiv:2110.13900, section III-B).
+arXiv:2110.13900, section III-B). Beside the clusters it predicts each frame's spectrum (as TERA
+does, Liu et al. 2021, arXiv:2007.06028): clusters of hours of speech say what is spoken and lose
+who speaks.
 
 Axes: B utterances, S samples, T frames (20 ms), D width, C clusters.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -19,19 +22,52 @@ from skill.superb.fbank import BINS, log_mel
 from skill.training import Micro
 
 _TEMPERATURE = 0.1  # of the cosine logits, as in HuBERT
-_MEL_DEVIATION = 3.0  # of log-mel energies around an utterance's mean, roughly
+_FLATTEST = 1e-4  # of the largest variance: directions below it are not made larger
+
+
+class Spectrum(nn.Module):
+    """Whitened log-mel energies: what an utterance's spectrum is, each direction counting alike.
+
+    Voices differ in directions of little variance, which plain energies would hide. The mean energy
+    of each utterance is taken off, as the encoder's group norm does.
+    """
+
+    mean: Tensor
+    whitening: Tensor
+
+    def __init__(self, waveforms: Iterable[Tensor]) -> None:
+        """Mean and covariance are those of `waveforms`, each [S]."""
+        super().__init__()
+        energies = torch.cat([_levelled(waveform) for waveform in waveforms]).double()
+        variances, directions = torch.linalg.eigh(torch.cov(energies.t()))
+        scale = variances.clamp(min=_FLATTEST * float(variances[-1])).rsqrt()
+        self.register_buffer("mean", energies.mean(0).float())
+        self.register_buffer("whitening", (directions * scale).float())
+
+    def forward(self, waveforms: Tensor, frames: int) -> Tensor:
+        """[B, S] to [B, frames, 80], one per 20 ms; the last is repeated where there are fewer."""
+        energies = torch.stack([_levelled(waveform)[::2][:frames] for waveform in waveforms])
+        missing = frames - energies.shape[1]
+        if missing:
+            energies = torch.cat([energies, energies[:, -1:].expand(-1, missing, -1)], 1)
+        return (energies - self.mean) @ self.whitening
+
+
+def _levelled(waveform: Tensor) -> Tensor:
+    energies = log_mel(waveform)
+    return energies - energies.mean()
 
 
 class SpectrumRegression(nn.Module):
-    """The convolutions and their projection learn to give log-mel energies, by least squares.
+    """The convolutions and their projection learn to give the spectrum, by least squares.
 
     A cheap start: without it, masked prediction spends its first thousands of steps on finding a
-    spectrum in the waveform. Each utterance's mean energy is taken off, which the group norm hides.
+    spectrum in the waveform.
     """
 
-    def __init__(self, encoder: SpeechEncoder, learning_rate: float) -> None:
+    def __init__(self, encoder: SpeechEncoder, spectrum: Spectrum, learning_rate: float) -> None:
         super().__init__()
-        self.encoder, self.learning_rate = encoder, learning_rate
+        self.encoder, self.spectrum, self.learning_rate = encoder, spectrum, learning_rate
         self.head = nn.Linear(encoder.config.width, BINS)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -45,13 +81,10 @@ class SpectrumRegression(nn.Module):
         self.train()
 
     def losses(self, micro: Micro, step: int) -> dict[str, Tensor]:
-        """Mean squared error of the predicted energies, in units of about their deviation."""
+        """Mean squared error; about 1 is that of the mean spectrum."""
         projected, _ = self.encoder.project(micro.waveforms)
-        energies = torch.stack([log_mel(waveform)[::2] for waveform in micro.waveforms])
-        energies = energies - energies.mean((1, 2), keepdim=True)
-        frames = min(projected.shape[1], energies.shape[1])
-        found = self.head(projected[:, :frames]).float()
-        return {"loss": F.mse_loss(found, energies[:, :frames] / _MEL_DEVIATION)}
+        target = self.spectrum(micro.waveforms, projected.shape[1])
+        return {"loss": F.mse_loss(self.head(projected).float(), target)}
 
 
 def mask_spans(shape: tuple[int, int], probability: float, span: int) -> Tensor:
@@ -100,6 +133,7 @@ class MaskedPrediction(nn.Module):
         self,
         encoder: SpeechEncoder,
         clusters: int,
+        spectrum: Spectrum,
         *,
         mixing: float,
         mask_probability: float,
@@ -111,6 +145,7 @@ class MaskedPrediction(nn.Module):
         self.mask_embedding = nn.Parameter(torch.empty(width).uniform_())
         self.head = nn.Linear(width, width)
         self.clusters = nn.Parameter(torch.empty(clusters, width).normal_())
+        self.spectrum, self.spectrum_head = spectrum, nn.Linear(width, BINS)
         self.mixing, self.mask_probability = mixing, mask_probability
         self.learning_rate = learning_rate
 
@@ -123,10 +158,11 @@ class MaskedPrediction(nn.Module):
         self.train()
 
     def losses(self, micro: Micro, step: int) -> dict[str, Tensor]:
-        """Cross entropy on masked and on seen frames, half each; `micro.extra`: labels [B, T].
+        """Clusters' cross entropy plus the spectrum's squared error; `micro.extra`: labels [B, T].
 
-        HuBERT's loss with α = 0.5 (its section II-C). With little audio the masked frames alone
-        leave the model at the clusters' frequencies for thousands of steps.
+        Both on masked and on seen frames, half each: HuBERT's loss with α = 0.5 (its section II-C).
+        With little audio the masked frames alone leave the model at the clusters' frequencies for
+        thousands of steps. The spectrum is the utterance's own, whatever is mixed into it.
         """
         waveforms = mix(micro.waveforms, self.mixing) if self.training else micro.waveforms
         projected, _ = self.encoder.project(waveforms)
@@ -139,11 +175,15 @@ class MaskedPrediction(nn.Module):
         masked = F.cross_entropy(logits[mask], labels[mask])
         seen = F.cross_entropy(logits[~mask], labels[~mask])
         right = logits.argmax(-1) == labels
+        target = self.spectrum(micro.waveforms, labels.shape[1])
+        error = (self.spectrum_head(last).float() - target).square().mean(-1)
+        spectrum = (error[mask].mean() + error[~mask].mean()) / 2
         return {
-            "loss": (masked + seen) / 2,
+            "loss": (masked + seen) / 2 + spectrum,
             "masked_loss": masked.detach(),
             "masked_accuracy": right[mask].float().mean(),
             "seen_accuracy": right[~mask].float().mean(),
+            "spectrum_loss": spectrum.detach(),
         }
 
     def logits(self, states: Tensor) -> Tensor:

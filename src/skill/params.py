@@ -173,7 +173,10 @@ class Pretraining(Section):
     width: Some = 160
     heads: Some = 5
     ffn: Some = 640
-    conv_channels: Some = 96
+    bands: Some = 64
+    """Of the filter bank that the convolutions start as (`skill.filter_bank`)."""
+    levels: Some = 6
+    """Of each band's amplitude."""
     pos_conv_kernel: Some = 128
     dropout: Rate = 0.1
     seed: Count = 0
@@ -184,7 +187,7 @@ class Pretraining(Section):
     mixing: Rate = 0.0
     mask_probability: Share = 0.65
     spectrum: Training | None = None
-    """Regression of log-mel energies by the convolutions, before the first round."""
+    """Regression of the spectrum by the convolutions, before the first round."""
     rounds: tuple[Training, ...] = Field(min_length=1)
 
     @model_validator(mode="after")

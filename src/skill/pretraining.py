@@ -1,8 +1,9 @@
 """The verb `pretrain`: how the sample teachers are made.
 
-First the convolutions learn to give log-mel energies (`masked_prediction.SpectrumRegression`), then
-rounds of masked prediction follow, whose targets are clusters (`pseudo_labels`): of MFCC in round
-1, of a middle layer of the model so far in every later one.
+The convolutions start as a filter bank (`filter_bank`) and learn to give the spectrum
+(`masked_prediction.SpectrumRegression`), then rounds of masked prediction follow, whose targets are
+clusters (`pseudo_labels`): of MFCC in round 1, of a middle layer of the model so far in every later
+one.
 
 Unlike HuBERT, a round starts from the weights of the one before instead of from nothing: with hours
 of audio instead of a thousand, the shorter way is the better one.
@@ -16,13 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skill import filter_bank
+from skill.corpora.audio import read
 from skill.corpora.batches import Batches, MicroBatch
 from skill.corpora.loader import Loaded, Loader, first_batches
 from skill.corpora.manifest import Utterance, usable
 from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.files import canonical_json, sha256, write_tensors
 from skill.jobs import PretrainingJob
-from skill.masked_prediction import MaskedPrediction, SpectrumRegression
+from skill.masked_prediction import MaskedPrediction, Spectrum, SpectrumRegression
 from skill.params import Training
 from skill.precision import autocast
 from skill.provenance import fingerprint, stamp
@@ -31,6 +34,8 @@ from skill.training import Experiment, Micro, Outcome, seed_step, train
 
 HOP = 320  # samples per frame
 _VALIDATION_BATCHES = 8
+_SPECTRUM_EVERY = 20  # utterances, of which the spectrum's mean and covariance take one
+_KEPT = ("mask_embedding", "spectrum_head.weight", "spectrum_head.bias")  # from round to round
 
 
 def run(
@@ -42,18 +47,18 @@ def run(
         SkillError: no audio, or a loss that is not finite.
     """
     section = job.pretraining
-    config = EncoderConfig.uniform(
+    plain = EncoderConfig.uniform(
         section.family,
         width=section.width,
         blocks=section.blocks,
         heads=section.heads,
         ffn=section.ffn,
-        conv=section.conv_channels,
         pos_conv_kernel=section.pos_conv_kernel,
         projection_dropout=section.dropout,
         attention_dropout=section.dropout,
         hidden_dropout=section.dropout,
     )
+    config = filter_bank.shaped(plain, section.bands, section.levels)
     shortest, longest = job.unlabelled.min_seconds, job.unlabelled.max_seconds
     utterances = {split: usable(manifests, shortest, longest, split) for split in ("train", "dev")}
     dependencies = canonical_json(
@@ -61,10 +66,12 @@ def run(
     )
     seed_step(section.seed, 0)
     encoder = SpeechEncoder(config)
+    filter_bank.start(encoder)
+    spectrum = Spectrum(torch.from_numpy(read(u)) for u in utterances["train"][::_SPECTRUM_EVERY])
     if section.spectrum is not None:
         _train(
             f"{name} spectrum",
-            SpectrumRegression(encoder, section.spectrum.learning_rate),
+            SpectrumRegression(encoder, spectrum, section.spectrum.learning_rate),
             section.spectrum,
             utterances,
             lambda batch, frames: None,
@@ -72,7 +79,7 @@ def run(
             scratch / "spectrum",
             f"spectrum {dependencies}",
         )
-    mask_embedding = None
+    heads: dict[str, Tensor] = {}
     curve: list[dict[str, float]] = []
     for number, training in enumerate(section.rounds, start=1):
         labels = cluster_labels(
@@ -88,12 +95,12 @@ def run(
         model = MaskedPrediction(
             encoder,
             section.clusters[number - 1],
+            spectrum,
             mixing=section.mixing,
             mask_probability=section.mask_probability,
             learning_rate=training.learning_rate,
         )
-        if mask_embedding is not None:
-            model.mask_embedding.data.copy_(mask_embedding)
+        model.load_state_dict(heads, strict=False)
         outcome = _train(
             f"{name} round {number}",
             model,
@@ -104,7 +111,8 @@ def run(
             scratch / f"round{number}",
             f"{number} {dependencies}",
         )
-        mask_embedding, curve = model.mask_embedding.data, outcome.curve
+        curve = outcome.curve
+        heads = {key: value for key, value in model.state_dict().items() if key in _KEPT}
     half = {key: value.half() for key, value in encoder.state_dict().items()}
     validation = {key: value for key, value in curve[-1].items() if "validation" in key}
     made = {"command": f"python -m skill pretrain {name}", "validation": validation}

@@ -25,7 +25,8 @@ _SHARE = 0.2  # of all frames, that k-means is fitted on
 def mfcc(waveform: np.ndarray) -> np.ndarray:
     """39 values per 20 ms frame: 13 MFCC with their first and second differences, [T, 39].
 
-    Windows of 25 ms from the utterance's start, the receptive field of the encoder's frames.
+    Windows of 25 ms from the utterance's start, the receptive field of the encoder's frames. The
+    mean of the first one, the utterance's level, is taken off: the encoder's group norm hides it.
     """
     options = kaldi_native_fbank.MfccOptions()
     options.frame_opts.dither = 0.0
@@ -36,6 +37,7 @@ def mfcc(waveform: np.ndarray) -> np.ndarray:
     computer.accept_waveform(16000, (waveform * 32768.0).tolist())
     computer.input_finished()
     static = np.array([computer.get_frame(i) for i in range(computer.num_frames_ready)])
+    static[:, 0] -= static[:, 0].mean()
     first = np.gradient(static, axis=0)
     return np.concatenate([static, first, np.gradient(first, axis=0)], axis=1)[::2]
 
