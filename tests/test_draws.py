@@ -32,7 +32,8 @@ class Given(nn.Module):
 
 def pair(family: str, share: float) -> tuple[SpeechEncoder, SpeechEncoder]:
     """One with gates, and one that computes every unit and multiplies its output by its gate."""
-    drawn = gated(family, ("conv", "head", "ffn")).double()
+    filters = family == "filters"
+    drawn = gated("wavlm" if filters else family, ("conv", "head", "ffn"), filters=filters).double()
     plain = copy.deepcopy(drawn)
     for seed, (one, other) in enumerate(zip(drawn.modules(), plain.modules(), strict=True)):
         if not isinstance(one, ConvLayer | SelfAttention | FeedForward):
@@ -55,7 +56,7 @@ def pair(family: str, share: float) -> tuple[SpeechEncoder, SpeechEncoder]:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 0.75, 0.95, 1.0])
-@pytest.mark.parametrize("family", ["wavlm", "hubert"])
+@pytest.mark.parametrize("family", ["wavlm", "hubert", "filters"])
 @pytest.mark.parametrize("exact", [False, True])
 def test_outputs_and_gradients_are_those_of_computing_every_unit(
     family: str, share: float, exact: bool

@@ -197,6 +197,7 @@ WRITTEN = {
     **{f: lambda f=f: pair(f, large=False)[1] for f in ("wavlm", "hubert", "wav2vec2")},
     **{f"{f} large": lambda f=f: pair(f, large=True)[1] for f in ("wavlm", "hubert")},
     **{f"{f} pruned": lambda f=f: prune(gated(f, UNITS)) for f in ("wavlm", "hubert")},
+    "filter bank pruned": lambda: prune(gated("wavlm", UNITS, filters=True)),
     "large pruned": lambda: prune(gated("hubert", ("head", "ffn"), large=True)),
     "without heads": without_heads,
 }

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from skill import gates
+from skill import filter_bank, gates
 from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.pruning import prune
 
@@ -11,23 +11,28 @@ KINDS = [("conv",), ("head",), ("ffn",), ("attention_layer",), ("ffn_layer",), g
 
 
 def gated(
-    family: str, units: tuple[str, ...], *, large: bool = False, seed: int = 0
+    family: str,
+    units: tuple[str, ...],
+    *,
+    large: bool = False,
+    filters: bool = False,
+    seed: int = 0,
 ) -> SpeechEncoder:
+    """Random weights and gates; `filters`: with the convolutions of the sample teachers."""
     torch.manual_seed(seed)
     others = {"conv_norm": "layer", "pre_norm": True, "conv_bias": True} if large else {}
-    encoder = SpeechEncoder(
-        EncoderConfig.uniform(
-            family,  # type: ignore[arg-type]
-            width=64,
-            blocks=3,
-            heads=4,
-            ffn=48,
-            conv=24,
-            pos_conv_kernel=16,
-            pos_conv_groups=4,
-            **others,
-        )
+    config = EncoderConfig.uniform(
+        family,  # type: ignore[arg-type]
+        width=64,
+        blocks=3,
+        heads=4,
+        ffn=48,
+        conv=24,
+        pos_conv_kernel=16,
+        pos_conv_groups=4,
+        **others,
     )
+    encoder = SpeechEncoder(filter_bank.shaped(config, 8, 3) if filters else config)
     with torch.no_grad():
         for parameter in encoder.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -51,9 +56,9 @@ def assert_same(one: SpeechEncoder, other: SpeechEncoder) -> None:
 
 
 @pytest.mark.parametrize("units", KINDS, ids="+".join)
-@pytest.mark.parametrize("family", ["wavlm", "hubert"])
+@pytest.mark.parametrize("family", ["wavlm", "hubert", "filters"])
 def test_pruned_equals_gated(family: str, units: tuple[str, ...]) -> None:
-    encoder = gated(family, units).double()
+    encoder = gated(family.replace("filters", "wavlm"), units, filters=family == "filters").double()
     student = prune(encoder)
     assert student.num_parameters() < gates.full_size(encoder)
     assert not any(gates.is_gate(name) for name, _ in student.named_parameters())

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from skill.files import read_csv
 
+PRESET = Path(__file__).parents[1] / "presets/study.yaml"
 STUDY_COMMAND = "snakemake --cores all --config params=presets/study.yaml --directory DIR"
 TABLES = (
     "results.md",
@@ -122,6 +123,9 @@ def study_page(folder: Path) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in sorted(made["versions"].items()))
     lines = ["# The study", "", f"Made by `{made['command']}` with {versions}, parameters in"]
     lines += ["[params.yaml](params.yaml). Brackets: 95 % bootstrap intervals over test items."]
+    if (folder / "params.yaml").read_bytes() != PRESET.read_bytes():
+        lines += ["", "**presets/study.yaml has changed since this run**: these are results of the"]
+        lines += ["preset, and of the sample teachers, of that time."]
     lines += ["", (folder / "results.md").read_text(encoding="utf-8").strip(), ""]
     lines += [f"![{p.stem}]({p.name})\n" for p in sorted(folder.glob("*.png"))]
     lines += ["What the figures and this table are drawn from:", ""]
@@ -143,7 +147,7 @@ def keep_study(run: Path, folder: Path) -> None:
     provenance = json.loads(task.read_text(encoding="utf-8"))["provenance"]
     made = {"command": STUDY_COMMAND, "versions": provenance["versions"]}
     (folder / "made.json").write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
-    shutil.copyfile("presets/study.yaml", folder / "params.yaml")
+    shutil.copyfile(PRESET, folder / "params.yaml")
     (folder / "README.md").write_text(study_page(folder), encoding="utf-8")
 
 
