@@ -34,7 +34,7 @@ ENCODERS: dict[str, Callable[[], SpeechEncoder]] = {
     "hubert pruned": lambda: prune(gated("hubert", gates.UNITS)),
     "wav2vec2 pruned, large": lambda: prune(gated("wav2vec2", ("head", "ffn"), large=True)),
 }
-# 400 samples are one frame (of most); 40,000 are 124, more than the irregular WavLM's longest distance.
+# 400 samples are one frame of most; 40,000 are 124, beyond the irregular WavLM's longest distance.
 BATCHES = [[400], [16000], [9000, 7000], [40000, 400, 12345]]
 
 
