@@ -67,6 +67,24 @@ def test_the_study_is_what_its_files_say() -> None:
     }  # fmt: skip
 
 
+def test_bold_is_what_the_paired_test_finds_better_than_log_mel_features(tmp_path: Path) -> None:
+    results, tests = [], []
+    for task, metric, low_is_good in (("pr", "per", True), ("sid", "accuracy", False)):
+        results.append({"task": task, "metric": metric, "low_is_good": str(low_is_good)})
+        for name, gap in (("good", -5.0), ("even", 0.0)):
+            row = {"first": name, "second": "fbank", "task": task, "metric": metric}
+            tests.append(row | {"difference": gap, "low": gap - 2, "high": gap + 2})
+        tests.append(tests[-1] | {"second": "good"})
+    write_csv(tmp_path / "results.csv", results, list(results[0]))
+    write_csv(tmp_path / "comparisons.csv", tests, list(tests[0]))
+    assert readme.floor_table(tmp_path).splitlines() == [
+        "| less fbank, points | PR per ↓ | SID accuracy ↑ |",
+        "| --- | --- | --- |",
+        "| good | **-5.0** [-7.0, -3.0] | -5.0 [-7.0, -3.0] |",
+        "| even | +0.0 [-2.0, +2.0] | +0.0 [-2.0, +2.0] |",
+    ]
+
+
 @pytest.mark.parametrize("better", [True, False])
 def test_triangles_point_where_the_test_is_sure(tmp_path: Path, better: bool) -> None:
     columns = {"task": "pr", "metric": "per", "low_is_good": "True", "synthetic": "False"}

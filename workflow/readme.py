@@ -117,6 +117,31 @@ def study_table(folder: Path) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def floor_table(folder: Path) -> str:
+    """Each upstream less log-mel features on the same test items, with the paired test's interval.
+
+    Bold: better by that test, at 95 %.
+    """
+    rows = [r for r in read_csv(folder / "comparisons.csv") if r["second"] == "fbank"]
+    low_is_good = {
+        (r["task"], r["metric"]): r["low_is_good"] == "True"
+        for r in read_csv(folder / "results.csv")
+    }
+    columns = list(dict.fromkeys((r["task"], r["metric"]) for r in rows))
+    titles = [f"{t.upper()} {m} {'↓' if low_is_good[t, m] else '↑'}" for t, m in columns]
+    lines = [["less fbank, points", *titles], ["---"] * (len(columns) + 1)]
+    for name in dict.fromkeys(r["first"] for r in rows):
+        line = [name]
+        for column in columns:
+            row = next(r for r in rows if r["first"] == name and (r["task"], r["metric"]) == column)
+            gap, low, high = (float(row[key]) for key in ("difference", "low", "high"))
+            better = high < 0 if low_is_good[column] else low > 0
+            bold = "**" if better else ""
+            line.append(f"{bold}{gap:+.1f}{bold} [{low:+.1f}, {high:+.1f}]")
+        lines.append(line)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
 def study_page(folder: Path) -> str:
     """What a run of presets/study.yaml found, from the files kept in `folder`."""
     made = json.loads((folder / "made.json").read_text(encoding="utf-8"))
@@ -168,6 +193,7 @@ def main() -> None:
                 sys.exit(f"{source / name} is missing: run `{command}` first")
             shutil.copyfile(source / name, kept / name)
     rewrite(Path("README.md"), (kept / "results.md").read_text(encoding="utf-8"))
+    rewrite(Path("README.md"), floor_table(kept), "floor")
     rewrite(
         Path("docs/calibration.md"),
         calibration_table(read_csv(kept / "skill-wavlm-calibration.csv")),

@@ -55,11 +55,11 @@ rule tabulate_published:
         "--output {output.table:q} --threads {threads} 2>&1 | tee -i {log:q}"
 
 
-rule compare_students:
+rule compare_upstreams:
     input:
         expand(
-            "results/superb/{student}/{task}.{kind}",
-            student=STUDENTS,
+            "results/superb/{upstream}/{task}.{kind}",
+            upstream=UPSTREAMS,
             task=TASKS,
             kind=["csv", "json"],
         ),

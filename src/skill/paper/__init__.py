@@ -49,11 +49,10 @@ def run(name: str, job: PaperJob, inputs: Sequence[Path], output: Path) -> None:
     elif kind == "comparisons":
         from skill.superb.table import comparisons
 
-        students: dict[str, dict[int, str]] = {}
+        compared: dict[str, dict[int, str]] = {}
         for name, about in job.upstreams.items():
-            if about.kind == "student":
-                students.setdefault(about.base, {})[about.seed or 0] = name
-        rows = comparisons(inputs[0].parents[1], students, job.bootstrap)
+            compared.setdefault(about.base or name, {})[about.seed or 0] = name
+        rows = comparisons(inputs[0].parents[1], compared, job.bootstrap)
         write_csv(output, rows, behind.COMPARISONS)
     elif kind in _TABLES:
         columns, rows_of = _TABLES[kind]

@@ -109,12 +109,13 @@ def run(results: Sequence[Path], job: ScoresJob, output: Path, table: Path) -> N
 
 
 def comparisons(
-    folder: Path, students: Mapping[str, Mapping[int, str]], resamples: int
+    folder: Path, compared: Mapping[str, Mapping[int, str]], resamples: int
 ) -> list[dict[str, str | float]]:
-    """Every pair of `students` on every task of `folder` (results/superb) that both have.
+    """Every pair of `compared` on every task of `folder` (results/superb) that both have.
 
-    `students`: {name: {seed: upstream}}. Two are compared on the seeds that both have. Differences
-    are in percent, first minus second. Beside each table of items lies the task's result (JSON).
+    `compared`: {name: {seed: upstream}}. Two are compared on the seeds that both have; what has no
+    seed (teachers, log-mel features, a student trained once) has 0. Differences are in percent,
+    first minus second. Beside each table of items lies the task's result (JSON).
 
     Raises:
         SkillError: two tables of a task are not of the same test items.
@@ -127,14 +128,14 @@ def comparisons(
                 for seed, upstream in members.items()
                 if (path := folder / upstream / f"{task.name}.csv").exists()
             }
-            for name, members in students.items()
+            for name, members in compared.items()
         }
         some = next((path for own in tables.values() for path in own.values()), None)
         synthetic = some is not None and bool(read_json(some.with_suffix(".json"))["synthetic"])
         for metric in filter(_PAIRED.__contains__, task.metrics):
             drawn = _drawn([path for own in tables.values() for path in own.values()],
                            metric, resamples)  # fmt: skip
-            for first, second in combinations(students, 2):
+            for first, second in combinations(compared, 2):
                 seeds = [seed for seed in tables[first] if seed in tables[second]]
                 if not seeds:
                     continue
