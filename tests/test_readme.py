@@ -23,6 +23,9 @@ def test_the_table_is_the_one_of_the_files() -> None:
     table = (ROOT / "docs/sample/results.md").read_text(encoding="utf-8")
     assert readme.with_table(written, table) == written
     assert len(table.splitlines()) > 4
+    floor = readme.floor_table(ROOT / "docs/sample")
+    assert readme.with_table(written, floor, "floor") == written
+    assert "| wavlm-sample |" in floor
 
 
 def test_the_calibration_page_says_what_the_study_found() -> None:
