@@ -118,25 +118,30 @@ def study_table(folder: Path) -> str:
 
 
 def floor_table(folder: Path) -> str:
-    """Each upstream less log-mel features on the same test items, with the paired test's interval.
+    """Each teacher less log-mel features on the same test items, with the paired test's interval.
 
     Bold: better by that test, at 95 %.
     """
-    rows = [r for r in read_csv(folder / "comparisons.csv") if r["second"] == "fbank"]
+    gaps: dict[str, dict[tuple[str, str], list[float]]] = {}
+    for r in read_csv(folder / "comparisons.csv"):
+        gap, low, high = (float(r[key]) for key in ("difference", "low", "high"))
+        column = (r["task"], r["metric"])
+        if r["second"] == "fbank":
+            gaps.setdefault(r["first"], {})[column] = [gap, low, high]
+        elif r["first"] == "fbank":
+            gaps.setdefault(r["second"], {})[column] = [-gap, -high, -low]
     low_is_good = {
         (r["task"], r["metric"]): r["low_is_good"] == "True"
         for r in read_csv(folder / "results.csv")
     }
-    columns = list(dict.fromkeys((r["task"], r["metric"]) for r in rows))
+    columns = list(dict.fromkeys(column for own in gaps.values() for column in own))
     titles = [f"{t.upper()} {m} {'↓' if low_is_good[t, m] else '↑'}" for t, m in columns]
     lines = [["less fbank, points", *titles], ["---"] * (len(columns) + 1)]
-    for name in dict.fromkeys(r["first"] for r in rows):
+    for name, own in gaps.items():
         line = [name]
         for column in columns:
-            row = next(r for r in rows if r["first"] == name and (r["task"], r["metric"]) == column)
-            gap, low, high = (float(row[key]) for key in ("difference", "low", "high"))
-            better = high < 0 if low_is_good[column] else low > 0
-            bold = "**" if better else ""
+            gap, low, high = own[column]
+            bold = "**" if (high < 0 if low_is_good[column] else low > 0) else ""
             line.append(f"{bold}{gap:+.1f}{bold} [{low:+.1f}, {high:+.1f}]")
         lines.append(line)
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -114,8 +114,8 @@ def comparisons(
     """Every pair of `compared` on every task of `folder` (results/superb) that both have.
 
     `compared`: {name: {seed: upstream}}. Two are compared on the seeds that both have; what has no
-    seed (teachers, log-mel features, a student trained once) has 0. Differences are in percent,
-    first minus second. Beside each table of items lies the task's result (JSON).
+    seed (teachers, log-mel features) has 0. Differences are in percent, first minus second. Beside
+    each table of items lies the task's result (JSON).
 
     Raises:
         SkillError: two tables of a task are not of the same test items.
