@@ -15,10 +15,8 @@ from skill.params import Pretraining, Training
 BANDS, LEVELS = 16, 4
 
 
-def started(**sizes: int) -> SpeechEncoder:
-    plain = EncoderConfig.uniform(
-        "wavlm", **({"width": 32, "blocks": 1, "heads": 2, "ffn": 8} | sizes)
-    )
+def started() -> SpeechEncoder:
+    plain = EncoderConfig.uniform("wavlm", width=32, blocks=1, heads=2, ffn=8)
     encoder = SpeechEncoder(filter_bank.shaped(plain, BANDS, LEVELS)).eval()
     filter_bank.start(encoder)
     return encoder
