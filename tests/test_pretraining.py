@@ -72,7 +72,7 @@ def test_the_model_can_learn_a_small_batch_by_heart() -> None:
     )  # fmt: skip
     model = masked_prediction.MaskedPrediction(
         SpeechEncoder(config), 8, masked_prediction.Spectrum(torch.randn(3, 8000)),
-        mixing=0.0, mask_probability=0.3, learning_rate=1e-2,
+        spectrum_layer=1, mixing=0.0, mask_probability=0.3, learning_rate=1e-2,
     )  # fmt: skip
     waveforms = torch.randn(2, 400 + 320 * 19)
     micro = Micro(["a", "b"], waveforms, torch.full((2,), waveforms.shape[1]),
@@ -107,7 +107,8 @@ def test_spectrum_and_two_rounds_make_a_teacher_and_a_second_call_gives_the_same
         unlabelled=Unlabelled(corpora=("beeps",), min_seconds=0.3),
         pretraining=Pretraining(
             family="wavlm", blocks=3, width=32, heads=2, ffn=64, bands=4, levels=2,
-            clusters=(5, 6), layer=2, mixing=0.5, spectrum=training, rounds=(training, training),
+            clusters=(5, 6), layer=2, spectrum_layer=1, mixing=0.5,
+            spectrum=training, rounds=(training, training),
         ),
     )  # fmt: skip
     for name in ("a", "b"):

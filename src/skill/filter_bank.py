@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from skill.encoder import EncoderConfig, SpeechEncoder
+from skill.superb.fbank import hertz, mel
 
 _RATE = 16000
 _STEP = 5  # samples, of the first convolution
@@ -46,8 +47,8 @@ def shaped(config: EncoderConfig, bands: int, levels: int) -> EncoderConfig:
 
 def gabor(bands: int) -> Tensor:
     """Filters [bands, phases, window], highs lifted as speech falls."""
-    mel = torch.linspace(_mel(_LOWEST), _mel(_HIGHEST), bands + 2, dtype=torch.float64)
-    edges = 700.0 * (torch.exp(mel / 1127.0) - 1.0)
+    lowest, highest = mel(torch.tensor([_LOWEST, _HIGHEST], dtype=torch.float64)).tolist()
+    edges = hertz(torch.linspace(lowest, highest, bands + 2, dtype=torch.float64))
     time = (torch.arange(_WINDOW, dtype=torch.float64) - _WINDOW // 2) / _RATE
     filters = torch.zeros(bands, _PHASES, _WINDOW, dtype=torch.float64)
     for band in range(bands):
@@ -86,7 +87,3 @@ def start(encoder: SpeechEncoder) -> None:
             # The mean of two frames' amplitudes, in units of the level.
             third.weight[levels * band + level, phases] = -1.0 / (_SOFTEST * ratio**level)
             third.bias[levels * band + level] = 2.0  # type: ignore[index]
-
-
-def _mel(hertz: float) -> float:
-    return 1127.0 * math.log1p(hertz / 700.0)

@@ -3,11 +3,11 @@
 Masked prediction is HuBERT's (Hsu et al. 2021, arXiv:2106.07447): the model predicts the cluster of
 each masked frame from what surrounds the mask. With `mixing` an utterance is now and then overlaid
 with a part of another one and still has to predict its own clusters (WavLM, Chen et al. 2021,
-arXiv:2110.13900, section III-B). Beside the clusters it predicts each frame's spectrum (as TERA
-does, Liu et al. 2021, arXiv:2007.06028): clusters of hours of speech say what is spoken and lose
-who speaks.
+arXiv:2110.13900, section III-B). A middle layer also predicts each frame's spectrum (as TERA does,
+Liu et al. 2021, arXiv:2007.06028): clusters of hours of speech say what is spoken and lose who
+speaks. What is above that layer is free to lose it.
 
-Axes: B utterances, S samples, T frames (20 ms), D width, C clusters.
+Axes: B utterances, S samples, T frames (20 ms), D width, C clusters, K spectral directions.
 """
 
 from collections.abc import Iterable
@@ -18,15 +18,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skill.encoder import SpeechEncoder
-from skill.superb.fbank import BINS, log_mel
+from skill.superb.fbank import log_mel
 from skill.training import Micro
 
 _TEMPERATURE = 0.1  # of the cosine logits, as in HuBERT
+_DIRECTIONS = 40  # K: the others are the waveform's noise, and whitening would make it as loud
 _FLATTEST = 1e-4  # of the largest variance: directions below it are not made larger
 
 
 class Spectrum(nn.Module):
-    """Whitened log-mel energies: what an utterance's spectrum is, each direction counting alike.
+    """The leading directions of log-mel energies, whitened: each counts alike.
 
     Voices differ in directions of little variance, which plain energies would hide. The mean energy
     of each utterance is taken off, as the encoder's group norm does.
@@ -41,11 +42,16 @@ class Spectrum(nn.Module):
         energies = torch.cat([_levelled(waveform) for waveform in waveforms]).double()
         variances, directions = torch.linalg.eigh(torch.cov(energies.t()))
         scale = variances.clamp(min=_FLATTEST * float(variances[-1])).rsqrt()
+        whitening = (directions * scale)[:, -_DIRECTIONS:]
         self.register_buffer("mean", energies.mean(0).float())
-        self.register_buffer("whitening", (directions * scale).float())
+        self.register_buffer("whitening", whitening.float())
+
+    def head(self, width: int) -> nn.Linear:
+        """What predicts it from states of `width`."""
+        return nn.Linear(width, self.whitening.shape[1])
 
     def forward(self, waveforms: Tensor, frames: int) -> Tensor:
-        """[B, S] to [B, frames, 80], one per 20 ms; the last is repeated where there are fewer."""
+        """[B, S] to [B, frames, K], one per 20 ms; the last is repeated where there are fewer."""
         energies = torch.stack([_levelled(waveform)[::2][:frames] for waveform in waveforms])
         missing = frames - energies.shape[1]
         if missing:
@@ -68,7 +74,7 @@ class SpectrumRegression(nn.Module):
     def __init__(self, encoder: SpeechEncoder, spectrum: Spectrum, learning_rate: float) -> None:
         super().__init__()
         self.encoder, self.spectrum, self.learning_rate = encoder, spectrum, learning_rate
-        self.head = nn.Linear(encoder.config.width, BINS)
+        self.head = spectrum.head(encoder.config.width)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """One group: the convolutions, the projection and the head."""
@@ -135,6 +141,7 @@ class MaskedPrediction(nn.Module):
         clusters: int,
         spectrum: Spectrum,
         *,
+        spectrum_layer: int,
         mixing: float,
         mask_probability: float,
         learning_rate: float,
@@ -145,7 +152,8 @@ class MaskedPrediction(nn.Module):
         self.mask_embedding = nn.Parameter(torch.empty(width).uniform_())
         self.head = nn.Linear(width, width)
         self.clusters = nn.Parameter(torch.empty(clusters, width).normal_())
-        self.spectrum, self.spectrum_head = spectrum, nn.Linear(width, BINS)
+        self.spectrum, self.spectrum_head = spectrum, spectrum.head(width)
+        self.spectrum_layer = spectrum_layer
         self.mixing, self.mask_probability = mixing, mask_probability
         self.learning_rate = learning_rate
 
@@ -169,14 +177,14 @@ class MaskedPrediction(nn.Module):
         labels = micro.extra[:, : projected.shape[1]]
         mask = mask_spans((len(labels), labels.shape[1]), self.mask_probability, span=10)
         x = torch.where(mask[..., None], self.mask_embedding.to(projected.dtype), projected)
-        for _, state in self.encoder.transform(x):
-            last = state
-        logits = self.logits(last)
+        states = dict(self.encoder.transform(x))
+        logits = self.logits(states[self.encoder.config.num_blocks])
         masked = F.cross_entropy(logits[mask], labels[mask])
         seen = F.cross_entropy(logits[~mask], labels[~mask])
         right = logits.argmax(-1) == labels
         target = self.spectrum(micro.waveforms, labels.shape[1])
-        error = (self.spectrum_head(last).float() - target).square().mean(-1)
+        predicted = self.spectrum_head(states[self.spectrum_layer]).float()
+        error = (predicted - target).square().mean(-1)
         spectrum = (error[mask].mean() + error[~mask].mean()) / 2
         return {
             "loss": (masked + seen) / 2 + spectrum,

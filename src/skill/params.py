@@ -182,8 +182,10 @@ class Pretraining(Section):
     seed: Count = 0
     clusters: tuple[Some, ...] = (100, 250)
     """Of each round."""
-    layer: Some = 7
+    layer: Some = 9
     """Of the model so far, whose features are clustered for the rounds after the first."""
+    spectrum_layer: Some = 6
+    """Of the model, which also predicts the spectrum."""
     mixing: Rate = 0.0
     mask_probability: Share = 0.65
     spectrum: Training | None = None
@@ -191,9 +193,12 @@ class Pretraining(Section):
     rounds: tuple[Training, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _clusters_per_round(self) -> "Pretraining":
+    def _consistent(self) -> "Pretraining":
         if len(self.clusters) != len(self.rounds):
             raise ValueError(f"{len(self.clusters)} clusters for {len(self.rounds)} rounds")
+        for key, layer in (("layer", self.layer), ("spectrum_layer", self.spectrum_layer)):
+            if layer > self.blocks:
+                raise ValueError(f"{key} {layer} of a model of {self.blocks} blocks")
         return self
 
 

@@ -96,6 +96,7 @@ def run(
             encoder,
             section.clusters[number - 1],
             spectrum,
+            spectrum_layer=section.spectrum_layer,
             mixing=section.mixing,
             mask_probability=section.mask_probability,
             learning_rate=training.learning_rate,

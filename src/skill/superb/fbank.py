@@ -26,13 +26,19 @@ def _povey_window() -> Tensor:
     return torch.hann_window(WINDOW, periodic=False).pow(0.85)
 
 
+def mel(frequency: Tensor) -> Tensor:
+    """Hertz to mel: 1127 ln(1 + f/700)."""
+    return 1127.0 * torch.log1p(frequency / 700.0)
+
+
+def hertz(pitch: Tensor) -> Tensor:
+    """Mel to hertz, the inverse of `mel`."""
+    return 700.0 * torch.expm1(pitch / 1127.0)
+
+
 @cache
 def _mel_filters() -> Tensor:
-    """[FFT/2 + 1, 80] triangles, equally spaced and equally wide in mel (1127 ln(1 + f/700))."""
-
-    def mel(hertz: Tensor) -> Tensor:
-        return 1127.0 * torch.log1p(hertz / 700.0)
-
+    """[FFT/2 + 1, 80] triangles, equally spaced and equally wide in mel."""
     limits = mel(torch.tensor([_LOWEST_HZ, SAMPLE_RATE / 2], dtype=torch.float64))
     edges = torch.linspace(float(limits[0]), float(limits[1]), BINS + 2, dtype=torch.float64)
     left, centre, right = edges[:-2], edges[1:-1], edges[2:]
