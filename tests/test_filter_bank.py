@@ -11,6 +11,7 @@ from skill import filter_bank
 from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.encoder.draws import Draw
 from skill.params import Pretraining, Training
+from skill.superb import fbank
 
 BANDS, LEVELS = 16, 4
 
@@ -45,10 +46,16 @@ def test_the_first_convolution_lets_the_waveform_through_but_for_its_level() -> 
     assert torch.corrcoef(torch.stack([samples, waveform[: len(samples)]]))[0, 1] > 0.9995
 
 
+def test_a_thousand_hertz_are_a_thousand_mel_and_back() -> None:
+    assert float(fbank.mel(torch.tensor(1000.0))) == pytest.approx(1000, abs=0.1)
+    frequencies = torch.tensor([0.0, 60.0, 440.0, 5600.0], dtype=torch.float64)
+    assert torch.allclose(fbank.hertz(fbank.mel(frequencies)), frequencies)
+
+
 @pytest.mark.parametrize("band", [2, 8, 13])
 def test_three_rectified_phases_are_the_amplitude_of_a_sinusoid(band: int) -> None:
-    mel = torch.linspace(filter_bank._mel(60), filter_bank._mel(5600), BANDS + 2)[band + 1]
-    hertz = 700 * (math.exp(float(mel) / 1127) - 1)
+    lowest, highest = fbank.mel(torch.tensor([60.0, 5600.0])).tolist()
+    hertz = float(fbank.hertz(torch.linspace(lowest, highest, BANDS + 2)[band + 1]))
     wave = torch.sin(2 * math.pi * hertz * torch.arange(16000) / 16000)
     bands = after(started(), wave, 2).reshape(BANDS, 3, -1).sum(1)
     assert bands.mean(1).argmax() == band
