@@ -77,7 +77,7 @@ def labelled(corpus, folder, task):
 SETTINGS = {
     "pr": {},
     "asr": {"hidden": 16, "recurrent": 16, "recurrent_layers": 1, "spec_augment": False},
-    "sid": {"min_clips": 6, "order": "shuffled", "steps": 300, "eval_every": 100},
+    "sid": {"folds": 2, "min_clips": 6, "order": "shuffled", "steps": 300, "eval_every": 100},
     "ks": {"folds": 4, "order": "shuffled", "min_clips": 4, "crops": 1},
     "asv": {"hidden": 16, "pooled": 24, "protocol": "clean"},
     "sd": {"recurrent": 16, "train_seconds": 12, "dev_seconds": 8, "test_seconds": 8},
@@ -107,6 +107,17 @@ def evaluated(corpus, folder, task, encoder=None, **changes):
                output.with_suffix(".csv"), output.with_suffix(".safetensors"),
                folder / "scratch" / task)  # fmt: skip
     return read_json(output), read_csv(output.with_suffix(".csv"))
+
+
+def test_a_second_fold_of_speakers_swaps_development_and_test(corpus):
+    settings = {"corpora": ["tones"], **SETTINGS["sid"]}
+    utterances = read_manifest(corpus / "tones.csv")
+    alone = folds_of(configured("sid", {**settings, "folds": 1}), utterances)
+    first, second = folds_of(configured("sid", settings), utterances)
+    assert alone == [first]
+    assert (second.train, second.dev, second.test) == (first.train, first.test, first.dev)
+    with pytest.raises(SkillError, match="1, or 2 that swap"):
+        folds_of(configured("sid", {**settings, "folds": 3}), utterances)
 
 
 @pytest.mark.parametrize("task", SETTINGS)

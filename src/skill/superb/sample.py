@@ -6,6 +6,7 @@ several). KS: Hedgewars phrases; in each fold the test voices are heard in no ot
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from skill.corpora import audio
@@ -72,7 +73,13 @@ def transcripts(
 
 
 def speakers(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
-    """SID among the speakers with `min_clips` clips or more, and with some in each split."""
+    """SID among the speakers with `min_clips` clips or more, and with some in each split.
+
+    In a second fold dev and test change places: as many test clips again, of which pretraining and
+    distillation have heard as little.
+    """
+    if task.folds > 2:
+        raise SkillError(f"{task.name}: folds: {task.folds}; it has 1, or 2 that swap dev and test")
     usable = [u for u in utterances if u.speaker and u.samples >= _SHORTEST]
     clips = Counter(u.speaker for u in usable)
     complete = [
@@ -94,7 +101,8 @@ def speakers(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
         "more clips than a speaker may have": known - len(kept),
     }
     examples = [(u.split, _example(u, (number[u.speaker],))) for u in kept]
-    return [split(task, examples, labels=(names,), left_out=left_out)]
+    fold = split(task, examples, labels=(names,), left_out=left_out)
+    return [fold, replace(fold, dev=fold.test, test=fold.dev)][: task.folds]
 
 
 def phrases(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
