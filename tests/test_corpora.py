@@ -20,6 +20,7 @@ from skill.corpora import (
     asterisk,
     build,
     espeak,
+    folder,
     hedgewars,
     packages,
     queen,
@@ -412,6 +413,27 @@ def test_a_damaged_package_is_named(package, monkeypatch, tmp_path):
     monkeypatch.setattr(packages, "_download", damaged)
     with pytest.raises(SkillError, match=r"tiny_1-1_all\.deb"):
         packages.files_of(["tiny"])
+
+
+@pytest.mark.parametrize("kind", ["wav", "aiff", "ogg", "mp3", "flac"])
+def test_a_truncated_file_of_a_folder_is_an_error_and_a_whole_one_is_not(tmp_path: Path, kind: str):
+    path = tmp_path / f"tone.{kind}"
+    soundfile.write(path, 0.1 * np.sin(np.arange(48_000) / 5), 16_000)
+    signal, rate = next(iter(folder.clips("mine", tmp_path))).load()
+    assert rate == 16_000 and len(signal) == pytest.approx(48_000, rel=0.05)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(SkillError, match=r"tone.*(truncated|not readable as audio)"):
+        next(iter(folder.clips("mine", tmp_path))).load()
+
+
+def test_a_wav_whose_length_was_not_known_when_it_was_begun_is_whole(tmp_path: Path):
+    path = tmp_path / "piped.wav"
+    soundfile.write(path, np.zeros(4000), 16_000)
+    sizes = bytearray(path.read_bytes())
+    for place in (4, sizes.index(b"data") + 4):
+        sizes[place : place + 4] = b"\xff\xff\xff\xff"
+    path.write_bytes(sizes)
+    assert len(next(iter(folder.clips("mine", tmp_path))).load()[0]) == 4000
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ DISTILHUBERT = Method(
 )
 STAGE: dict[str, Any] = {
     "warmup": 2, "learning_rate": 1e-3, "batch_seconds": 4.0, "micro_seconds": 2.0,
-    "precision": "float32", "log_every": 2, "validate_every": 4,
+    "precision": "float32", "log_every": 2, "validate_every": 4, "dropout": 0.05,
 }  # fmt: skip
 
 
@@ -121,6 +121,7 @@ def test_stage_1_meets_the_sparsity_and_stage_2_starts_from_it(
     )  # fmt: skip
     trained = SpeechEncoder.from_pretrained(files[0])
     assert trained.config == student.config
+    assert trained.config.attention_dropout == 0.05 != teacher.config.attention_dropout
     assert not torch.equal(trained.state_dict()["encoder.layer_norm.weight"],
                            student.state_dict()["encoder.layer_norm.weight"])  # fmt: skip
     with pytest.raises(SkillError, match="not a student of stage 1"):

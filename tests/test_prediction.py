@@ -136,6 +136,17 @@ def test_a_student_cannot_have_more_blocks_than_its_teacher() -> None:
         start_student(encoder(0), 5)
 
 
+def test_dropout_of_a_student_is_asked_for_or_its_teachers() -> None:
+    teacher = encoder(0)
+    teacher.config = replace(teacher.config, activation_dropout=0.3, hidden_dropout=0.2)
+    assert start_student(teacher, 1).config.hidden_dropout == 0.2
+    own = start_student(teacher, None, 0.25)
+    places = ("projection_dropout", "attention_dropout", "hidden_dropout", "activation_dropout")
+    assert [getattr(own.config, place) for place in places] == [0.25, 0.25, 0.25, 0.0]
+    rates = {m.p for m in own.modules() if isinstance(m, torch.nn.Dropout)}
+    assert rates == {0.25, 0.0} and own.blocks[0].attention.dropout == 0.25
+
+
 def test_compiled_blocks_give_the_same_losses_and_gradients(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

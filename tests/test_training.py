@@ -198,6 +198,13 @@ def test_a_damaged_newest_checkpoint_is_skipped(
     again, _ = run(tmp_path)
     assert "damaged checkpoint skipped" in capsys.readouterr().err
     assert torch.equal(whole.map.weight, again.map.weight)
+    bytes_ = bytearray((tmp_path / "newest.pt").read_bytes())
+    place = bytes_.index(again.map.weight.detach().numpy().tobytes())
+    bytes_[place] ^= 1  # one bit of one weight, which torch itself does not notice
+    (tmp_path / "newest.pt").write_bytes(bytes_)
+    third, _ = run(tmp_path)
+    assert "is not what was written" in capsys.readouterr().err
+    assert torch.equal(whole.map.weight, third.map.weight)
 
 
 def test_a_checkpoint_of_another_run_is_not_resumed(tmp_path: Path) -> None:
@@ -227,6 +234,21 @@ def test_bad_steps_are_skipped_counted_and_bounded(tmp_path: Path) -> None:
     assert torch.isfinite(toy.map.weight).all()
     with pytest.raises(SkillError, match=r"3 steps in a row up to step 7 .*u5-0.*u7-1"):
         run(tmp_path / "many", toy=Toy(poison=5))
+
+
+def test_a_run_without_one_good_step_is_an_error_however_short(tmp_path: Path) -> None:
+    with pytest.raises(SkillError, match=r"2 steps in a row up to step 1 .*u0-0, u0-1, u1-0, u1-1"):
+        run(tmp_path, Settings(steps=2), Toy(poison=0))
+
+
+def test_only_micro_batches_without_a_finite_loss_are_named(tmp_path: Path) -> None:
+    class Picky(Toy):
+        def losses(self, micro: Micro, step: int) -> dict[str, Tensor]:
+            self.poison = 0 if micro.ids[0].endswith("-1") else None
+            return super().losses(micro, step)
+
+    with pytest.raises(SkillError, match=r"utterances: u0-1, u1-1, u2-1$"):
+        run(tmp_path, toy=Picky())
 
 
 def test_validation_marks_the_best_step(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from skill.resume import forget
 from skill.runs import World, load_teachers, run, targets_of
 from skill.training import Outcome, seed_step
 
-_SPARSITY_TOLERANCE = 0.01
+_SIZE_TOLERANCE = 0.01
 _CUT_AT_ONCE = 0.02
 
 
@@ -50,7 +50,8 @@ def stage1(
     encoders = load_teachers(job.teachers, teachers, world.device)
     first = next(iter(encoders.values()))
     seed_step(job.seed, 0)
-    student = start_student(first, job.definition.start_blocks).to(world.device)
+    student = start_student(first, job.definition.start_blocks, job.stage.dropout)
+    student = student.to(world.device)
     target = None
     if job.definition.prune:
         assert job.sparsity is not None
@@ -93,11 +94,7 @@ def stage1(
         _warn_of_a_cut(name, job.sparsity, outcome)
         gates.select(student, job.sparsity, target.full)
         student = pruning.prune(student)
-        reached = 1 - student.num_parameters() / target.full
-        if abs(reached - job.sparsity) > _SPARSITY_TOLERANCE:
-            raise SkillError(
-                f"{name}: pruned to a sparsity of {reached:.4f} instead of {job.sparsity}"
-            )
+        _warn_of_the_size(name, student.num_parameters(), (1 - job.sparsity) * target.full)
     parts = {f"encoder.{key}": value for key, value in student.state_dict().items()}
     for key, value in experiment.projections.state_dict().items():
         parts[f"projections.{key}"] = value
@@ -130,7 +127,7 @@ def stage2(
     """
     world = World.start()
     encoders = load_teachers(job.teachers, teachers, world.device)
-    pruned, projections = _read_stage1(student)
+    pruned, projections = _read_stage1(student, job.stage.dropout)
     seed_step(job.seed, 0)
     experiment = Distillation(
         pruned,
@@ -156,13 +153,15 @@ def stage2(
     forget(scratch)
 
 
-def start_student(teacher: SpeechEncoder, blocks: int | None) -> SpeechEncoder:
-    """A copy of the teacher, or of its first `blocks` blocks.
+def start_student(
+    teacher: SpeechEncoder, blocks: int | None, dropout: float | None = None
+) -> SpeechEncoder:
+    """A copy of the teacher, or of its first `blocks` blocks; `dropout`: see `regularised`.
 
     Raises:
         SkillError: the teacher has fewer blocks.
     """
-    config = teacher.config
+    config = regularised(teacher.config, dropout)
     if blocks is not None and blocks > config.num_blocks:
         raise SkillError(f"a student of {blocks} blocks, but the teacher has {config.num_blocks}")
     student = SpeechEncoder(replace(config, heads=config.heads[:blocks], ffn=config.ffn[:blocks]))
@@ -171,11 +170,28 @@ def start_student(teacher: SpeechEncoder, blocks: int | None) -> SpeechEncoder:
     return student
 
 
-def _read_stage1(path: Path) -> tuple[SpeechEncoder, dict[str, Tensor]]:
+def regularised(config: EncoderConfig, dropout: float | None) -> EncoderConfig:
+    """`config` with DPHuBERT's places of dropout: all but inside the feed-forward layers.
+
+    None leaves the teacher's, which is what its pretraining needed.
+    """
+    if dropout is None:
+        return config
+    return replace(
+        config,
+        projection_dropout=dropout,
+        attention_dropout=dropout,
+        hidden_dropout=dropout,
+        activation_dropout=0.0,
+    )
+
+
+def _read_stage1(path: Path, dropout: float | None) -> tuple[SpeechEncoder, dict[str, Tensor]]:
     if read_header(path).get("kind") != "stage1":
         raise SkillError(f"{path}: not a student of stage 1")
     tensors, header = read_tensors(path)
-    student = SpeechEncoder(EncoderConfig.from_dict(header["config"]))
+    config = EncoderConfig.from_dict(header["config"])
+    student = SpeechEncoder(regularised(config, dropout))
     parts: dict[str, dict[str, Tensor]] = {"encoder": {}, "projections": {}}
     for key, value in tensors.items():
         part, _, rest = key.partition(".")
@@ -186,12 +202,23 @@ def _read_stage1(path: Path) -> tuple[SpeechEncoder, dict[str, Tensor]]:
 
 def _warn_of_a_cut(name: str, sparsity: float, outcome: Outcome) -> None:
     """Say where the gates have not come to the sparsity that the student is now cut to."""
-    expected = outcome.curve[-1]["sparsity"] if outcome.curve else 0.0
+    expected = next((row["sparsity"] for row in outcome.curve[::-1] if "sparsity" in row), 0.0)
     if abs(expected - sparsity) > _CUT_AT_ONCE:
         print(
             f"warning: {name}: the gates ended at an expected sparsity of {expected:.3f}, and the "
             f"step to {sparsity} is taken at once; another multiplier_learning_rate, or more "
             "steps, would bring them nearer",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _warn_of_the_size(name: str, parameters: int, wanted: float) -> None:
+    """Whole layers as units may be too coarse for a size; the student is kept all the same."""
+    if abs(parameters - wanted) > _SIZE_TOLERANCE * wanted:
+        print(
+            f"warning: {name}: {parameters} parameters instead of {wanted:.0f}: no set of the "
+            "units that are pruned comes nearer",
             file=sys.stderr,
             flush=True,
         )

@@ -11,16 +11,24 @@ projection's output, which DPHuBERT's code calls layer 0.
 | DistilHuBERT | first 2 blocks | no | 4, 8, 12 | last state, one head each | L1 − log σ(cos) |
 | EKD | first 2 blocks | no | 4, 8, 12 of several teachers (1) | last state | L1 − log σ(cos) |
 
-(1) Their mean, their concatenation, or one head for each teacher.
+(1) Their mean, their concatenation, or one head for each teacher. What EKD's authors used beside
+several teachers could not be seen; the rest of the row is DistilHuBERT's.
 
 Imports no torch, so that the workflow can check a method when it is parsed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from skill.errors import SkillError
 
@@ -37,6 +45,12 @@ class Distances(BaseModel):
     l2: NonNegativeFloat = 0.0
     cosine: NonNegativeFloat = 0.0
     log_sigmoid_cosine: NonNegativeFloat = 0.0
+
+    @model_validator(mode="after")
+    def _some(self) -> "Distances":
+        if not any(weight for _, weight in self):
+            raise ValueError("no distance has a weight above 0, so nothing would be learned")
+        return self
 
 
 class LayerTarget(BaseModel):
@@ -60,7 +74,7 @@ class Method(BaseModel):
     """The student starts as the first teacher's first n blocks; None: as the whole teacher."""
     prune: tuple[Literal["conv", "head", "ffn", "attention_layer", "ffn_layer"], ...] = ()
     """What stage 1 puts gates on; empty: nothing is pruned."""
-    targets: Literal["clusters"] | tuple[LayerTarget, ...]
+    targets: Literal["clusters"] | Annotated[tuple[LayerTarget, ...], Field(min_length=1)]
     cluster_student: Literal["mean", "single", "each"] = "mean"
     """Student side of a cluster: the mean of its layers, its last layer alone (ablation), or each
     layer of the cluster by itself, weighted so that a cluster counts once (ablation)."""
@@ -147,15 +161,18 @@ def _cluster_targets(
     """Targets of one cluster; their weights add up to 1.
 
     Layers of teachers of different widths have no common mean: each width has a target of its own.
+    A layer of a deeper or flatter teacher is learned by the student's at the same relative depth.
     """
     for name, _ in cluster:
         if name not in teachers:
             raise SkillError(f"the grouping has layers of {name}, which is not a teacher here")
-    numbers = sorted({layer for _, layer in cluster}, key=lambda n: -1 if n == "projection" else n)
+    depth = next(iter(teachers.values()))[0]
+    own = {layer: _at_depth(layer, teachers, depth) for layer in cluster}
+    numbers = sorted(set(own.values()), key=lambda n: -1 if n == "projection" else n)
     label = "-".join(f"{name}.{layer}" for name, layer in cluster)
     parts: list[tuple[list[TeacherLayer], tuple[Layer, ...]]]
     if method.cluster_student == "each":
-        parts = [([layer], (layer[1],)) for layer in cluster]
+        parts = [([layer], (own[layer],)) for layer in cluster]
     else:
         side = tuple(numbers) if method.cluster_student == "mean" else (numbers[-1],)
         widths = sorted({teachers[name][1] for name, _ in cluster})
@@ -170,6 +187,12 @@ def _cluster_targets(
         }[method.cluster_projection]
         targets.append(Target(tuple(layers), "mean", student, projection, 1 / len(parts)))
     return targets
+
+
+def _at_depth(layer: TeacherLayer, teachers: Mapping[str, tuple[int, int]], blocks: int) -> Layer:
+    """The layer of the first teacher, as whose copy the student starts, at the depth of `layer`."""
+    name, number = layer
+    return number if number == "projection" else round(number * blocks / teachers[name][0])
 
 
 def _check(target: Target, teachers: Mapping[str, tuple[int, int]], student_blocks: int) -> None:

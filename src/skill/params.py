@@ -24,6 +24,7 @@ Rate = Annotated[float, Field(strict=True, ge=0)]
 Positive = Annotated[float, Field(strict=True, gt=0)]
 Seconds = Annotated[float, Field(strict=True, gt=0)]
 Share = Annotated[float, Field(strict=True, gt=0, lt=1)]
+Below1 = Annotated[float, Field(strict=True, ge=0, lt=1)]
 Switch = Annotated[bool, Field(strict=True)]
 Kind = Literal[
     "queen", "asterisk", "hedgewars", "folder", "synthetic", "spoken_commands",
@@ -137,6 +138,8 @@ class Training(Section):
 class Distilling(Training):
     """What both stages have."""
 
+    dropout: Below1 | None = None
+    """Of the student's projection, attention and blocks; none: the teacher's own."""
     compile: Switch = False
     """Compile the blocks of student and teachers (`torch.compile`): slow to start."""
 

@@ -77,8 +77,8 @@ def layer_means(
 
 
 def projection_key(name: str) -> str:
-    """A projection's name as a module name: no dots."""
-    return name.replace(".", "_")
+    """A projection's name as a module name: no dots, and no attribute of torch's dictionary."""
+    return "to " + name.replace(".", "·")
 
 
 class Distillation(nn.Module):

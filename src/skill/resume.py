@@ -7,6 +7,7 @@ the newest is damaged.
 import signal
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -64,6 +65,7 @@ class Checkpoints:
             if not path.exists():
                 continue
             try:
+                _check_sums(path)
                 state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             except Exception as error:  # torch raises many kinds for a damaged file
                 print(f"warning: {path}: damaged checkpoint skipped ({error})", file=sys.stderr)
@@ -74,6 +76,13 @@ class Checkpoints:
             print(f"{path}: resumed at step {state['step']}", file=sys.stderr, flush=True)
             return state
         return None
+
+
+def _check_sums(path: Path) -> None:
+    """torch writes a sum for each part of a file and does not look at it when it reads."""
+    with zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():
+            raise ValueError(f"{damaged} is not what was written")
 
 
 def forget(folder: Path) -> None:

@@ -111,7 +111,7 @@ def run(
     workers = 1 if world.device == "cpu" else _GPU_READERS
 
     def load(first: int) -> Iterator[tuple[int, list[Micro]]]:
-        with Loader(share, first, workers) as loader:
+        with Loader(share, first, workers, world.size) as loader:
             for step, loaded in loader:
                 yield step, [_micro(part, world.device) for part in loaded]
 

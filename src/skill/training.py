@@ -127,7 +127,8 @@ def train(
             of the experiment's parameters, it returns the optimiser to go on with.
 
     Raises:
-        SkillError: `settings.max_bad_steps` steps in a row had no finite loss or gradient.
+        SkillError: `settings.max_bad_steps` steps in a row had no finite loss or gradient, or no
+            step had one.
         Stopped: SIGTERM or SIGINT came; the state is saved, and the same call goes on from there.
     """
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
@@ -170,7 +171,7 @@ def train(
             experiment.begin_step(step)
             optimizer.zero_grad(set_to_none=True)
             numbered = zip(count(rank, world), micros)
-            figures, audio = _accumulate(
+            figures, audio, suspects = _accumulate(
                 experiment, numbered, (seed, step), settings, scaler, device
             )
             audio = _average_gradients(parameters, audio, figures)
@@ -185,8 +186,8 @@ def train(
             else:
                 outcome.skipped_steps += 1
                 bad_steps += 1
-                bad += [name for micro in micros for name in micro.ids]
-                if bad_steps >= settings.max_bad_steps:
+                bad += _gathered(suspects) or _gathered([n for micro in micros for n in micro.ids])
+                if bad_steps >= settings.max_bad_steps or outcome.skipped_steps >= settings.steps:
                     raise SkillError(
                         f"{label}: {bad_steps} steps in a row up to step {step} had no finite loss "
                         f"or gradient; their utterances: {', '.join(sorted(set(bad))[:20])}"
@@ -231,9 +232,13 @@ def _accumulate(
     settings: Training,
     scaler: torch.amp.GradScaler,
     device: str,
-) -> tuple[dict[str, float], int]:
-    """Add up gradients and losses of the numbered micro-batches, each weighted by its audio."""
+) -> tuple[dict[str, float], int, list[str]]:
+    """Add up gradients and losses of the numbered micro-batches, each weighted by its audio.
+
+    Third, the utterances of those micro-batches whose loss is not finite.
+    """
     sums: dict[str, float] = {}
+    suspects: list[str] = []
     audio = 0
     for number, micro in micros:
         seed_step(*seeds, number)
@@ -243,8 +248,19 @@ def _accumulate(
         scaler.scale(losses["loss"] * weight).backward()
         for name, value in losses.items():
             sums[name] = sums.get(name, 0.0) + float(value.detach()) * weight
+        if not math.isfinite(float(losses["loss"].detach())):
+            suspects += micro.ids
         audio += micro.audio
-    return sums, audio
+    return sums, audio, suspects
+
+
+def _gathered(names: list[str]) -> list[str]:
+    """The names of all processes."""
+    if not dist.is_initialized():
+        return names
+    parts: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, names)
+    return [name for part in parts for name in part]
 
 
 def _average_gradients(

@@ -5,6 +5,7 @@ Split: by text where there is one, else by file name.
 """
 
 import os
+import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,11 @@ from skill.corpora.clips import Clip, Signal
 from skill.corpora.text import transcript
 from skill.errors import SkillError
 
+# libsndfile reads what is there of a truncated file, and remarks on it: WAV, AIFF; Ogg; MP3
+_LENGTHS = re.compile(r"(?:data|SSND)\s*:\s*(\d+) \(should be (\d+)\)")
+_UNKNOWN = 0x7FFFFFFF  # bytes: programs that write into a pipe say so much, or more
+_NO_END = "lacks an end-of-stream bit"
+_LEAST = 0.9  # of the frames that an MP3 says it has, which may be an estimate
 _SUFFIXES = frozenset((".flac", ".wav", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"))
 
 
@@ -60,9 +66,14 @@ def _text(path: Path) -> str:
 
 def _decoded(path: Path) -> tuple[Signal, int]:
     try:
-        signal, rate = soundfile.read(path, dtype="float32")
+        with soundfile.SoundFile(path) as file:
+            signal, rate = file.read(dtype="float32"), file.samplerate
+            promised, remarks = file.frames, file.extra_info
     except soundfile.LibsndfileError as error:
         raise SkillError(f"{path}: not readable as audio: {error.error_string}") from error
     if not len(signal):
         raise SkillError(f"{path}: no audio in it")
+    short = [int(there) < int(said) < _UNKNOWN for said, there in _LENGTHS.findall(remarks)]
+    if any(short) or _NO_END in remarks or len(signal) < _LEAST * promised:
+        raise SkillError(f"{path}: truncated: there is less audio than its header says")
     return signal, rate

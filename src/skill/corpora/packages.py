@@ -25,7 +25,9 @@ from skill.errors import SkillError
 from skill.files import sha256
 
 _TOOLS = ("apt-get", "dpkg-deb")
-_ELSE = "set SKILL_CORPORA to a folder of audio instead"
+_ELSE = (
+    "put audio into a folder with the corpus's name and set SKILL_CORPORA to the folder around it"
+)
 _SPACE = 400 << 20  # bytes: the largest package with what is taken out of it
 
 
@@ -128,15 +130,16 @@ def _download(names: Sequence[str], work: Path) -> dict[str, Path]:
         return archives
     lines = ["it said nothing"]
     lines += [line for line in said.splitlines() if line.startswith(("E:", "W:", "Err:"))]
-    print("\n".join(lines[1:]), file=sys.stderr)
     if "No space left" in said:
-        raise SkillError(f"no disk space: {', '.join(absent)} could not be written to {work}")
-    if any(sign in said for sign in ("resolving", "resolve", "connect", "Network", "timed out")):
-        raise SkillError(f"no network: {', '.join(absent)} could not be fetched; {_ELSE}")
-    raise SkillError(
-        f"{absent[0]}: apt-get does not find this package ({lines[-1]}); "
-        f"add the distribution's full archive (Debian `main`, Ubuntu `universe`), or {_ELSE}"
-    )
+        problem = f"no disk space: {', '.join(absent)} could not be written to {work}"
+    elif any(sign in said for sign in ("resolving", "resolve", "connect", "Network", "timed out")):
+        problem = f"no network: {', '.join(absent)} could not be fetched; {_ELSE}"
+    else:
+        problem = (
+            f"{absent[0]}: apt-get does not find this package ({lines[-1]}); "
+            f"add the distribution's full archive (Debian `main`, Ubuntu `universe`), or {_ELSE}"
+        )
+    raise SkillError("\n".join([problem, *lines[1:]]))
 
 
 def _unpack(archive: Path, wanted: Mapping[str, str], folder: Path) -> None:

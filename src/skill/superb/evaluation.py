@@ -1,5 +1,8 @@
 """One upstream on one task: heads trained, the best chosen on dev, the test set counted once.
 
+With several folds each chooses its learning rate on its own dev set: what is dev in one fold is
+test in another, so a choice by all of them would have seen the test sets.
+
 The result is one JSON: metrics in percent with their bootstrap intervals, the learning rates' dev
 values and the learned weight of every state. Beside it lie a table with the counts of every test
 item, from which two upstreams can be compared in pairs, and the trained heads, for `predict`.
@@ -115,14 +118,13 @@ def evaluate(
         trained.append(
             fitting.fit(problem, features, task, fold.train, seed, checkpoint, identity, label)
         )
-    sweep = sweep_of(task, trained)
-    chosen = next(index for index, row in enumerate(sweep) if row["chosen"])
     names: list[tuple[str, Hashable]] = []
     parts: list[Counts] = []
     tensors: dict[str, Tensor] = {}
-    for number, (problem, candidates) in enumerate(zip(problems, trained, strict=True)):
-        head = candidates[chosen].head
-        head.load_state_dict(candidates[chosen].best_head)
+    chosen = [best_of(candidates, task.selection) for candidates in trained]
+    for number, (problem, best) in enumerate(zip(problems, chosen, strict=True)):
+        head = best.head
+        head.load_state_dict(best.best_head)
         dev, test = (
             problem.counts(part, fitting.answer(problem, [head], features, part)[0])
             for part in (problem.fold.dev, problem.fold.test)
@@ -138,17 +140,20 @@ def evaluate(
     result = {
         **described(task, upstream, folds),
         "metrics": {name: measured(task, name, counts[name], names) for name in counts},
-        "learning_rate": sweep[chosen]["learning_rate"],
-        "sweep": sweep,
+        "learning_rates": [best.learning_rate for best in chosen],
+        "sweep": sweep_of(trained),
         "state_weights": weights.mean(dim=0).tolist(),
     }
     if task.fold_mean:
         result["folds"] = [{n: value(n, pair) for n, pair in part.items()} for part in parts]
     if task.kind == "verification":
-        curves = [[row.get("eer_test", row["eer"]) for row in c.curve] for c in trained[0]]
+        curves = {
+            c.learning_rate: [row.get("eer_test", row["eer"]) for row in c.curve]
+            for c in trained[0]
+        }
         # the published practice is the best that any checkpoint reached on the test trials
-        result["best_on_test"] = {"eer": min(map(min, curves))}
-        result["last_checkpoint"] = {"eer": curves[chosen][-1]}
+        result["best_on_test"] = {"eer": min(map(min, curves.values()))}
+        result["last_checkpoint"] = {"eer": curves[chosen[0].learning_rate][-1]}
     return Outcome(result, _rows(names, counts), tensors)
 
 
@@ -169,26 +174,26 @@ def _weighted(counts: Counts) -> Counts:
             for name, (top, bottom) in counts.items()}  # fmt: skip
 
 
-def sweep_of(task: Task, trained: Sequence[Sequence[fitting.Candidate]]) -> list[dict[str, Any]]:
-    """Per learning rate, the best dev value of each fold; the one with the best mean is chosen."""
-    rows: list[dict[str, Any]] = []
-    for candidates in zip(*trained, strict=True):
-        rows.append(
-            {
-                "learning_rate": candidates[0].learning_rate,
-                "dev": float(np.mean([candidate.best for candidate in candidates])),
-                "dev_folds": [candidate.best for candidate in candidates],
-                "steps": [candidate.best_step for candidate in candidates],
-                "skipped_updates": sum(candidate.skipped for candidate in candidates),
-                "chosen": False,
-            }
-        )
-    best = 0
-    for index, row in enumerate(rows):
-        if fitting.better(row["dev"], rows[best]["dev"], task.selection):
-            best = index
-    rows[best]["chosen"] = True
-    return rows
+def best_of(candidates: Sequence[fitting.Candidate], metric: str) -> fitting.Candidate:
+    """The one with the best dev value, the first of equals."""
+    best = candidates[0]
+    for candidate in candidates[1:]:
+        if fitting.better(candidate.best, best.best, metric):
+            best = candidate
+    return best
+
+
+def sweep_of(trained: Sequence[Sequence[fitting.Candidate]]) -> list[dict[str, Any]]:
+    """Per learning rate, the best dev value of each fold and the step it was reached at."""
+    return [
+        {
+            "learning_rate": candidates[0].learning_rate,
+            "dev": [candidate.best for candidate in candidates],
+            "steps": [candidate.best_step for candidate in candidates],
+            "skipped_updates": sum(candidate.skipped for candidate in candidates),
+        }
+        for candidates in zip(*trained, strict=True)
+    ]
 
 
 def described(task: Task, upstream: Upstream, folds: Sequence[Fold]) -> dict[str, Any]:

@@ -78,8 +78,6 @@ def speakers(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
     In a second fold dev and test change places: as many test clips again, of which pretraining and
     distillation have heard as little.
     """
-    if task.folds > 2:
-        raise SkillError(f"{task.name}: folds: {task.folds}; it has 1, or 2 that swap dev and test")
     usable = [u for u in utterances if u.speaker and u.samples >= _SHORTEST]
     clips = Counter(u.speaker for u in usable)
     complete = [
@@ -115,10 +113,10 @@ def phrases(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
     voices = Counter(phrase for phrase, _ in {(u.text, u.speaker) for u in usable})
     names = tuple(sorted(p for p, count in voices.items() if count >= max(task.min_clips, 3)))
     groups = group_folds((u.speaker for u in usable), task.folds)
-    if len(names) < 2 or task.folds < 3 or not all(groups):
+    if len(names) < 2 or not all(groups):
         raise SkillError(
             f"{task.name}: {len(names)} phrases in {len(voices)} voices do not make "
-            f"{task.folds} folds of unseen voices (3 or more)"
+            f"{task.folds} folds of unseen voices"
         )
     number = {name: index for index, name in enumerate(names)}
     left_out = {"phrase of few voices": sum(u.text not in number for u in usable)}

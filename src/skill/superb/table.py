@@ -23,7 +23,7 @@ COLUMNS = [
     *("upstream", "kind", "method", "base", "teachers", "sparsity", "seed"),
     *("parameters", "macs", "real_time_factor"),
     *("task", "title", "metric", "value", "low", "high", "items", "clusters", "unit"),
-    *("low_is_good", "learning_rate", "official", "synthetic", "protocol"),
+    *("low_is_good", "learning_rates", "official", "synthetic", "protocol"),
 ]
 _SCORE_NAMES = {("sf", "slot_f1"): "sf_f1", ("sf", "slot_cer"): "sf_cer"}
 _PAIRED = METRICS.keys() - {"mtwv"}  # queries of three voices at the sample scale: no test
@@ -67,7 +67,7 @@ def rows_of(
                     **{key: measured[key] for key in ("value", "low", "high", "items", "clusters")},
                     "unit": measured["unit"],
                     "low_is_good": measured["low_is_good"],
-                    "learning_rate": result.get("learning_rate", ""),
+                    "learning_rates": " ".join(map(str, result.get("learning_rates", ()))),
                     "official": result["official"],
                     "synthetic": result["synthetic"],
                     "protocol": result["protocol"],

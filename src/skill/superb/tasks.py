@@ -40,9 +40,12 @@ METRICS: dict[str, Metric] = {
 }
 
 
-Count = Annotated[int, Field(ge=0)]
-Some = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(strict=True, ge=0)]
+Some = Annotated[int, Field(strict=True, ge=1)]
+Seconds = Annotated[float, Field(strict=True, gt=0)]
+Positive = Annotated[float, Field(strict=True, gt=0)]
+Rate = Annotated[float, Field(strict=True, ge=0)]
+Switch = Annotated[bool, Field(strict=True)]
 
 
 class Task(BaseModel):
@@ -53,33 +56,33 @@ class Task(BaseModel):
     name: str
     title: str
     kind: Kind
-    corpora: tuple[str, ...]
+    corpora: tuple[str, ...] = Field(min_length=1)
     metrics: tuple[str, ...]
     selection: str
-    learning_rates: tuple[float, ...] = (1e-3, 5e-4, 1e-4, 5e-5)
+    learning_rates: tuple[Positive, ...] = (1e-3, 5e-4, 1e-4, 5e-5)
     vocabulary: Literal["none", "phones", "letters", "slots"] = "none"
     hidden: Count = 256  # width of the first linear layer, of the x-vector's layers
     pooled: Count = 0  # width of the x-vector's last layer before the statistics
     recurrent: Count = 0  # units of each LSTM (per direction); 0: no LSTM
     recurrent_layers: Count = 0
-    dropout: float = 0.0
-    weight_decay: float = 0.0
+    dropout: Rate = 0.0
+    weight_decay: Rate = 0.0
     batch: Some = 32  # utterances of one micro-batch
     accumulate: Some = 1  # micro-batches of one step
     steps: Count = 200_000
     eval_every: Count = 5_000
-    clip: float = 1.0
+    clip: Positive = 1.0
     order: Order = "shuffled"
-    spec_augment: bool = False
+    spec_augment: Switch = False
     crop_seconds: Seconds = UNLIMITED  # longest training excerpt
     crops: Some = 1  # seeded excerpts of a longer training utterance that are cached
-    folds: Some = 1
-    fold_mean: bool = False  # the metric is the mean of the folds', however large each is
+    folds: Some = 1  # see FOLDS
+    fold_mean: Switch = False  # the metric is the mean of the folds', however large each is
     chunk_frames: Count = 0  # SD: frames after which the LSTM starts anew; 0: never
     train_seconds: Seconds = UNLIMITED
     dev_seconds: Seconds = UNLIMITED
     test_seconds: Seconds = UNLIMITED
-    cache_gib: float = 1.0  # half-precision states kept in memory
+    cache_gib: Rate = 1.0  # half-precision states kept in memory
     batch_seconds: Seconds = 10.0  # padded audio of one pass through the upstream
     precision: Literal["float32", "bf16"] = "float32"
     protocol: Literal["superb", "clean"] = "clean"  # superb: ASV and SD choose on the test set
@@ -232,6 +235,10 @@ PROTOCOL: dict[str, Task] = {
     )
 }
 
+FOLDS = {"sid": (1, 2), "ks": (3, 20), "er": (1, 5)}
+"""Fewest and most folds of a task, 1 of the others. SID: the second swaps dev and test. KS: test
+and dev voices of each are strangers to its training. ER: IEMOCAP's sessions."""
+
 _FIXED = {"name", "title", "kind", "metrics", "vocabulary"}
 _FREE = {"learning_rates", "batch_seconds", "cache_gib", "precision", "protocol", "bootstrap"}
 
@@ -242,7 +249,7 @@ def official(task: Task) -> bool:
     Free are the learning rates that are tried, and what changes no more than rounding or resamples.
     """
     protocol = PROTOCOL[task.name]
-    if not task.corpora or not set(task.corpora) <= set(protocol.corpora):
+    if not set(task.corpora) <= set(protocol.corpora):
         return False
     kept = Task.model_fields.keys() - _FREE - {"corpora"}
     return all(getattr(task, key) == getattr(protocol, key) for key in kept)
@@ -266,6 +273,10 @@ def configured(name: str, settings: Mapping[str, Any]) -> Task:
         first = error.errors()[0]
         path = ".".join(str(part) for part in ("superb", "tasks", name, *first["loc"]))
         raise SkillError(f"{path}: {first['msg']}") from None
+    fewest, most = FOLDS.get(name, (1, 1))
+    if not fewest <= task.folds <= most:
+        allowed = str(most) if fewest == most else f"{fewest} to {most}"
+        raise SkillError(f"superb.tasks.{name}.folds: {task.folds}, but {name} has {allowed}")
     choices = {PROTOCOL[name].selection, *task.metrics}
     if task.selection not in choices:
         raise SkillError(f"superb.tasks.{name}.selection: one of {', '.join(sorted(choices))}")
