@@ -73,7 +73,8 @@ def test_the_study_is_what_its_files_say() -> None:
 def test_bold_is_what_the_paired_test_finds_better_than_log_mel_features(tmp_path: Path) -> None:
     results, tests = [], []
     for task, metric, low_is_good in (("pr", "per", True), ("sid", "accuracy", False)):
-        results.append({"task": task, "metric": metric, "low_is_good": str(low_is_good)})
+        about = {"task": task, "metric": metric, "low_is_good": str(low_is_good)}
+        results.append(about | {"items": 5})
         for name, gap in (("good", -5.0), ("even", 0.0)):
             row = {"first": name, "second": "fbank", "task": task, "metric": metric}
             tests.append(row | {"difference": gap, "low": gap - 2, "high": gap + 2})
@@ -89,7 +90,7 @@ def test_bold_is_what_the_paired_test_finds_better_than_log_mel_features(tmp_pat
     write_csv(tmp_path / "results.csv", results, list(results[0]))
     write_csv(tmp_path / "comparisons.csv", tests, list(tests[0]))
     assert readme.floor_table(tmp_path).splitlines() == [
-        "| less fbank, points | PR per ↓ | SID accuracy ↑ |",
+        "| less fbank, points | PR per ↓, n = 5 | SID accuracy ↑, n = 5 |",
         "| --- | --- | --- |",
         "| good | **-5.0** [-7.0, -3.0] | -5.0 [-7.0, -3.0] |",
         "| even | +0.0 [-2.0, +2.0] | +0.0 [-2.0, +2.0] |",
@@ -101,7 +102,7 @@ def test_triangles_point_where_the_test_is_sure(tmp_path: Path, better: bool) ->
     columns = {"task": "pr", "metric": "per", "low_is_good": "True", "synthetic": "False"}
     rows = [
         columns | {"upstream": name, "kind": "student", "seeds": "3", "parameters": "980000",
-                   "unit": "%", "value": str(value), "deviation": "0.5"}
+                   "unit": "%", "items": "9", "value": str(value), "deviation": "0.5"}
         for name, value in (("ours", 70), ("theirs", 80), ("alike", 79.9))
     ]  # fmt: skip
     write_csv(tmp_path / "results.csv", rows, list(rows[0]))
@@ -114,7 +115,8 @@ def test_triangles_point_where_the_test_is_sure(tmp_path: Path, better: bool) ->
     write_csv(tmp_path / "comparisons.csv", tests, list(tests[0]))
     write_csv(tmp_path / "methods.csv", [{"student": "ours", "reference": "theirs"},
               {"student": "alike", "reference": "theirs"}], ["student", "reference"])  # fmt: skip
-    _, _, ours, theirs, alike = readme.study_table(tmp_path).splitlines()
+    head, _, ours, theirs, alike = readme.study_table(tmp_path).splitlines()
+    assert "PR per ↓, n = 9" in head
     assert ("▲" in ours) is better and ("▼" in ours) is not better
     assert "80.0 ± 0.5 |" in theirs and "79.9 ± 0.5 |" in alike
 

@@ -95,9 +95,9 @@ def study_table(folder: Path) -> str:
     baseline = {r["student"]: r["reference"] for r in read_csv(folder / "methods.csv")}
     columns = list(dict.fromkeys((r["task"], r["metric"], r["low_is_good"]) for r in rows))
     arrows = {"True": "↓", "False": "↑"}
-    lines = [
-        ["upstream", "parameters", *(f"{t.upper()} {m} {arrows[low]}" for t, m, low in columns)]
-    ]
+    items = {(r["task"], r["metric"]): r["items"] for r in rows}
+    titles = [f"{t.upper()} {m} {arrows[low]}, n = {items[t, m]}" for t, m, low in columns]
+    lines = [["upstream", "parameters", *titles]]
     lines.append(["---"] * len(lines[0]))
     kinds = {r["upstream"]: ["teacher", "student", "fbank"].index(r["kind"]) for r in rows}
     for name in sorted(kinds, key=lambda upstream: kinds[upstream]):
@@ -130,12 +130,14 @@ def floor_table(folder: Path) -> str:
             gaps.setdefault(r["first"], {})[column] = [gap, low, high]
         elif r["first"] == "fbank":
             gaps.setdefault(r["second"], {})[column] = [-gap, -high, -low]
-    low_is_good = {
-        (r["task"], r["metric"]): r["low_is_good"] == "True"
-        for r in read_csv(folder / "results.csv")
-    }
+    rows = read_csv(folder / "results.csv")
+    low_is_good = {(r["task"], r["metric"]): r["low_is_good"] == "True" for r in rows}
+    items = {(r["task"], r["metric"]): r["items"] for r in rows}
     columns = list(dict.fromkeys(column for own in gaps.values() for column in own))
-    titles = [f"{t.upper()} {m} {'↓' if low_is_good[t, m] else '↑'}" for t, m in columns]
+    titles = [
+        f"{t.upper()} {m} {'↓' if low_is_good[t, m] else '↑'}, n = {items[t, m]}"
+        for t, m in columns
+    ]
     lines = [["less fbank, points", *titles], ["---"] * (len(columns) + 1)]
     for name, own in gaps.items():
         line = [name]
@@ -152,7 +154,7 @@ def study_page(folder: Path) -> str:
     made = json.loads((folder / "made.json").read_text(encoding="utf-8"))
     versions = ", ".join(f"{name} {version}" for name, version in sorted(made["versions"].items()))
     lines = ["# The study", "", f"Made by `{made['command']}` with {versions}, parameters in"]
-    lines += ["[params.yaml](params.yaml). Brackets: 95 % bootstrap intervals over test items."]
+    lines += ["[params.yaml](params.yaml). Brackets: 95 % bootstrap intervals over test voices."]
     if (folder / "params.yaml").read_bytes() != PRESET.read_bytes():
         lines += ["", "**presets/study.yaml has changed since this run**: these are results of the"]
         lines += ["preset, and of the sample teachers, of that time."]

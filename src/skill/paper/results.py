@@ -66,7 +66,8 @@ def results(scores: Sequence[Row]) -> list[Row]:
                 "low": mean(float(member["low"]) for member in members),
                 "high": mean(float(member["high"]) for member in members),
                 "seeds": len(members),
-                **{key: members[0][key] for key in ("items", "unit", "low_is_good", "synthetic")},
+                **{key: members[0][key] for key in ("items", "clusters", "unit")},
+                **{key: members[0][key] for key in ("low_is_good", "synthetic")},
             }
         )
     return rows
@@ -85,7 +86,7 @@ def cells(rows: Sequence[Row]) -> Cells:
         arrow = "↓" if METRICS[metric].low_is_good else "↑"
         marked = " (synthetic)" if row["synthetic"] == "True" else ""
         unit = f" {row['unit']}" if row["unit"] else ""
-        head.append(f"{task.upper()}{marked} {metric}{unit} {arrow}, n = {row['items']}")
+        head.append(f"{task.upper()}{marked} {metric}{unit} {arrow}, n = {row['items']}, voices: {row['clusters']}")
     lines = [head]
     for name in sorted(ranks, key=lambda upstream: ranks[upstream]):
         first = next(r for r in rows if r["upstream"] == name)
@@ -98,7 +99,7 @@ def cells(rows: Sequence[Row]) -> Cells:
 def note(rows: Sequence[Row]) -> str:
     """What the brackets of `cells` say, and where the table is not as expected."""
     several = any(r["seeds"] > 1 for r in rows)
-    text = "In brackets: 95 % bootstrap interval over test items" + (
+    text = "In brackets: 95 % bootstrap interval over the voices of the n test items" + (
         "; ±: standard deviation over seeds." if several else "."
     )
     if broken := violations(rows):
