@@ -134,7 +134,7 @@ def test_cache_changes_neither_order_nor_states(encoder, pooled):
     examples = spoken(7)
     fresh = Features(encoder, pooled, cache_bytes=0)
     partly = Features(encoder, pooled, cache_bytes=900 if pooled else 8_000)
-    partly.prepare(examples)
+    partly.prepare(examples, "test")
     assert 0 < len(partly.kept) < 7
     states, lengths = fresh.batch(examples)
     for index, example in enumerate(examples):

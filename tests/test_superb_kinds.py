@@ -136,7 +136,7 @@ def test_search_normalises_over_queries_and_documents_in_two_passes(cache):
     upstream = Pretended()
     features = Features(upstream, pooled=False, cache_bytes=cache, batch_seconds=100 / 16000)
     features.dtype = torch.float32
-    features.prepare([*queries, *documents])
+    features.prepare([*queries, *documents], "test")
     found = search.scores(features, [0, 2], queries, documents)
     assert upstream.calls == (13 if cache else 2 * 13)  # whatever the number of states
     for row, state in zip(found, (0, 2), strict=True):

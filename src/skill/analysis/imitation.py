@@ -31,6 +31,7 @@ from skill.encoder import SpeechEncoder
 from skill.errors import SkillError
 from skill.files import read_json, write_csv
 from skill.jobs import ActivationsJob
+from skill.progress import track
 from skill.superb.bootstrap import percentiles, resampled_ratio
 
 COLUMNS = ["student", "teacher", "layer", "error", "low", "high", "state", "target"]
@@ -116,7 +117,11 @@ def errors(
         theirs: the teacher's states, L of [N, width].
         owner: [N] the utterance of each frame; even ones are fitted, odd ones tested.
     """
-    fits = [unexplained(state, theirs, owner) for state in own]
+    fits = []
+    with track(len(own), "imitation") as progress:
+        for state in own:
+            fits.append(unexplained(state, theirs, owner))
+            progress.update(len(fits))
     best = np.argmin([fit.fitted for fit in fits], axis=0)
     rows = []
     for layer, state in enumerate(best):

@@ -143,7 +143,12 @@ def _resampled(stack: Stack, job: StudyJob) -> tuple[Array, list[Array]]:
         kernel=section.kernel, bandwidth=section.bandwidth, standardize=section.standardize
     )
     full = align(sums.hsic(sums.sizes * 0 + 1), stack.names).numpy()
-    return full, list(bootstrap(sums, job.studies.resamples, job.seed))
+    resamples = []
+    with track(job.studies.resamples, "stability") as progress:
+        for resample in bootstrap(sums, job.studies.resamples, job.seed):
+            resamples.append(resample)
+            progress.update(len(resamples))
+    return full, resamples
 
 
 def _tree(cka: Array, stack: Stack, job: StudyJob, linkage: str | None = None) -> Tree:

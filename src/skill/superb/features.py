@@ -9,6 +9,7 @@ other heads need all frames, in half precision, as far as the limit allows; what
 computed again whenever it is asked for.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +21,7 @@ from torch import Tensor
 from skill.encoder import SpeechEncoder
 from skill.errors import SkillError
 from skill.precision import autocast, computed
+from skill.progress import track
 from skill.superb import fbank
 from skill.superb.examples import Example, Waveform
 
@@ -124,8 +126,11 @@ class Features:
                     raise SkillError(f"{example.id}: the upstream's states are not finite")
                 yield example, states.mean(dim=1) if self.pooled else states
 
-    def prepare(self, examples: Sequence[Example]) -> None:
-        """Fill the cache as far as there is room; longest first, so that batches stay even."""
+    def prepare(self, examples: Sequence[Example], label: str) -> None:
+        """Fill the cache as far as there is room; longest first, so that batches stay even.
+
+        `label` is whose progress is shown.
+        """
         wanted = {example.id: example for example in examples if example.id not in self.kept}
         fitting = []
         for example in wanted.values():
@@ -133,8 +138,12 @@ class Features:
             if need <= self.room:
                 self.room -= need
                 fitting.append(example)
-        for example, states in self._compute(fitting):
-            self.kept[example.id] = states.to(self.dtype, copy=True)
+        began, before = time.monotonic(), self.audio_seconds
+        with track(len(fitting), f"{label} features") as progress:
+            for done, (example, states) in enumerate(self._compute(fitting), start=1):
+                self.kept[example.id] = states.to(self.dtype, copy=True)
+                speed = (self.audio_seconds - before) / (time.monotonic() - began)
+                progress.update(done, audio_per_second=speed)
 
     def _bytes(self, example: Example) -> int:
         frames = 1 if self.pooled else max(self.upstream.frames(example.samples), 1)

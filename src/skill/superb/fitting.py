@@ -103,7 +103,7 @@ def fit(
     for name, part in (("training", train), ("development", dev)):
         if not part:
             raise SkillError(f"{task.name}: there is no {name} example")
-    features.prepare([*dev, *train])
+    features.prepare([*dev, *train], label)
     candidates = [_candidate(problem, features, task, rate, seed) for rate in task.learning_rates]
     parts = [canonical_json([identity, task.model_dump(), seed]), *(e.id for e in train)]
     identity = hashlib.sha256("\n".join(parts).encode()).hexdigest()

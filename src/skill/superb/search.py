@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from skill.progress import track
 from skill.superb import bootstrap
 from skill.superb.alignment import search_scores, z_scores
 from skill.superb.examples import Example, Fold, by_length
@@ -72,10 +73,14 @@ def scores(
             own += found
     place = {document.id: number for number, document in enumerate(documents)}
     raw = torch.zeros(len(states), len(queries), len(documents))
-    for group in by_length(documents, _DOCUMENT_SECONDS):
-        columns = [place[document.id] for document in group]
-        for number, frames_of in enumerate(normal(group)):
-            raw[number][:, columns] = search_scores(asked[number], frames_of)
+    heard_so_far = 0
+    with track(len(documents), f"{len(queries)} queries in documents") as progress:
+        for group in by_length(documents, _DOCUMENT_SECONDS):
+            columns = [place[document.id] for document in group]
+            for number, frames_of in enumerate(normal(group)):
+                raw[number][:, columns] = search_scores(asked[number], frames_of)
+            heard_so_far += len(group)
+            progress.update(heard_so_far)
     return torch.stack([z_scores(part) for part in raw]).double().numpy()
 
 
@@ -84,7 +89,7 @@ def evaluate(upstream: Upstream, task: Task, fold: Fold, seed: int) -> Any:
     from skill.superb.evaluation import Outcome, described
 
     features = Features(upstream, False, task.cache_gib * 2**30, task.batch_seconds)
-    features.prepare([*fold.dev, *fold.test, *fold.train])
+    features.prepare([*fold.dev, *fold.test, *fold.train], task.name)
     targets = {"dev": matches(fold.dev, fold.train), "test": matches(fold.test, fold.train)}
     every = range(upstream.states)
     dev = [
