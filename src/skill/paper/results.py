@@ -86,9 +86,8 @@ def cells(rows: Sequence[Row]) -> Cells:
         arrow = "↓" if METRICS[metric].low_is_good else "↑"
         marked = " (synthetic)" if row["synthetic"] == "True" else ""
         unit = f" {row['unit']}" if row["unit"] else ""
-        head.append(
-            f"{task.upper()}{marked} {metric}{unit} {arrow}, n = {row['items']}, voices: {row['clusters']}"
-        )
+        counts = f"n = {row['items']}, voices: {row['clusters']}"
+        head.append(f"{task.upper()}{marked} {metric}{unit} {arrow}, {counts}")
     lines = [head]
     for name in sorted(ranks, key=lambda upstream: ranks[upstream]):
         first = next(r for r in rows if r["upstream"] == name)
