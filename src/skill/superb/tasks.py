@@ -6,11 +6,12 @@ The values are the protocol's (s3prl's `downstream/`); `configured` replaces som
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from skill.errors import SkillError
+from skill.params import Count, Positive, Rate, Seconds, Share, Some, Switch
 
 Kind = Literal["ctc", "labels", "verification", "diarization", "search"]
 Order = Literal["shuffled", "buckets", "windows", "balanced"]
@@ -38,14 +39,6 @@ METRICS: dict[str, Metric] = {
     "slot_f1": Metric("slot type F1", False),
     "slot_cer": Metric("slot value character error rate", True),
 }
-
-
-Count = Annotated[int, Field(strict=True, ge=0)]
-Some = Annotated[int, Field(strict=True, ge=1)]
-Seconds = Annotated[float, Field(strict=True, gt=0)]
-Positive = Annotated[float, Field(strict=True, gt=0)]
-Rate = Annotated[float, Field(strict=True, ge=0)]
-Switch = Annotated[bool, Field(strict=True)]
 
 
 class Task(BaseModel):
@@ -89,7 +82,7 @@ class Task(BaseModel):
     bootstrap: Some = 1000
     min_clips: Count = 0  # a speaker needs that many clips, a phrase that many voices
     max_clips: Some = 1_000_000  # of a speaker, chosen by hash
-    prior: Annotated[float, Field(gt=0, lt=1)] = 0.0008  # QbE: of a document matching a query
+    prior: Share = 0.0008  # QbE: of a document matching a query
 
 
 PROTOCOL: dict[str, Task] = {
