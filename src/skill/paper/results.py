@@ -86,7 +86,7 @@ def cells(rows: Sequence[Row]) -> Cells:
         arrow = "↓" if METRICS[metric].low_is_good else "↑"
         marked = " (synthetic)" if row["synthetic"] == "True" else ""
         unit = f" {row['unit']}" if row["unit"] else ""
-        counts = f"n = {row['items']}, voices: {row['clusters']}"
+        counts = f"n = {row['items']} in {row['clusters']} groups"
         head.append(f"{task.upper()}{marked} {metric}{unit} {arrow}, {counts}")
     lines = [head]
     for name in sorted(ranks, key=lambda upstream: ranks[upstream]):
@@ -100,7 +100,7 @@ def cells(rows: Sequence[Row]) -> Cells:
 def note(rows: Sequence[Row]) -> str:
     """What the brackets of `cells` say, and where the table is not as expected."""
     several = any(r["seeds"] > 1 for r in rows)
-    text = "In brackets: 95 % bootstrap interval over the voices of the n test items" + (
+    text = "In brackets: 95 % bootstrap interval over groups of the n test items, a voice each" + (
         "; ±: standard deviation over seeds." if several else "."
     )
     if broken := violations(rows):

@@ -1,4 +1,6 @@
-"""One upstream on one task: heads trained, the best chosen on dev, the test set counted once.
+"""One upstream on one task: heads trained, the best chosen on dev, the test set counted.
+
+Under `protocol: superb`, ASV and SD choose on the test set, as published numbers do.
 
 With several folds each chooses its learning rate on its own dev set: what is dev in one fold is
 test in another, so a choice by all of them would have seen the test sets.

@@ -97,7 +97,7 @@ def fit(
     `identity` says what the checkpoint belongs to; one of anything else is ignored.
 
     Raises:
-        SkillError: a split is empty, or no candidate ever had a finite loss.
+        SkillError: training or dev is empty, or no candidate was ever updated or had a dev value.
     """
     dev = problem.watched()
     for name, part in (("training", train), ("development", dev)):
@@ -119,8 +119,8 @@ def fit(
                     _save(candidates, checkpoint, identity, step)
             best = [c.best for c in candidates if not math.isnan(c.best)]
             progress.update(step, loss=loss, **({"dev": best[0]} if best else {}))
-    if all(math.isnan(candidate.best) for candidate in candidates):
-        raise SkillError(f"{task.name}: no learning rate gave a finite result on dev")
+    if all(math.isnan(c.best) or c.skipped >= task.steps for c in candidates):
+        raise SkillError(f"{task.name}: no learning rate gave a finite loss, or result on dev")
     return candidates
 
 

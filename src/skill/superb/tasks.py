@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from skill.errors import SkillError
 from skill.params import Count, Positive, Rate, Seconds, Share, Some, Switch
@@ -20,7 +20,7 @@ UNLIMITED = 1e9  # seconds; finite, so that it survives JSON
 
 @dataclass(frozen=True)
 class Metric:
-    """How a metric is written: its title, and whether low is good. Values are in percent."""
+    """How a metric is written: its title, whether low is good, and the unit of its values."""
 
     title: str
     low_is_good: bool
@@ -49,7 +49,7 @@ class Task(BaseModel):
     name: str
     title: str
     kind: Kind
-    corpora: tuple[str, ...] = Field(min_length=1)
+    corpora: tuple[str, ...]
     metrics: tuple[str, ...]
     selection: str
     learning_rates: tuple[Positive, ...] = (1e-3, 5e-4, 1e-4, 5e-5)
@@ -239,7 +239,8 @@ _FREE = {"learning_rates", "batch_seconds", "cache_gib", "precision", "protocol"
 def official(task: Task) -> bool:
     """Whether a result may stand beside published ones: SUPERB's corpora, the protocol's values.
 
-    Free are the learning rates that are tried, and what changes no more than rounding or resamples.
+    Free are the learning rates that are tried, whether ASV and SD choose on dev instead of test
+    (`protocol`), and what changes no more than rounding or resamples.
     """
     protocol = PROTOCOL[task.name]
     if not set(task.corpora) <= set(protocol.corpora):
@@ -266,6 +267,8 @@ def configured(name: str, settings: Mapping[str, Any]) -> Task:
         first = error.errors()[0]
         path = ".".join(str(part) for part in ("superb", "tasks", name, *first["loc"]))
         raise SkillError(f"{path}: {first['msg']}") from None
+    if not task.corpora:
+        raise SkillError(f"superb.tasks.{name}.corpora: a task needs one")
     fewest, most = FOLDS.get(name, (1, 1))
     if not fewest <= task.folds <= most:
         allowed = str(most) if fewest == most else f"{fewest} to {most}"
