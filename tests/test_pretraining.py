@@ -12,8 +12,10 @@ from skill import corpora, masked_prediction, pretraining, pseudo_labels
 from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.files import read_header
 from skill.jobs import PretrainingJob
-from skill.params import Corpus, Pretraining, Training, Unlabelled
+from skill.params import Corpus, Pretraining, Training, Unlabelled, load
 from skill.training import Micro
+
+ROOT = Path(__file__).parents[1]
 
 
 @given(st.integers(800, 20_000))
@@ -62,6 +64,15 @@ def test_labels_follow_the_crop() -> None:
         list(range(9)),
         list(range(10, 19)),
     ]
+
+
+@pytest.mark.parametrize("name", ["wavlm-sample", "hubert-sample"])
+def test_the_stored_teachers_are_what_the_parameters_make(name: str) -> None:
+    made = read_header(ROOT / f"data/teachers/{name}.safetensors")["provenance"]
+    preset = load(ROOT / "presets/study.yaml")
+    assert made["params"]["pretraining"] == preset.pretraining[name].model_dump(mode="json")
+    assert made["params"]["unlabelled"] == preset.unlabelled.model_dump(mode="json")
+    assert made["validation"]["validation_masked_accuracy"] > 0.05
 
 
 def test_the_model_can_learn_a_small_batch_by_heart() -> None:
