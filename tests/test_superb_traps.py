@@ -202,10 +202,9 @@ def test_search_reports_the_state_that_dev_chose(monkeypatch):
 
 def test_only_the_whole_protocol_stands_beside_published_results():
     assert official(configured("asr", {"learning_rates": [1e-3], "precision": "bf16"}))
-    for settings in ({"steps": 4000}, {"test_seconds": 600.0}, {"selection": "cer"}, {"folds": 2}):
+    for settings in ({"steps": 4000}, {"test_seconds": 600.0}, {"selection": "cer"}, {"batch": 4}):
         assert not official(configured("asr", settings))
     assert not official(configured("asr", {"corpora": ["queen"]}))
-    assert not official(configured("asr", {"corpora": []}))
 
 
 def test_the_metric_that_chooses_is_one_of_the_tasks():
