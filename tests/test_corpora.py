@@ -13,7 +13,6 @@ import av
 import numpy as np
 import pytest
 import soundfile
-import yaml
 
 from skill import corpora
 from skill.corpora import (
@@ -36,6 +35,7 @@ from skill.params import Corpus
 from skill.remote import need_space
 from skill.superb.data import folds_of
 from skill.superb.tasks import configured
+from skill.yaml_file import read_yaml
 
 ROOT = Path(__file__).parents[1]
 SECOND = np.sin(np.arange(BAND_RATE) * 0.3).astype(np.float32) * 0.4
@@ -313,7 +313,7 @@ def test_missing_input_says_what_to_do(tmp_path: Path, monkeypatch):
         corpora.run("mine", job("folder"), "m.csv", "m.flac")
     monkeypatch.setattr(packages, "missing_tools", lambda: ["dpkg-deb"])
     monkeypatch.setattr(build, "find_spec", lambda name: None)
-    with pytest.raises(SkillError, match="no dpkg-deb on this system: set SKILL_CORPORA"):
+    with pytest.raises(SkillError, match=r"no dpkg-deb .*: put audio .* SKILL_CORPORA"):
         corpora.run("queen", job("queen"), "q.csv", "q.flac")
     (tmp_path / "empty").mkdir()
     monkeypatch.setenv("SKILL_CORPORA", str(tmp_path / "empty"))
@@ -488,7 +488,7 @@ def test_espeak_is_the_last_resort_and_marked(tmp_path: Path, monkeypatch, capsy
 
 def test_what_espeak_says_serves_every_task_of_the_sample_scale():
     """Speakers, phrases and splits are enough; nothing has to be spoken to know it."""
-    tasks = yaml.safe_load((ROOT / "params.yaml").read_text())["superb"]["tasks"]
+    tasks = read_yaml(ROOT / "params.yaml")["superb"]["tasks"]
     for name, settings in tasks.items():
         task = configured(name, settings)
         utterances = [

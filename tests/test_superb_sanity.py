@@ -12,6 +12,7 @@ def row(upstream, kind, task, value, metric="accuracy", teachers="", width=1.0):
         "upstream": upstream, "base": upstream, "kind": kind, "method": "", "teachers": teachers,
         "sparsity": "", "seed": "", "parameters": 10, "task": task, "metric": metric,
         "value": value, "low": value - width, "high": value + width, "items": 9, "unit": "%",
+        "clusters": 3,
         "low_is_good": metric in ("per", "wer", "eer", "der"), "synthetic": task in ("ic", "er"),
     }  # fmt: skip
 
