@@ -94,10 +94,8 @@ def study_table(folder: Path) -> str:
         signs[r["second"], r["first"], r["task"], r["metric"]] = -sure
     baseline = {r["student"]: r["reference"] for r in read_csv(folder / "methods.csv")}
     columns = list(dict.fromkeys((r["task"], r["metric"], r["low_is_good"]) for r in rows))
-    arrows = {"True": "↓", "False": "↑"}
-    items = {(r["task"], r["metric"]): r["items"] for r in rows}
-    titles = [f"{t.upper()} {m} {arrows[low]}, n = {items[t, m]}" for t, m, low in columns]
-    lines = [["upstream", "parameters", *titles]]
+    titles = _titles(rows)
+    lines = [["upstream", "parameters", *(titles[t, m] for t, m, _ in columns)]]
     lines.append(["---"] * len(lines[0]))
     kinds = {r["upstream"]: ["teacher", "student", "fbank"].index(r["kind"]) for r in rows}
     for name in sorted(kinds, key=lambda upstream: kinds[upstream]):
@@ -117,6 +115,16 @@ def study_table(folder: Path) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def _titles(rows: list[dict[str, str]]) -> dict[tuple[str, str], str]:
+    """{(task, metric): column head} of the rows of `results.csv`."""
+    arrows = {"True": "↓", "False": "↑"}
+    return {
+        (r["task"], r["metric"]): f"{r['task'].upper()} {r['metric']} {arrows[r['low_is_good']]}, "
+        f"n = {r['items']}"
+        for r in rows
+    }
+
+
 def floor_table(folder: Path) -> str:
     """Each teacher less log-mel features on the same test items, with the paired test's interval.
 
@@ -132,13 +140,12 @@ def floor_table(folder: Path) -> str:
             gaps.setdefault(r["second"], {})[column] = [-gap, -high, -low]
     rows = read_csv(folder / "results.csv")
     low_is_good = {(r["task"], r["metric"]): r["low_is_good"] == "True" for r in rows}
-    items = {(r["task"], r["metric"]): r["items"] for r in rows}
     columns = list(dict.fromkeys(column for own in gaps.values() for column in own))
-    titles = [
-        f"{t.upper()} {m} {'↓' if low_is_good[t, m] else '↑'}, n = {items[t, m]}"
-        for t, m in columns
+    titles = _titles(rows)
+    lines = [
+        ["less fbank, points", *(titles[column] for column in columns)],
+        ["---"] * (len(columns) + 1),
     ]
-    lines = [["less fbank, points", *titles], ["---"] * (len(columns) + 1)]
     for name, own in gaps.items():
         line = [name]
         for column in columns:
