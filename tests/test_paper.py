@@ -193,12 +193,12 @@ def test_sweeps_and_ablations_of_the_presets(study: Params) -> None:
     swept = sweeps(study.students)
     for method in ("skill", "dphubert"):
         members = {name for name, root in swept.items() if root == f"{method}-wavlm"}
-        assert members == {f"{method}-wavlm", f"{method}-s50", f"{method}-s90"}
+        assert members == {f"{method}-wavlm", f"{method}-s90"}
     assert references(study) == {
         "ekd-mean": "ekd-both",
-        **dict.fromkeys(["skill-single", "skill-each", "skill-shared"], "skill-wavlm"),
+        "skill-single": "skill-wavlm",
         **dict.fromkeys(["skill-clusters-k2", "skill-clusters-k6"], "skill-wavlm"),
-    }  # fmt: skip
+    }
     sample = load(ROOT / "params.yaml")
     assert not sweeps(sample.students) and not references(sample)
 
@@ -208,7 +208,7 @@ def test_everyone_is_compared_with_the_baseline_of_its_kind(study: Params) -> No
     assert baselines(study) == {
         **dict.fromkeys(["skill-wavlm", "distilhubert-wavlm", "ekd-both"], "dphubert-wavlm"),
         "skill-both": "dphubert-wavlm", "skill-hubert": "dphubert-hubert",
-        "skill-s50": "dphubert-s50", "skill-s90": "dphubert-s90",
+        "skill-s90": "dphubert-s90",
     }  # fmt: skip
     large = baselines(load(ROOT / "presets/paper.yaml"))
     assert large["skill-both"] == "dphubert-wavlm-s75"

@@ -36,7 +36,7 @@ def test_a_good_table_says_nothing(task, metric, values):
 
 def test_each_violation_is_said_with_its_reason():
     assert violations(table("sid", 76.65, 53.81, 56.35)) == [
-        "SID accuracy: small (53.81) does not beat fbank (76.65): nor does its teacher "
+        "SID accuracy: small (53.81) does not beat fbank (76.65): nor does the teacher "
         "wavlm (56.35), which has little to give here."
     ]
     assert violations(table("pr", 89.43, 86.07, 87.07, "per")) == [
@@ -48,6 +48,17 @@ def test_each_violation_is_said_with_its_reason():
     (only,) = violations(table("asv", 9, 3, 5, "eer", width=0.5))
     assert only.endswith("beats its teacher wavlm (5.00): the table does not explain it.")
     assert len(violations(table("ks", 50, 50, 49))) == 2
+
+
+def test_students_with_the_same_violation_share_a_sentence():
+    rows = table("ks", 50, 40, 90, width=6)
+    others = [row(name, "student", "ks", value, teachers="wavlm", width=6)
+              for name, value in (("tiny", 45), ("poor", 20))]  # fmt: skip
+    assert violations([*rows, *others]) == [
+        "KS accuracy: small (40.00), tiny (45.00) do not beat fbank (50.00): "
+        "their intervals overlap.",
+        "KS accuracy: poor (20.00) does not beat fbank (50.00): the table does not explain it.",
+    ]
 
 
 def test_the_best_of_several_teachers_counts():

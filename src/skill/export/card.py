@@ -166,7 +166,7 @@ def _data(header: dict[str, Any], student: bool) -> str:
 
 def _weak(name: str, table: Sequence[Row]) -> str:
     """Where the run's own table is not as it should be of a student."""
-    found = [line for line in violations(table) if f": {name} (" in line]
+    found = violations([r for r in table if r["kind"] != "student" or r["upstream"] == name])
     lines = "".join(f"\n* {line}" for line in found)
     return f"\n\nIn the results of its run, unlike what is hoped for:\n{lines}" if found else ""
 

@@ -12,33 +12,41 @@ from skill.superb.tasks import PROTOCOL
 
 TASKS = ("pr", "asr", "ks", "qbe", "sid", "asv", "sd")  # content, then speaker
 Row = Mapping[str, Any]
+_VERBS = {
+    ("lose", False): "does not beat",
+    ("lose", True): "do not beat",
+    ("win", False): "beats its teacher",
+    ("win", True): "beat their teacher",
+}
 
 
 def violations(rows: Sequence[Row]) -> list[str]:
-    """One sentence for each student and main metric whose order is another one.
+    """One sentence for all students who are out of order in the same way for the same reason.
 
     `rows`: the table of results, numbers or their texts; upstream, kind, teachers (`a+b`), task,
-    metric, value, low, high, low_is_good. A student of several teachers is held to the best.
+    metric, value, low, high, low_is_good. Of a task the first metric counts, and a student of
+    several teachers is held to the best.
     """
-    found = []
+    found: dict[tuple[str, str, str, str], list[str]] = {}
     for task in TASKS:
         metric = PROTOCOL[task].metrics[0]
         main = [row for row in rows if (row["task"], row["metric"]) == (task, metric)]
         own = {row["upstream"]: row for row in main}
         fbank = next((row for row in main if row["kind"] == "fbank"), None)
+        title = f"{task.upper()} {metric}"
         for student in (row for row in main if row["kind"] == "student"):
             teachers = [own[name] for name in str(student["teachers"]).split("+") if name in own]
             teacher = max(teachers, key=_merit) if teachers else None
-            title = f"{task.upper()} {metric}: {_named(student)}"
             if fbank and _merit(student) <= _merit(fbank):
-                found.append(
-                    f"{title} does not beat {_named(fbank)}: {_why(student, fbank, teacher)}."
-                )
+                why = _why(student, fbank, teacher)
+                found.setdefault((title, "lose", _named(fbank), why), []).append(_named(student))
             if teacher and _merit(student) > _merit(teacher):
-                found.append(
-                    f"{title} beats its teacher {_named(teacher)}: {_why(student, teacher)}."
-                )
-    return found
+                why = _why(student, teacher)
+                found.setdefault((title, "win", _named(teacher), why), []).append(_named(student))
+    return [
+        f"{title}: {', '.join(students)} {_VERBS[kind, len(students) > 1]} {other}: {why}."
+        for (title, kind, other, why), students in found.items()
+    ]
 
 
 def _merit(row: Row) -> float:
@@ -57,5 +65,5 @@ def _why(student: Row, other: Row, teacher: Row | None = None) -> str:
     ):
         reasons.append("their intervals overlap")
     if teacher is not None and _merit(teacher) <= _merit(other):
-        reasons.append(f"nor does its teacher {_named(teacher)}, which has little to give here")
+        reasons.append(f"nor does the teacher {_named(teacher)}, which has little to give here")
     return "; ".join(reasons) or "the table does not explain it"
