@@ -50,6 +50,7 @@ from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.methods import Distances, LayerTarget, Method, resolve
 from skill.precision import computed
 from skill.prediction import Distillation
+from skill.repository import find
 from skill.training import Micro, adamw
 
 DPHUBERT = Method(
@@ -101,12 +102,10 @@ class Step:
 
 
 def configuration(size: str, family: Any) -> EncoderConfig:
-    """Base, or the sample teachers' size."""
+    """Base, or that of the stored sample teacher."""
     if size == "base":
         return EncoderConfig.base(family)
-    return EncoderConfig.uniform(
-        family, width=160, blocks=12, heads=5, ffn=640, conv=96, pos_conv_kernel=32
-    )
+    return SpeechEncoder.from_pretrained(find(f"data/teachers/{family}-sample.safetensors")).config
 
 
 def quarter(config: EncoderConfig) -> EncoderConfig:

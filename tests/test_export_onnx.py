@@ -157,4 +157,4 @@ def test_the_verb(
     monkeypatch.delitem(sys.modules, "skill.export.runtime")
     monkeypatch.delattr("skill.export.runtime")
     assert main(command) == 1
-    assert "onnxruntime is missing: pip install 'skill[onnx]'" in capfd.readouterr().err
+    assert "onnxruntime is missing: pip install -e '.[onnx]'" in capfd.readouterr().err

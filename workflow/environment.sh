@@ -25,7 +25,9 @@ done
 
 need=10000 # with CUDA's libraries
 hint=
+gpu=
 if command -v nvidia-smi >/dev/null && nvidia-smi >/dev/null 2>&1; then
+    gpu=yes
     PIP_FIND_LINKS= && export PIP_FIND_LINKS # links to CPU builds would win over the CUDA build
 elif [ -n "${PIP_FIND_LINKS:-}${PIP_EXTRA_INDEX_URL:-}" ] ||
     "$python" -m pip config list 2>/dev/null | grep -qE 'find-links|extra-index'; then
@@ -50,10 +52,16 @@ grep -qF "$PWD/.venv" .venv/pyvenv.cfg 2>/dev/null || clear=--clear # a moved on
 
 # torchaudio's compiled libraries need CUDA; without them what is used of it works on a CPU, with
 # them neither torchaudio nor transformers could be imported.
-.venv/bin/python - <<'END' || stop "torch does not start: see above; remove .venv and try again"
-import importlib.util, pathlib, torch
+.venv/bin/python - "$gpu" <<'END' || stop "torch does not start: see above; remove .venv and try again"
+import importlib.util, pathlib, sys, torch
 
 if torch.version.cuda is None:
+    if sys.argv[1]:
+        print(
+            "warning: there is an NVIDIA GPU, but pip found torch's CPU build first: to use the GPU, "
+            "unset PIP_EXTRA_INDEX_URL, remove .venv and run the same command again",
+            file=sys.stderr,
+        )
     package = pathlib.Path(importlib.util.find_spec("torchaudio").origin).parent
     for library in (package / "lib").glob("*.so"):
         library.unlink()

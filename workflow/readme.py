@@ -140,8 +140,8 @@ def floor_table(folder: Path) -> str:
             gaps.setdefault(r["second"], {})[column] = [-gap, -high, -low]
     rows = read_csv(folder / "results.csv")
     low_is_good = {(r["task"], r["metric"]): r["low_is_good"] == "True" for r in rows}
-    columns = list(dict.fromkeys(column for own in gaps.values() for column in own))
     titles = _titles(rows)
+    columns = [column for column in titles if any(column in own for own in gaps.values())]
     lines = [
         ["less fbank, points", *(titles[column] for column in columns)],
         ["---"] * (len(columns) + 1),

@@ -143,7 +143,9 @@ def stage2(
         raise SkillError(f"{student}: its projections are of another method: {error}") from error
     experiment.to(world.device)
     inputs = [student, *teachers, *manifests, *([grouping] if grouping else [])]
-    outcome = run(f"{name} stage 2", experiment, job, manifests, inputs, scratch, world)
+    outcome = run(
+        f"{name} stage 2", experiment, job, manifests, inputs, scratch, world, heard=job.heard
+    )
     if not world.writes:
         return
     first = next(iter(encoders.values()))

@@ -70,6 +70,8 @@ class Stage2Job(Section):
     definition: Method
     unlabelled: Unlabelled
     stage: Stage2
+    heard: Count = 0
+    """Steps of stage 1: stage 2 goes on in their order, or it would hear the same audio again."""
 
 
 class TaskJob(Section):

@@ -107,8 +107,11 @@ class Training(Section):
     """One run of the training loop (`skill.training`)."""
 
     steps: Count
+    """Updates."""
     warmup: Count
+    """Steps over which the learning rates rise linearly; they fall linearly to 0 afterwards."""
     learning_rate: Rate
+    """Of the weights, at its highest."""
     batch_seconds: Seconds = 40.0
     """Audio of one step."""
     micro_seconds: Seconds = 40.0
@@ -121,8 +124,11 @@ class Training(Section):
     fixed_order: Switch = False
     """The same batches in the same order in every epoch, as in DPHuBERT's code."""
     log_every: Some = 10
+    """Steps between two rows of the curve."""
     validate_every: Some = 250
+    """Steps between two looks at the development set."""
     max_bad_steps: Some = 10
+    """Steps in a row without a finite loss or gradient that end the run."""
 
     @model_validator(mode="after")
     def _within(self) -> "Training":
@@ -148,6 +154,7 @@ class Stage1(Distilling):
     """Pruning and distillation at once."""
 
     gate_learning_rate: Rate = 0.02
+    """Of log α."""
     multiplier_learning_rate: Rate | None = None
     """Of the λ; none: the gates'. In a short run λ as fast as the gates overshoots the target."""
     sparsity_warmup: Count = 0
@@ -190,7 +197,9 @@ class Pretraining(Section):
     spectrum_layer: Some = 6
     """Of the model, which also predicts the spectrum."""
     mixing: Rate = 0.0
+    """Share of the utterances that another is mixed into, as in WavLM."""
     mask_probability: Share = 0.65
+    """Share of the frames that are masked, as in HuBERT, before overlaps."""
     spectrum: Training | None = None
     """Regression of the spectrum by the convolutions, before the first round."""
     rounds: tuple[Training, ...] = Field(min_length=1)
@@ -216,10 +225,12 @@ class Similarity(Section):
     """Centred kernel alignment between layers."""
 
     estimator: Literal["unbiased", "biased", "minibatch"] = "unbiased"
+    """Of HSIC (docs/method.md); minibatch: the mean of unbiased ones of parts of the set."""
     kernel: Literal["linear", "rbf"] = "linear"
     bandwidth: Positive = 0.8
     """Width of the rbf kernel, in median distances between frames."""
     standardize: Switch = False
+    """Each dimension to mean 0 and deviation 1 first."""
     max_frames: Some | None = None
     """Of the calibration set; none: all."""
 
@@ -228,9 +239,13 @@ class Grouping(Section):
     """Hierarchical clustering of layers."""
 
     num_clusters: Some | Literal["auto"]
+    """auto: the number with the highest mean silhouette."""
     linkage: Literal["average", "complete", "single", "ward"] = "average"
+    """How far two clusters are apart: on average, at most, at least, or by Ward's criterion."""
     contiguous: Switch = False
+    """Only neighbouring layers of a teacher may be merged."""
     state0: Literal["clustered", "own", "omitted"] = "clustered"
+    """Role of the first block's input: one of the layers, a cluster of its own, or no target."""
 
 
 class Studies(Section):
@@ -251,7 +266,9 @@ class StudentEntry(Section):
     seeds: tuple[Count, ...] = ()
     num_clusters: tuple[Some, ...] = ()
     calibration_frames: tuple[Some, ...] = ()
+    """Sizes of the calibration set that its clusters come from (`similarity.max_frames`)."""
     objective: dict[str, Any] = {}
+    """Keys of the method that differ, as `grouping` and the others are of their sections."""
     grouping: dict[str, Any] = {}
     similarity: dict[str, Any] = {}
     stage1: dict[str, Any] = {}

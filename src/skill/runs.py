@@ -54,13 +54,17 @@ class World:
 
 
 class _Share:
-    """The micro-batches of this process: every R-th of a step, or the whole step where R is 1."""
+    """The micro-batches of this process: every R-th of a step, or the whole step where R is 1.
 
-    def __init__(self, batches: Batches, world: World) -> None:
+    Step 0 is the one after `heard` others.
+    """
+
+    def __init__(self, batches: Batches, world: World, heard: int) -> None:
         self.whole, self.world, self.utterances = batches, world, batches.utterances
+        self.heard = heard
 
     def at(self, step: int) -> list[MicroBatch]:
-        return self.whole.at(step)[self.world.rank :: self.world.size]
+        return self.whole.at(self.heard + step)[self.world.rank :: self.world.size]
 
 
 def load_teachers(
@@ -91,8 +95,12 @@ def run(
     scratch: Path,
     world: World,
     reshape: Reshape | None = None,
+    heard: int = 0,
 ) -> Outcome:
-    """Train `experiment` as `job` says; `inputs` are the files that a checkpoint depends on."""
+    """Train `experiment` as `job` says; `inputs` are the files that a checkpoint depends on.
+
+    The order of the audio goes on after its first `heard` steps.
+    """
     stage, unlabelled = job.stage, job.unlabelled
     shortest, longest = unlabelled.min_seconds, unlabelled.max_seconds
     batches = Batches(
@@ -106,7 +114,7 @@ def run(
     held_out_micros = [
         _micro(loaded, world.device) for loaded in first_batches(held_out, _VALIDATION_BATCHES)
     ]
-    share: Any = _Share(batches, world)
+    share: Any = _Share(batches, world, heard)
     _check_share(label, batches, world)
     workers = 1 if world.device == "cpu" else _GPU_READERS
 

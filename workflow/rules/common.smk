@@ -122,6 +122,7 @@ def stage2_job(student):
             definition=s.definition,
             unlabelled=P.unlabelled,
             stage=s.stage2,
+            heard=s.stage1.steps,
         )
     )
 

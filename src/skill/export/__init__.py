@@ -77,7 +77,7 @@ def _onnx(
     try:
         from skill.export import runtime
     except ModuleNotFoundError as error:
-        raise SkillError(f"--onnx: {error.name} is missing: pip install 'skill[onnx]'") from None
+        raise SkillError(f"--onnx: {error.name} is missing: pip install -e '.[onnx]'") from None
     for file, difference in runtime.write(encoder, folder, states).items():
         print(f"{folder / file}: differs from torch by {difference:.2g} of the states' norm")
 
