@@ -218,6 +218,15 @@ def test_stacks_of_others(here: Path) -> None:
     stack = read_stack(Path("layers.safetensors"))
     assert stack.names == [f"layers:layer{i}" for i in range(11)]
     assert stack.utterance.tolist() == (torch.arange(120) // 10).tolist()
+    order = torch.randperm(120)
+    mixed = {name: states[order] for name, states in layers.items()}
+    save_file(mixed | {"utterance": owner[order]}, "mixed.safetensors")
+    found = read_stack(Path("mixed.safetensors"))  # frames of a recording stand together again
+    assert torch.equal(found.utterance, stack.utterance)
+    for state, whole in zip(found.states, stack.states, strict=True):
+        for first in range(0, 120, 10):
+            part = slice(first, first + 10)
+            assert sorted(state[part].tolist()) == sorted(whole[part].tolist())
     layers["layer4"][33, 0] = float("nan")
     save_file(layers | {"utterance": owner}, "nan.safetensors")
     with pytest.raises(SkillError, match=r"nan:layer4 is NaN .* frame 33, in utterance number 3"):

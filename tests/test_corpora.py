@@ -292,7 +292,12 @@ def test_a_folder_serves_where_there_are_no_packages(tmp_path: Path, monkeypatch
 def test_broken_files_are_left_out_or_too_many(tmp_path: Path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SKILL_CORPORA", str(tmp_path / "audio"))
-    folder_corpus(tmp_path / "audio", broken=1)
+    with pytest.raises(SkillError, match=r"SKILL_CORPORA is .*audio, which is no folder"):
+        corpora.run("mine", job("folder"), "m.csv", "m.flac")
+    folder_corpus(tmp_path / "audio/other")
+    with pytest.raises(SkillError, match=r"corpus mine: its audio is expected in .*audio/mine"):
+        corpora.run("mine", job("folder"), "m.csv", "m.flac")
+    folder_corpus(tmp_path / "audio/mine", broken=1)
     with pytest.raises(SkillError, match=r"1 of 22 clips cannot be read .*broken0"):
         corpora.run("mine", job("folder"), "m.csv", "m.flac")
     assert not list(tmp_path.glob("*.csv")) and not list(tmp_path.glob("*.flac"))
@@ -315,7 +320,7 @@ def test_missing_input_says_what_to_do(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(build, "find_spec", lambda name: None)
     with pytest.raises(SkillError, match=r"no dpkg-deb .*: put audio .* SKILL_CORPORA"):
         corpora.run("queen", job("queen"), "q.csv", "q.flac")
-    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/mine").mkdir(parents=True)
     monkeypatch.setenv("SKILL_CORPORA", str(tmp_path / "empty"))
     with pytest.raises(SkillError, match="no audio file"):
         corpora.run("queen", job("queen"), "q.csv", "q.flac")

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 import torch
 
-from skill import checkpoints, corpora, distillation, gates
+from skill import checkpoints, corpora, distillation, gates, runs
+from skill.corpora.batches import Batches
+from skill.corpora.manifest import usable
 from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.errors import SkillError
 from skill.files import canonical_json, read_csv, read_json, read_tensors, write_json
@@ -73,6 +75,15 @@ def job2(steps: int = 4, method: Method = SKILL) -> Stage2Job:
         unlabelled=Unlabelled(corpora=("beeps",), min_seconds=0.3),
         stage=Stage2(steps=steps, **STAGE | {"warmup": min(2, steps)}),
     )
+
+
+def test_stage_2_goes_on_in_the_order_of_stage_1(speech: Path) -> None:
+    batches = Batches(usable([speech / "beeps.csv"], 0.3, 16.0, "train"), 4.0, 3)
+    alone = runs.World(0, 1, "cpu")
+    first, second = (runs._Share(batches, alone, heard) for heard in (0, 3))
+    assert [second.at(step) for step in range(4)] == [first.at(step) for step in range(3, 7)]
+    heard = {u.id for step in range(3) for part in first.at(step) for u in part.utterances}
+    assert not heard & {u.id for part in second.at(0) for u in part.utterances}
 
 
 def outputs(folder: Path, stage: str) -> tuple[Path, Path, Path, Path]:
@@ -265,4 +276,17 @@ def test_bad_input_is_said_in_words(speech: Path, tmp_path: Path) -> None:
     )
     with pytest.raises(SkillError, match=r"utterances cannot be read|beeps\.flac"):
         run1(broken, tmp_path)
+    for text in ("{}", '{"layers": [[["t", "first"]]]}', '{"layers": [[["t", 9]]]}'):
+        (broken / "g.json").write_text(text)
+        with pytest.raises(SkillError, match=r"g\.json: (no clusters|teacher t has no layer 9)"):
+            run1(broken, tmp_path)
+    with pytest.raises(SkillError, match="0 files for the teachers t"):
+        runs.load_teachers(["t"], [], "cpu")
+    config = EncoderConfig.uniform("hubert", width=32, blocks=1, heads=2, ffn=16, conv=16)
+    other = replace(config, conv_strides=(5, *config.conv_strides[2:], 4))
+    checkpoints.save(SpeechEncoder(other), broken / "other.safetensors")
+    with pytest.raises(SkillError, match=r"teacher u: convolutions .* other frames than t's"):
+        runs.load_teachers(
+            ["t", "u"], [speech / "t.safetensors", broken / "other.safetensors"], "cpu"
+        )
     assert not (tmp_path / "s1.safetensors").exists()

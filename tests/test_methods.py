@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from skill.errors import SkillError
 from skill.methods import Distances, LayerTarget, Method, resolve
@@ -47,6 +48,9 @@ def test_distilhubert_predicts_three_layers_from_the_last_state() -> None:
     targets = resolve(DISTILHUBERT, ONE)
     assert [t.student for t in targets] == [(2,)] * 3
     assert len({t.projection for t in targets}) == 3
+    twice = (LayerTarget(layer=12, student=1), LayerTarget(layer=12, student="last"))
+    targets = resolve(DISTILHUBERT.model_copy(update={"targets": twice}), ONE)
+    assert len({t.projection for t in targets}) == 2  # one layer, two student sides
 
 
 @pytest.mark.parametrize(
@@ -65,7 +69,9 @@ def test_clusters_over_teachers_of_different_width_get_a_target_each() -> None:
     mixed = [[("a", 1), ("a", 2), ("b", 4)], [("b", 5)]]
     targets = resolve(Method(targets="clusters", distances=L1_COSINE), teachers, mixed)
     assert [t.teacher for t in targets] == [(("a", 1), ("a", 2)), (("b", 4),), (("b", 5),)]
-    assert [t.student for t in targets] == [(1, 2), (1, 2), (2,)]  # at the same relative depth
+    assert [t.student for t in targets] == [(1, 2), (1, 2), (3,)]  # at the same relative depth
+    flat = resolve(Method(targets="clusters", distances=L1_COSINE), teachers, [[("b", 1)]])
+    assert flat[0].student == (1,)  # no block's output is learned by the input
     assert [t.weight for t in targets] == pytest.approx([0.25, 0.25, 0.5])
 
 
@@ -97,7 +103,15 @@ def test_errors_say_which_layer() -> None:
     with pytest.raises(SkillError, match="teacher a has no layer 8"):
         resolve(DPHUBERT, {"a": (6, 32)})
     with pytest.raises(SkillError, match="student has no layer 3"):
-        resolve(Method(start_blocks=2, targets="clusters", distances=L1_COSINE), ONE, CLUSTERS)
+        third = (LayerTarget(layer=4, student=3),)
+        resolve(DISTILHUBERT.model_copy(update={"targets": third}), ONE)
+    with pytest.raises(SkillError, match="start_blocks is 2, but a has 1 blocks"):
+        resolve(DISTILHUBERT, {"a": (1, 32)})
+    with pytest.raises(ValidationError, match="which start_blocks does not have"):
+        Method(start_blocks=2, targets="clusters", distances=L1_COSINE)
+    plain = Method(targets="clusters", cluster_projection="none", distances=L1_COSINE)
+    with pytest.raises(SkillError, match="a student of width 32 learns none of 64"):
+        resolve(plain, {"a": (2, 32), "b": (2, 64)}, [[("a", 1)], [("b", 1)]])
     with pytest.raises(SkillError, match="no grouping"):
         resolve(Method(targets="clusters", distances=L1_COSINE), ONE)
     with pytest.raises(SkillError, match="widths"):

@@ -170,6 +170,17 @@ def test_other_scales_never_reach_table_1(other: dict[str, str]) -> None:
         table1([row | other for row in official_scores("ours")], PUBLISHED)
 
 
+def test_the_figure_of_published_models_has_this_runs_students_only(tmp_path: Path) -> None:
+    scores = [row for name, kind in (("ours", "student"), ("big", "teacher"), ("fbank", "fbank"))
+              for row in official_scores(name, kind=kind)]  # fmt: skip
+    write_csv(tmp_path / "scores.csv", scores, list(scores[0]))
+    run(
+        "published", JOB, [tmp_path / "scores.csv", ROOT / "data/published.csv"], tmp_path / "p.csv"
+    )
+    ours = [row for row in read_csv(tmp_path / "p.csv") if row["origin"] == "this run"]
+    assert [(row["model"], row["giga_macs"]) for row in ours] == [("ours", "5.0")]
+
+
 def test_nine_tasks_are_not_ten() -> None:
     assert official(official_scores("ours"))
     assert not official([row for row in official_scores("ours") if row["task"] != "er"])

@@ -84,6 +84,11 @@ def test_every_scale_is_valid(path: Path) -> None:
         ("superb.tasks.sid.stepz", 3, "superb.tasks.sid.stepz"),
         ("superb.tasks.singing", {}, "superb.tasks.singing: unknown task"),
         ("students", [1], "students: has no students"),
+        ("students.skill-wavlm.grouping", {"state0": "own", "num_clusters": 1}, "2 or more"),
+        ("students.skill-wavlm.calibration_frames", [10**6], "calibration_frames: 1000000 frames"),
+        ("students.skill-wavlm.similarity", {"max_frames": 10**6}, "similarity.max_frames: "),
+        ("students.skill-wavlm.seed", 5, "no seed in common with dphubert-wavlm"),
+        ("corpora.librispeech", {"kind": "folder"}, "corpora.librispeech.kind: folder"),
     ],
 )
 def test_mistake_is_named(tmp_path: Path, key: str, value: Any, message: str) -> None:

@@ -103,6 +103,7 @@ def test_download_is_what_is_not_there(tmp_path: Path, monkeypatch: pytest.Monke
     assert total(made, "corpora", "download") == sum(sizes[part] for part in needed)
     assert plan.show(made).count("SKILL_CORPORA is not set") == 1
     assert "voxceleb1: has to be put below SKILL_CORPORA by hand" in plan.show(made)
+    assert "asv needs $SKILL_CORPORA/VoxCeleb1/voxceleb1_test_v2.txt" in plan.show(made)
     (tmp_path / "c/LibriSpeech/train-other-500").mkdir(parents=True)
     monkeypatch.setenv("SKILL_CORPORA", str(tmp_path / "c"))
     made = estimates.make(preset("paper"))

@@ -9,6 +9,7 @@ import pytest
 import soundfile
 
 from skill.corpora import official as layouts
+from skill.corpora.lists import needed
 from skill.corpora.manifest import read_manifest
 from skill.errors import SkillError
 from skill.superb import metrics, text
@@ -215,7 +216,7 @@ def test_libri2mix(root, tmp_path):
         lines(place / "utt2spk", "a_b-a a", "a_b-b b")
     fold = folds("libri2mix", tmp_path, "sd")[0]
     assert fold.test[0].target == (("a", 0.0, 1.5), ("b", 1.0, 3.0))
-    assert fold.test[0].samples == 48000
+    assert fold.test[0].samples == 48000 and fold.test[0].cluster == "a+b"
     lines(base / "diarization/data/dev/wav.scp", "a_b /elsewhere/a_b.wav")
     with pytest.raises(SkillError, match=r"/elsewhere/a_b\.wav is not below"):
         folds("libri2mix", tmp_path, "sd")
@@ -263,6 +264,8 @@ def test_no_audio_and_unlisted_audio_are_named(root, tmp_path):
 
 def test_librispeech_uses_the_two_lexicons(root):
     place = root / "LibriSpeech/lexicon"
+    with pytest.raises(SkillError, match=r"pr needs .*200k-g2p\.txt, .* from s3prl/"):
+        needed("pr", "librispeech")
     lines(place / "librispeech-lexicon-200k-g2p.txt", "HELLO\tHH AH0 L OW1", "HELLO\tHH EH0 L OW1")
     lines(place / "librispeech-lexicon-allothers-g2p.txt", "ZYX\tZ IH1 K S")
     utterances = [
@@ -270,6 +273,7 @@ def test_librispeech_uses_the_two_lexicons(root):
                         split=split, speaker="1", language="en", kind="human")
         for split in ("train", "dev", "test") for said in ("hello zyx", "hello nobody")
     ]  # fmt: skip
+    assert needed("pr", "librispeech") == sorted(place.iterdir()) and not needed("pr", "queen")
     fold = folds_of(configured("pr", {}), utterances)[0]
     assert [e.target for e in fold.test] == [["HH", "AH0", "L", "OW1", "Z", "IH1", "K", "S"]]
     assert fold.left_out == {"a word is not in the dictionary": 3}

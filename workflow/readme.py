@@ -106,7 +106,7 @@ def study_table(folder: Path) -> str:
         line = [name, f"{int(first['parameters']) / 1e6:.2f} M"]
         for task, metric, low in columns:
             r = own[task, metric, low]
-            digits = 1 if r["unit"] else 2
+            digits = 1 if r["unit"] else 3
             spread = f" ± {float(r['deviation']):.{digits}f}" if r["deviation"] else ""
             higher = signs.get((name, baseline.get(name, ""), task, metric), 0)
             mark = {1: " ▲", -1: " ▼", 0: ""}[-higher if low == "True" else higher]

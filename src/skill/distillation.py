@@ -192,13 +192,16 @@ def _read_stage1(path: Path, dropout: float | None) -> tuple[SpeechEncoder, dict
     if read_header(path).get("kind") != "stage1":
         raise SkillError(f"{path}: not a student of stage 1")
     tensors, header = read_tensors(path)
-    config = EncoderConfig.from_dict(header["config"])
-    student = SpeechEncoder(regularised(config, dropout))
     parts: dict[str, dict[str, Tensor]] = {"encoder": {}, "projections": {}}
-    for key, value in tensors.items():
-        part, _, rest = key.partition(".")
-        parts[part][rest] = value
-    student.load_state_dict(parts["encoder"])
+    try:
+        config = EncoderConfig.from_dict(header["config"])
+        student = SpeechEncoder(regularised(config, dropout))
+        for key, value in tensors.items():
+            part, _, rest = key.partition(".")
+            parts[part][rest] = value
+        student.load_state_dict(parts["encoder"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise SkillError(f"{path}: not as stage 1 writes a student: {error}") from error
     return student, parts["projections"]
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from skill import outline
-from skill.corpora import archives
+from skill.corpora import archives, lists
 from skill.corpora.manifest import read_manifest
 from skill.params import Corpus, Params, Student, Training
 from skill.repository import table
@@ -82,7 +82,8 @@ class _Planner:
             "superb": self._superb(),
             "paper": self._paper(),
         }
-        return Plan(phases, self.notes)
+        listed = lists.missing((n, corpus) for n, t in self.tasks.items() for corpus in t.corpora)
+        return Plan(phases, [*self.notes, *listed])
 
     def _rows(self, corpus: Corpus) -> list[Row]:
         """The table's rows that the corpus is made of."""

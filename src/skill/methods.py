@@ -62,7 +62,7 @@ class LayerTarget(BaseModel):
     student: Layer | Literal["last"] | None = None
     """None: the layer of the same number."""
     projection: str | None = None
-    """Targets that name the same projection share it; None: one of its own."""
+    """Targets that name the same projection share it; None: one for this layer and student side."""
 
 
 class Method(BaseModel):
@@ -87,6 +87,12 @@ class Method(BaseModel):
     (DistilHuBERT)."""
     distances: Distances
 
+    @model_validator(mode="after")
+    def _whole(self) -> "Method":
+        if self.targets == "clusters" and self.start_blocks is not None:
+            raise ValueError("targets are clusters of all layers, which start_blocks does not have")
+        return self
+
 
 @dataclass(frozen=True)
 class Target:
@@ -94,7 +100,8 @@ class Target:
 
     The target is the mean (or concatenation) of `teacher` layers; the prediction is the projection
     named `projection` (None: none) of the mean of the `student` layers; `weight` is its share in
-    the loss, all shares add up to 1.
+    the loss, all shares add up to 1. Every student layer counts once, also where layers of several
+    teachers are learned by it.
     """
 
     teacher: tuple[TeacherLayer, ...]
@@ -107,7 +114,7 @@ class Target:
 def resolve(
     method: Method,
     teachers: Mapping[str, tuple[int, int]],
-    clusters: Sequence[Sequence[TeacherLayer]] | None = None,
+    clusters: Sequence[Sequence[tuple[str, int]]] | None = None,
 ) -> list[Target]:
     """The targets of `method` for these teachers.
 
@@ -119,7 +126,10 @@ def resolve(
         SkillError: a layer that a teacher or the student does not have, a mean of layers of
             different widths, or clusters that are missing.
     """
-    student_blocks = method.start_blocks or next(iter(teachers.values()))[0]
+    first, (blocks, _) = next(iter(teachers.items()))
+    student_blocks = method.start_blocks or blocks
+    if student_blocks > blocks:
+        raise SkillError(f"start_blocks is {student_blocks}, but {first} has {blocks} blocks")
     if method.targets == "clusters":
         if not clusters:
             raise SkillError("the method's targets are clusters, but there is no grouping")
@@ -140,7 +150,8 @@ def _layer_targets(
     student = picked.layer if picked.student is None else picked.student
     side = last if student == "last" else student
     layers = tuple((name, picked.layer) for name in teachers)
-    projection = picked.projection or f"layer{picked.layer}"
+    own = f"layer{picked.layer}" if picked.student is None else f"layer{picked.layer} by {student}"
+    projection = picked.projection or own
     if method.across_teachers == "each":
         return [
             Target(
@@ -156,7 +167,7 @@ def _layer_targets(
 
 
 def _cluster_targets(
-    method: Method, cluster: list[TeacherLayer], teachers: Mapping[str, tuple[int, int]]
+    method: Method, cluster: list[tuple[str, int]], teachers: Mapping[str, tuple[int, int]]
 ) -> list[Target]:
     """Targets of one cluster; their weights add up to 1.
 
@@ -168,9 +179,9 @@ def _cluster_targets(
             raise SkillError(f"the grouping has layers of {name}, which is not a teacher here")
     depth = next(iter(teachers.values()))[0]
     own = {layer: _at_depth(layer, teachers, depth) for layer in cluster}
-    numbers = sorted(set(own.values()), key=lambda n: -1 if n == "projection" else n)
+    numbers = sorted(set(own.values()))
     label = "-".join(f"{name}.{layer}" for name, layer in cluster)
-    parts: list[tuple[list[TeacherLayer], tuple[Layer, ...]]]
+    parts: list[tuple[list[tuple[str, int]], tuple[int, ...]]]
     if method.cluster_student == "each":
         parts = [([layer], (own[layer],)) for layer in cluster]
     else:
@@ -189,10 +200,14 @@ def _cluster_targets(
     return targets
 
 
-def _at_depth(layer: TeacherLayer, teachers: Mapping[str, tuple[int, int]], blocks: int) -> Layer:
-    """The layer of the first teacher, as whose copy the student starts, at the depth of `layer`."""
+def _at_depth(layer: tuple[str, int], teachers: Mapping[str, tuple[int, int]], blocks: int) -> int:
+    """The layer of the first teacher, as whose copy the student starts, at the depth of `layer`.
+
+    Halves go up, so that no block's output is learned by the student's input.
+    """
     name, number = layer
-    return number if number == "projection" else round(number * blocks / teachers[name][0])
+    theirs = teachers[name][0]
+    return (2 * number * blocks + theirs) // (2 * theirs)
 
 
 def _check(target: Target, teachers: Mapping[str, tuple[int, int]], student_blocks: int) -> None:
@@ -207,3 +222,7 @@ def _check(target: Target, teachers: Mapping[str, tuple[int, int]], student_bloc
         raise SkillError(
             f"no mean of layers of widths {sorted(widths)}: use concat or each across teachers"
         )
+    own = next(iter(teachers.values()))[1]
+    if target.projection is None and widths != {own}:
+        other = max(widths - {own})
+        raise SkillError(f"without a projection, a student of width {own} learns none of {other}")

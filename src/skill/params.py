@@ -145,7 +145,8 @@ class Distilling(Training):
     """What both stages have."""
 
     dropout: Below1 | None = None
-    """Of the student's projection, attention and blocks; none: the teacher's own."""
+    """Of the student's projection, attention and blocks; none: what it starts with, which is the
+    teacher's own in stage 1 and stage 1's in stage 2."""
     compile: Switch = False
     """Compile the blocks of student and teachers (`torch.compile`): slow to start."""
 

@@ -14,6 +14,7 @@ from skill.corpora.batches import Batches, MicroBatch
 from skill.corpora.loader import Loaded, Loader, first_batches
 from skill.corpora.manifest import usable
 from skill.encoder import SpeechEncoder
+from skill.errors import SkillError
 from skill.files import canonical_json, read_json, sha256
 from skill.jobs import Stage1Job, Stage2Job
 from skill.methods import Method, Target, resolve
@@ -70,20 +71,47 @@ class _Share:
 def load_teachers(
     names: Sequence[str], paths: Sequence[Path], device: str
 ) -> dict[str, SpeechEncoder]:
-    """The teachers by name, the first one first."""
-    encoders = [SpeechEncoder.from_pretrained(path).eval().to(device) for path in paths]
-    return dict(zip(names, encoders, strict=True))
+    """The teachers by name, the first one first.
+
+    Raises:
+        SkillError: not a file for each name, or teachers whose frames are not of the same audio.
+    """
+    if len(names) != len(paths):
+        raise SkillError(f"{len(paths)} files for the teachers {', '.join(names)}")
+    teachers = {
+        name: SpeechEncoder.from_pretrained(path).eval().to(device)
+        for name, path in zip(names, paths, strict=True)
+    }
+    frames = {name: (t.config.conv_kernels, t.config.conv_strides) for name, t in teachers.items()}
+    for name in names[1:]:
+        if frames[name] != frames[names[0]]:
+            raise SkillError(
+                f"teacher {name}: convolutions of kernels {frames[name][0]} and strides "
+                f"{frames[name][1]} make other frames than {names[0]}'s, so that a student cannot "
+                "learn from both"
+            )
+    return teachers
 
 
 def targets_of(
     method: Method, teachers: dict[str, SpeechEncoder], grouping: Path | None
 ) -> list[Target]:
-    """What the student learns; `grouping`: the file of clusters, where the method needs one."""
+    """What the student learns; `grouping`: the file of clusters, where the method needs one.
+
+    Raises:
+        SkillError: `grouping` holds no clusters of these teachers' layers, or as for `resolve`.
+    """
     sizes = {name: (t.config.num_blocks, t.config.width) for name, t in teachers.items()}
-    clusters = None
-    if grouping is not None:
+    if grouping is None:
+        return resolve(method, sizes)
+    try:
         clusters = [[(n, int(layer)) for n, layer in c] for c in read_json(grouping)["layers"]]
-    return resolve(method, sizes, clusters)
+    except (KeyError, TypeError, ValueError) as error:
+        raise SkillError(f"{grouping}: no clusters of (teacher, layer) under `layers`") from error
+    try:
+        return resolve(method, sizes, clusters)
+    except SkillError as error:
+        raise SkillError(f"{grouping}: {error}") from None
 
 
 def run(
@@ -119,7 +147,7 @@ def run(
     workers = 1 if world.device == "cpu" else _GPU_READERS
 
     def load(first: int) -> Iterator[tuple[int, list[Micro]]]:
-        with Loader(share, first, workers, world.size) as loader:
+        with Loader(share, first, workers) as loader:
             for step, loaded in loader:
                 yield step, [_micro(part, world.device) for part in loaded]
 
@@ -142,7 +170,7 @@ def run(
 
 def _micro(loaded: Loaded, device: str) -> Micro:
     ids = [utterance.id for utterance in loaded.batch.utterances]
-    return Micro(ids, loaded.waveforms.to(device, non_blocking=True), loaded.lengths)
+    return Micro(ids, loaded.waveforms.to(device), loaded.lengths)
 
 
 def _check_share(label: str, batches: Batches, world: World) -> None:
@@ -160,7 +188,7 @@ def _check_share(label: str, batches: Batches, world: World) -> None:
 def _validation(
     experiment: Distillation, micros: list[Micro], precision: str, device: str
 ) -> Callable[[], dict[str, float]]:
-    """The distillation loss on held-out audio: no dropout, gates at their expected values."""
+    """The distillation loss on held-out audio: no dropout, gates as in evaluation."""
 
     @torch.no_grad()
     def validate() -> dict[str, float]:

@@ -16,7 +16,7 @@ from skill.errors import SkillError
 from skill.methods import resolve
 from skill.params import Model, Params, Student, StudentEntry, Teacher, parse
 from skill.repository import find
-from skill.superb.tasks import configured
+from skill.superb.tasks import OFFICIAL_CORPORA, SUPERB_PARTS, configured
 
 _HUB = {  # blocks and width
     "microsoft/wavlm-base": (12, 768),
@@ -79,6 +79,13 @@ def _expand(name: str, entry: StudentEntry, base: Params) -> Iterator[Student]:
     ]
     for (s, sparsity), (k, clusters), (n, frames), (tail, seed) in product(*sweeps):
         similarity = _merged(base.similarity, {**entry.similarity, **frames}, f"{path}.similarity")
+        stored = base.activations.max_frames
+        if clustered and (similarity.max_frames or 0) > stored:
+            key = "calibration_frames" if frames else "similarity.max_frames"
+            raise SkillError(
+                f"{path}.{key}: {similarity.max_frames} frames, but activations.max_frames keeps "
+                f"{stored}"
+            )
         grouping = _merged(base.grouping, {**entry.grouping, **clusters}, f"{path}.grouping")
         yield parse(
             Student,
@@ -125,11 +132,31 @@ def _check_references(params: Params) -> None:
             raise SkillError(f"students.{name}.teachers: a teacher stands twice")
     if params.paper.baseline not in (None, *params.methods):
         raise SkillError(f"paper.baseline: there is no method {params.paper.baseline} in methods")
+    seeds: dict[str, set[int]] = {}
+    for student in params.students.values():
+        seeds.setdefault(student.base, set()).add(student.seed)
+    for base, other in {**baselines(params), **references(params)}.items():
+        if not seeds[base] & seeds[other]:
+            raise SkillError(
+                f"students.{base}: has no seed in common with {other}, which it is compared with"
+            )
+    for name, corpus_of in params.corpora.items():
+        if name in OFFICIAL_CORPORA and corpus_of.kind != name:
+            raise SkillError(
+                f"corpora.{name}.kind: {corpus_of.kind}, but tasks take a corpus of this name for "
+                "SUPERB's; give it another name"
+            )
     for name, settings in params.superb.tasks.items():
         for corpus in configured(name, settings).corpora:
             if corpus not in params.corpora:
                 raise SkillError(
                     f"superb.tasks.{name}.corpora: there is no corpus {corpus} in corpora"
+                )
+            parts = params.corpora[corpus].parts
+            if corpus == "librispeech" and set(parts) != SUPERB_PARTS:
+                raise SkillError(
+                    f"corpora.librispeech.parts: superb.tasks.{name} needs "
+                    f"{', '.join(sorted(SUPERB_PARTS))}; give a corpus of other parts another name"
                 )
 
 
@@ -146,11 +173,13 @@ def _check_layers(student: Student, teachers: Mapping[str, Teacher]) -> None:
         except SkillError as error:
             raise SkillError(f"{path}.method: {error}") from None
         return
-    layers = sum(blocks + (student.grouping.state0 != "omitted") for blocks, _ in known.values())
-    if student.grouping.num_clusters != "auto" and student.grouping.num_clusters > layers:
+    state0, count = student.grouping.state0, student.grouping.num_clusters
+    layers = sum(blocks + (state0 != "omitted") for blocks, _ in known.values())
+    fewest = 1 + (len(known) if state0 == "own" else 0)
+    if count != "auto" and not fewest <= count <= layers:
         raise SkillError(
-            f"{path}.grouping.num_clusters: {student.grouping.num_clusters} clusters of "
-            f"{layers} layers are impossible"
+            f"{path}.grouping.num_clusters: {count} clusters of {layers} layers are impossible"
+            + (f"; with state0: own there are {fewest} or more" if count < fewest else "")
         )
 
 

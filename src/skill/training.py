@@ -187,11 +187,8 @@ def train(
                 outcome.skipped_steps += 1
                 bad_steps += 1
                 bad += _gathered(suspects) or _gathered([n for micro in micros for n in micro.ids])
-                if bad_steps >= settings.max_bad_steps or outcome.skipped_steps >= settings.steps:
-                    raise SkillError(
-                        f"{label}: {bad_steps} steps in a row up to step {step} had no finite loss "
-                        f"or gradient; their utterances: {', '.join(sorted(set(bad))[:20])}"
-                    )
+                if bad_steps >= settings.max_bad_steps:
+                    raise _no_good(label, f"{bad_steps} steps in a row up to step {step}", bad)
             scaler.update()
             audio_since += audio
             done = step + 1
@@ -221,8 +218,15 @@ def train(
             if told:
                 print(f"{label}: stopped at step {done}, state saved", file=sys.stderr, flush=True)
                 raise Stopped(128 + told)
+        if 0 < settings.steps <= outcome.skipped_steps:
+            raise _no_good(label, f"all {settings.steps} steps", bad)
         save(settings.steps)
     return outcome
+
+
+def _no_good(label: str, steps: str, utterances: list[str]) -> SkillError:
+    names = f"; their utterances: {', '.join(sorted(set(utterances))[:20])}" if utterances else ""
+    return SkillError(f"{label}: {steps} had no finite loss or gradient{names}")
 
 
 def _accumulate(

@@ -1,5 +1,6 @@
 # Helpers of all rules: the checked parameters, names for wildcards, files of each phase.
 
+import os
 import re
 import shlex
 import shutil
@@ -12,6 +13,7 @@ sys.path.insert(0, str(Path(workflow.basedir, "src")))
 from snakemake.exceptions import WorkflowError
 
 from skill import jobs, outline, runner
+from skill.corpora import lists
 from skill.errors import SkillError
 from skill.files import canonical_json, sha256
 from skill.params import load
@@ -44,6 +46,12 @@ def checked_params():
 
 
 P = checked_params()
+
+# The tasks that read these files come last, after days of training.
+if os.environ.get("SKILL_CORPORA"):
+    wanted = [(n, corpus) for n, t in outline.tasks(P).items() for corpus in t.corpora]
+    if problems := list(lists.missing(wanted)):
+        raise WorkflowError("; ".join(problems))
 
 
 # A program's whole parameters as one line of JSON: what reruns a rule is what its program receives.

@@ -132,8 +132,10 @@ def read_stack(path: Path) -> Stack:
         raise SkillError(f"{path}: `utterance` must be {frames} whole numbers, one for each frame")
     _, numbered = np.unique(owner.numpy(), return_inverse=True)
     count = int(numbered.max()) + 1
+    order = np.argsort(numbered, kind="stable")  # the bootstrap draws neighbours together
+    numbered, rows = numbered[order], torch.from_numpy(order)
     return Stack(
-        list(layers.values()),
+        [state[rows] for state in layers.values()],
         [f"{path.stem}:{name}" for name in layers],
         [0] * len(layers),
         torch.from_numpy(numbered),

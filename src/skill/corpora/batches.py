@@ -54,7 +54,7 @@ class Batches:
         seconds: at most this much audio in a batch (before cropping).
         seed: of the order and the crops.
         crop: "shortest" takes of each utterance a random stretch as long as the shortest of the
-            micro-batch, at most `seconds`, so nothing is padded; None takes all.
+            micro-batch, at most `micro_seconds`, so nothing is padded; None takes all.
         fixed_order: every epoch is as the first, as in DPHuBERT's code; only crops differ.
         micro_seconds: a batch is split into micro-batches of at most this much audio.
 

@@ -76,7 +76,7 @@ def _source(name: str, job: Corpus) -> tuple[Iterable[Clip], str]:
         return packaged(), "human"
     missing = packages.missing_tools()
     if own or (given and missing):
-        place = folder.root(name)
+        place = folder.root(name, shared=True)
         print(f"corpora: {name} is made from the folder {place}, not from Debian packages",
               file=sys.stderr)  # fmt: skip
         return folder.clips(name, place), "human"

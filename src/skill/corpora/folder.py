@@ -25,15 +25,23 @@ _LEAST = 0.9  # of the frames that an MP3 says it has, which may be an estimate
 _SUFFIXES = frozenset((".flac", ".wav", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"))
 
 
-def root(name: str) -> Path:
-    """The folder for the corpus `name`: its own below SKILL_CORPORA, else all of that folder."""
+def root(name: str, shared: bool = False) -> Path:
+    """The folder of the corpus `name` below SKILL_CORPORA; where `shared`, else all of it.
+
+    Raises:
+        SkillError: the variable or the folder is missing.
+    """
     given = os.environ.get("SKILL_CORPORA")
     if not given:
         raise SkillError(f"corpus {name}: SKILL_CORPORA is not set to a folder of audio")
     if not Path(given).is_dir():
         raise SkillError(f"corpus {name}: SKILL_CORPORA is {given}, which is no folder")
     own = Path(given) / name
-    return own if own.is_dir() else Path(given)
+    if own.is_dir():
+        return own
+    if not shared:
+        raise SkillError(f"corpus {name}: its audio is expected in {own}, which is no folder")
+    return Path(given)
 
 
 def clips(name: str, place: Path) -> Iterator[Clip]:

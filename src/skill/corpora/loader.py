@@ -48,17 +48,12 @@ class Loader:
     with 0 workers each step is read when it is asked for. A step whose utterances all turned out to
     be unreadable is an empty list. Use it as a context manager, so that its threads end.
 
-    `processes` share the utterances, and so what may be unreadable.
-
     Raises:
         SkillError: more than 1 % of all utterances cannot be read.
     """
 
-    def __init__(
-        self, batches: Batches, first_step: int = 0, workers: int = 2, processes: int = 1
-    ) -> None:
+    def __init__(self, batches: Batches, first_step: int = 0, workers: int = 2) -> None:
         self.batches, self.first_step, self.workers = batches, first_step, workers
-        self.processes = processes
         self._bad: dict[str, str] = {}
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(workers) if workers else None
@@ -118,5 +113,5 @@ class Loader:
             self._bad[utterance.id] = problem
             bad, total = len(self._bad), len(self.batches.utterances)
         print(f"left out: {problem}", file=sys.stderr, flush=True)
-        if bad > _BAD_SHARE * total / self.processes:
+        if bad > _BAD_SHARE * total:
             raise SkillError(f"{bad} of {total} utterances cannot be read; the last: {problem}")

@@ -20,6 +20,7 @@ from hashlib import sha1, sha256
 from pathlib import Path
 
 from skill.corpora import converted, effects
+from skill.corpora.lists import needed
 from skill.corpora.manifest import RATE, Utterance, write_manifest
 from skill.errors import SkillError
 
@@ -143,15 +144,10 @@ def _voxceleb1(name: str, root: Path) -> Iterator[Utterance]:
 
 
 def verification_trials() -> list[tuple[bool, str, str]]:
-    """(same speaker, first, second) of the official list, in `VoxCeleb1/voxceleb1_test_v2.txt`."""
-    rows = _lines(folder("voxceleb1") / "voxceleb1_test_v2.txt")
+    """(same speaker, first, second) of the official list."""
+    (listed,) = needed("asv", "voxceleb1")
+    rows = _lines(listed)
     return [(label == "1", first, second) for label, first, second in rows]
-
-
-def librispeech_lexicons() -> list[Path]:
-    """s3prl's two lexicons, in the folder `LibriSpeech/lexicon`."""
-    place = folder("librispeech") / "lexicon"
-    return [place / f"librispeech-lexicon-{part}-g2p.txt" for part in ("200k", "allothers")]
 
 
 def _fluent(name: str, root: Path) -> Iterator[Utterance]:

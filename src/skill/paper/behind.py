@@ -167,19 +167,23 @@ def gains(file: Path, references: Mapping[str, str]) -> list[Row]:
 
 
 def published(files: Sequence[Path], job: PaperJob) -> list[Row]:
-    """Size and SUPERB score of the published models, and of this run's where they have a score.
+    """Size and SUPERB score of the published models, and of this run's students with a score.
 
-    Our MACs are of other utterances than the leaderboard's, and are left out here.
+    MACs are of the leaderboard's 32 utterances (`skill.superb.cost.LENGTHS`).
     """
+    scores = read_csv(files[0])
+    macs = {row["base"]: float(row["macs"]) for row in scores if row["macs"]}
     rows: list[Row] = [
         {key: row[key] for key in ("model", "million_parameters", "giga_macs", "hours", "source")}
         | {"origin": "published", "score": superb_score({n: float(row[n]) for n in SCORED})}
         for row in read_csv(files[1])
     ]
-    for name, board in official(read_csv(files[0])).items():
+    students = {n: b for n, b in official(scores).items() if b["row"]["kind"] == "student"}
+    for name, board in students.items():
         rows.append(
             {
-                "model": name, "origin": "this run", "giga_macs": "", "hours": "",
+                "model": name, "origin": "this run", "hours": "",
+                "giga_macs": f"{macs[name] / 1e9:.1f}" if name in macs else "",
                 "million_parameters": board["row"]["parameters"] / 1e6,
                 "score": superb_score({key: board[key] for key in SCORED}), "source": "this run",
             }

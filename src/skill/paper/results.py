@@ -12,7 +12,7 @@ from typing import Any
 from skill.errors import SkillError
 from skill.superb.sanity import violations
 from skill.superb.score import REFERENCE_POINTS, superb_score
-from skill.superb.tasks import METRICS, PROTOCOL
+from skill.superb.tasks import METRICS, PROTOCOL, written
 
 Row = dict[str, Any]
 Cells = list[list[str]]
@@ -112,8 +112,9 @@ def note(rows: Sequence[Row]) -> str:
 def _cell(row: Row | None) -> str:
     if row is None:
         return ""
-    spread = f" ± {row['deviation']:.2f}" if row["deviation"] != "" else ""
-    return f"{row['value']:.2f}{spread} [{row['low']:.2f}, {row['high']:.2f}]"
+    value, low, high = (written(row[key], row["metric"]) for key in ("value", "low", "high"))
+    spread = f" ± {written(row['deviation'], row['metric'])}" if row["deviation"] != "" else ""
+    return f"{value}{spread} [{low}, {high}]"
 
 
 def official(scores: Sequence[Row]) -> dict[str, Row]:

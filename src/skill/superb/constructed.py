@@ -46,9 +46,10 @@ def _by_speaker(
     for utterance in utterances:
         if utterance.speaker and utterance.seconds >= shortest:
             clips[utterance.speaker].append(utterance)
-    kept = {s: found for s, found in sorted(clips.items()) if len(found) >= max(task.min_clips, 4)}
+    fewest = max(task.min_clips, 4)
+    kept = {s: found for s, found in sorted(clips.items()) if len(found) >= fewest}
     if len(kept) < _GROUPS:
-        raise SkillError(f"{task.name}: fewer than {_GROUPS} speakers have {task.min_clips} clips")
+        raise SkillError(f"{task.name}: fewer than {_GROUPS} speakers have {fewest} clips")
     return kept
 
 
@@ -68,28 +69,27 @@ def trials(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
             u.id, u.samples, (number.get(u.speaker, -1),), u.speaker, partial(audio.read, u)
         )
 
-    chosen = {
-        speaker: sorted(clips[speaker], key=lambda u: hashed(u.id))[:_CLIPS_PER_TRIAL_SPEAKER]
-        for speaker in (*dev, *test)
-    }
+    def chosen(speakers: Sequence[str], seconds: float) -> list[Example]:
+        ranked = {s: sorted(clips[s], key=lambda u: hashed(u.id)) for s in speakers}
+        some = [example(u) for s in speakers for u in ranked[s][:_CLIPS_PER_TRIAL_SPEAKER]]
+        return limited(some, seconds)
+
     heard = limited([example(u) for s in train for u in clips[s]], task.train_seconds)
+    watched, tested = chosen(dev, task.dev_seconds), chosen(test, task.test_seconds)
     return [
         Fold(
             [part for e in heard for part in cropped(e, task.crop_seconds, task.crops)],
-            [example(u) for s in dev for u in chosen[s]],
-            [example(u) for s in test for u in chosen[s]],
+            watched,
+            tested,
             labels=(tuple(train),),
-            trials={
-                "dev": _pairs([u for s in dev for u in chosen[s]]),
-                "test": _pairs([u for s in test for u in chosen[s]]),
-            },
+            trials={"dev": _pairs(watched), "test": _pairs(tested)},
         )
     ]
 
 
-def _pairs(clips: Sequence[Utterance]) -> list[Trial]:
+def _pairs(clips: Sequence[Example]) -> list[Trial]:
     pairs = sorted(combinations(clips, 2), key=lambda pair: hashed(f"{pair[0].id} {pair[1].id}"))
-    found = [Trial(a.speaker == b.speaker, a.id, b.id, a.speaker) for a, b in pairs]
+    found = [Trial(a.cluster == b.cluster, a.id, b.id, a.cluster) for a, b in pairs]
     same = [trial for trial in found if trial.same]
     return same + [trial for trial in found if not trial.same][: len(same)]
 
@@ -111,11 +111,14 @@ class Mixture:
 
 
 def speech_bounds(waveform: Waveform) -> tuple[int, int]:
-    """First and last sample between which a clip is louder than its edges' silence."""
+    """First and last sample between which a clip is louder than its edges' silence.
+
+    All of a clip that is silent throughout.
+    """
     frame = _RATE // 40
     count = max(1, len(waveform) // frame)
     loudness = np.array([np.sqrt(np.mean(part**2)) for part in np.array_split(waveform, count)])
-    loud = np.flatnonzero(loudness > _QUIET * loudness.max())
+    loud = np.flatnonzero(loudness >= _QUIET * loudness.max())
     bounds = np.linspace(0, len(waveform), count + 1).astype(int)
     return int(bounds[loud[0]]), int(bounds[loud[-1] + 1])
 
@@ -174,6 +177,7 @@ def searches(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
         row = sorted(clips[speaker], key=lambda u: hashed(u.id))
         for first in range(0, len(row) - _PHRASES_PER_DOCUMENT + 1, _PHRASES_PER_DOCUMENT):
             documents.append(_document(row[first : first + _PHRASES_PER_DOCUMENT]))
+    documents = limited(documents, task.train_seconds)
     said = {phrase for document in documents for phrase in document.target}
     queries = [
         [

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from skill import provenance
+from skill.corpora.lists import needed
 from skill.corpora.manifest import read_manifest
 from skill.errors import SkillError
 from skill.files import write_csv, write_json, write_tensors
@@ -73,7 +74,7 @@ def run(
         raise SkillError(f"superb {upstream} {task}: the parameters are those of {job.task.name}")
     model = load_upstream(encoder, job.task.precision)
     folds = folds_of(job.task, [u for path in manifests for u in read_manifest(path)])
-    inputs = [*manifests, *_files(encoder)]
+    inputs = [*manifests, *_files(encoder), *needed(task, job.task.corpora[0])]
     settings = job.task.model_dump(mode="json")
     stamp = provenance.stamp(inputs, {"task": settings, "seed": job.seed})
     if job.task.kind == "search":

@@ -12,12 +12,12 @@ from functools import partial
 import numpy as np
 
 from skill.corpora import converted, effects
+from skill.corpora.lists import needed
 from skill.corpora.manifest import Utterance
 from skill.corpora.official import (
     KEYWORDS,
     SILENCE,
     UNKNOWN,
-    librispeech_lexicons,
     verification_trials,
 )
 from skill.errors import SkillError
@@ -52,8 +52,8 @@ def _example(task: Task, u: Utterance, target: object) -> Example:
 
 
 def phones(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
-    """PR: pronunciations from s3prl's two lexicons, in `LibriSpeech/lexicon`."""
-    return sample.transcripts(task, utterances, read_lexicon(librispeech_lexicons()))
+    """PR: pronunciations from s3prl's two lexicons."""
+    return sample.transcripts(task, utterances, read_lexicon(needed("pr", "librispeech")))
 
 
 def keywords(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
@@ -159,7 +159,9 @@ def emotions(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
         rest = [example for inside, example in examples if not inside]
         ranked = sorted(rest, key=lambda e: hashed(e.id))
         size = int(0.8 * len(rest))
-        folds.append(Fold(ranked[:size], ranked[size:], test, labels=(EMOTIONS,)))
+        parts = {"train": ranked[:size], "dev": ranked[size:], "test": test}
+        pairs = [(part, example) for part, found in parts.items() for example in found]
+        folds.append(sample.split(task, pairs, labels=(EMOTIONS,)))
     return folds
 
 
@@ -199,7 +201,8 @@ def diarization(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
     for u in utterances:
         fields = [turn.rsplit(":", 2) for turn in u.text.split()]
         turns = tuple(Turn(speaker, float(start), float(end)) for speaker, start, end in fields)
-        examples.append((u.split, _example(task, u, turns)))
+        voices = "+".join(sorted({str(turn.speaker) for turn in turns}))  # what intervals resample
+        examples.append((u.split, replace(_example(task, u, turns), cluster=voices)))
     return [sample.split(task, examples)]
 
 

@@ -1,6 +1,7 @@
 """The verb `predict`: a trained head on one's own audio files.
 
-Other rates are resampled and channels averaged; a file that is no audio, too short or silent is
+Other rates are resampled and channels averaged, and a head of the sample scale hears no more than
+the band of the corpora that it was trained on; a file that is no audio, too short or silent is
 refused in words. Long files are cut at their quietest places: transcripts of the pieces are joined,
 classes decided on all of them. Diarization names two speakers within a piece only, so it takes no
 file of several pieces. ASV compares the first file with each other one.
@@ -19,13 +20,14 @@ import soxr
 import torch
 from torch import nn
 
+from skill.corpora.clips import as_pcm, band_limited
 from skill.errors import SkillError
 from skill.files import read_tensors
 from skill.superb import diarization, text
 from skill.superb.evaluation import PROBLEMS
 from skill.superb.examples import Example, Fold, Waveform
 from skill.superb.features import Features, Upstream, load_upstream
-from skill.superb.official import EFFECTS
+from skill.superb.official import EFFECTS, OFFICIAL
 from skill.superb.problems import Problem
 from skill.superb.tasks import PROTOCOL, Task
 
@@ -123,7 +125,11 @@ class Predictor:
     def predict(self, path: Path) -> dict[str, Any]:
         """What the task says of one file."""
         samples = read_audio(path)
-        effect = EFFECTS.get((self.task.name, self.task.corpora[0]))
+        corpus = (self.task.name, self.task.corpora[0])
+        if corpus not in OFFICIAL:  # the head has only heard corpora that were converted
+            samples = as_pcm(band_limited(samples, RATE)).astype(np.float32)
+            samples /= 32768
+        effect = EFFECTS.get(corpus)
         parts = pieces(samples if effect is None else effect(samples))
         seconds = sum(len(part) for part in parts) / RATE
         said: dict[str, Any] = {"file": str(path), "seconds": round(seconds, 3)}

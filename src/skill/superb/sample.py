@@ -87,7 +87,10 @@ def speakers(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
         sorted(s for s in set.intersection(*complete) if clips[s] >= max(task.min_clips, 3))
     )
     if len(names) < 2:
-        raise SkillError(f"{task.name}: fewer than two speakers have {task.min_clips} clips")
+        raise SkillError(
+            f"{task.name}: fewer than two speakers have {max(task.min_clips, 3)} clips, and some "
+            "in each split"
+        )
     number = {name: index for index, name in enumerate(names)}
     kept: list[Utterance] = []
     for name in names:
@@ -115,7 +118,8 @@ def phrases(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
     groups = group_folds((u.speaker for u in usable), task.folds)
     if len(names) < 2 or not all(groups):
         raise SkillError(
-            f"{task.name}: {len(names)} phrases in {len(voices)} voices do not make "
+            f"{task.name}: {len(names)} phrases in {len({u.speaker for u in usable})} voices, said "
+            f"by {max(task.min_clips, 3)} voices or more, do not make "
             f"{task.folds} folds of unseen voices"
         )
     number = {name: index for index, name in enumerate(names)}

@@ -8,7 +8,7 @@ explanation here (intervals that overlap, a teacher that loses to FBANK, too).
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from skill.superb.tasks import PROTOCOL
+from skill.superb.tasks import PROTOCOL, written
 
 TASKS = ("pr", "asr", "ks", "qbe", "sid", "asv", "sd")  # content, then speaker
 Row = Mapping[str, Any]
@@ -55,7 +55,7 @@ def _merit(row: Row) -> float:
 
 
 def _named(row: Row) -> str:
-    return f"{row['upstream']} ({float(row['value']):.2f})"
+    return f"{row['upstream']} ({written(float(row['value']), row['metric'])})"
 
 
 def _why(student: Row, other: Row, teacher: Row | None = None) -> str:

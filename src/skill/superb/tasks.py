@@ -41,6 +41,11 @@ METRICS: dict[str, Metric] = {
 }
 
 
+def written(value: float, metric: str) -> str:
+    """A value as tables print it: percent with two digits, a term weighted value with four."""
+    return f"{value:.2f}" if METRICS[metric].unit else f"{value:.4f}"
+
+
 class Task(BaseModel):
     """One task. `selection` is the metric that chooses checkpoints and learning rates on dev."""
 
@@ -68,7 +73,7 @@ class Task(BaseModel):
     order: Order = "shuffled"
     spec_augment: Switch = False
     crop_seconds: Seconds = UNLIMITED  # longest training excerpt
-    crops: Some = 1  # seeded excerpts of a longer training utterance that are cached
+    crops: Some = 1  # seeded excerpts of an utterance longer than `crop_seconds` that are cached
     folds: Some = 1  # see FOLDS
     fold_mean: Switch = False  # the metric is the mean of the folds', however large each is
     chunk_frames: Count = 0  # SD: frames after which the LSTM starts anew; 0: never
@@ -127,7 +132,6 @@ PROTOCOL: dict[str, Task] = {
             metrics=("accuracy",),
             selection="accuracy",
             order="balanced",
-            crops=100,
             folds=3,  # of unseen voices, where the corpus has no split of its own
         ),
         Task(
@@ -227,6 +231,10 @@ PROTOCOL: dict[str, Task] = {
         ),
     )
 }
+
+OFFICIAL_CORPORA = {name for task in PROTOCOL.values() for name in task.corpora}
+SUPERB_PARTS = {"train-clean-100", "dev-clean", "test-clean"}
+"""Of LibriSpeech, for PR and ASR."""
 
 FOLDS = {"sid": (1, 2), "ks": (3, 20), "er": (1, 5)}
 """Fewest and most folds of a task, 1 of the others. SID: the second swaps dev and test. KS: test
