@@ -171,12 +171,11 @@ def test_other_scales_never_reach_table_1(other: dict[str, str]) -> None:
 
 
 def test_the_figure_of_published_models_has_this_runs_students_only(tmp_path: Path) -> None:
-    scores = [row for name, kind in (("ours", "student"), ("big", "teacher"), ("fbank", "fbank"))
-              for row in official_scores(name, kind=kind)]  # fmt: skip
-    write_csv(tmp_path / "scores.csv", scores, list(scores[0]))
-    run(
-        "published", JOB, [tmp_path / "scores.csv", ROOT / "data/published.csv"], tmp_path / "p.csv"
-    )
+    kinds = {"ours": "student", "big": "teacher", "fbank": "fbank"}
+    scores = [row for name, kind in kinds.items() for row in official_scores(name, kind=kind)]
+    sources = [tmp_path / "scores.csv", ROOT / "data/published.csv"]
+    write_csv(sources[0], scores, list(scores[0]))
+    run("published", JOB, sources, tmp_path / "p.csv")
     ours = [row for row in read_csv(tmp_path / "p.csv") if row["origin"] == "this run"]
     assert [(row["model"], row["giga_macs"]) for row in ours] == [("ours", "5.0")]
 

@@ -224,9 +224,12 @@ class _Planner:
         mean = max((self.audio[name][1] for name in task.corpora), default=0.0)
         train, rest = min(0.8 * audio, task.train_seconds), min(0.1 * audio, task.test_seconds)
         mean = min(mean, task.crop_seconds)
-        pooled = task.kind == "labels"
-        room = task.cache_gib * 2**30 / (2 * FRAMES * (size[0] + 1) * size[1])  # seconds
-        held = 1.0 if pooled or not train else min(1.0, room / train)
+        frame = (size[0] + 1) * size[1]
+        if task.kind == "labels":  # a mean of four bytes for each excerpt
+            needed = 4 * frame * task.crops * train / mean if mean else 0
+        else:
+            needed = 2 * frame * FRAMES * train
+        held = min(1.0, task.cache_gib * 2**30 / needed) if needed else 1.0
         seen = task.steps * task.batch * task.accumulate * mean
         looks = task.steps // task.eval_every if task.eval_every else 1
         dev = min(0.1 * audio, task.dev_seconds)

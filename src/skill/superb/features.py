@@ -5,8 +5,8 @@ Legend: L states, B utterances, T frames, D width, S samples.
 A frozen upstream's states never change while heads train. Heads that are linear up to the time
 mean (KS, SID, IC, ER) need one number per state, dimension and utterance: mean over T commutes with
 the weighted sum and the linear layer, so the means are cached and nothing is approximated. The
-other heads need all frames, in half precision, as far as the limit allows; what does not fit is
-computed again whenever it is asked for.
+other heads need all frames, in half precision. What does not fit into the cache (a task's
+`cache_gib`) is computed again whenever it is asked for.
 """
 
 import time
