@@ -1,5 +1,5 @@
 # SKILL, from speech corpora to the paper's tables and figures. This file is the table of contents;
-# every number that changes a result stands in params.yaml (or in the file that
+# the numbers of the experiment stand in params.yaml (or in the file that
 # `--config params=FILE` names), what a rule runs stands in src/skill.
 
 from snakemake.utils import min_version
