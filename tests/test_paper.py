@@ -26,7 +26,7 @@ from skill.paper.results import (
     table1,
     table1_cells,
 )
-from skill.params import Paper, Params, load
+from skill.params import Paper, load
 from skill.students import baselines, references, sweeps
 from skill.superb.score import REFERENCE_POINTS, superb_score
 from skill.superb.tasks import METRICS, PROTOCOL
@@ -185,12 +185,7 @@ def test_nine_tasks_are_not_ten() -> None:
     assert not official([row for row in official_scores("ours") if row["task"] != "er"])
 
 
-@pytest.fixture
-def study() -> Params:
-    return load(ROOT / "presets/study.yaml")
-
-
-def test_sweeps_and_ablations_of_the_presets(study: Params) -> None:
+def test_sweeps_and_ablations_of_the_presets() -> None:
     paper = load(ROOT / "presets/paper.yaml")
     names = {student.base for student in paper.students.values()}
     found = sweeps(paper.students)
@@ -200,25 +195,40 @@ def test_sweeps_and_ablations_of_the_presets(study: Params) -> None:
     assert varied["skill-wavlm-single"] == varied["skill-wavlm-clusters-k2"] == "skill-wavlm-s75"
     assert set(varied.values()) == {"skill-wavlm-s75"}
     assert not {"skill-both", "distilhubert", *found} & set(varied)
-    swept = sweeps(study.students)
+    some = load(ROOT / "presets/ablations.yaml")
+    swept = sweeps(some.students)
     for method in ("skill", "dphubert"):
         members = {name for name, root in swept.items() if root == f"{method}-wavlm"}
         assert members == {f"{method}-wavlm", f"{method}-s90"}
-    assert references(study) == {
+    assert references(some) == {
         "ekd-mean": "ekd-both",
-        "skill-single": "skill-wavlm",
+        **dict.fromkeys(["skill-single", "skill-each"], "skill-wavlm"),
         **dict.fromkeys(["skill-clusters-k2", "skill-clusters-k6"], "skill-wavlm"),
     }
-    sample = load(ROOT / "params.yaml")
-    assert not sweeps(sample.students) and not references(sample)
+    for name in ("params.yaml", "presets/study.yaml"):
+        plain = load(ROOT / name)
+        assert not sweeps(plain.students) and not references(plain)
 
 
-def test_everyone_is_compared_with_the_baseline_of_its_kind(study: Params) -> None:
+def test_ablations_train_nothing_that_the_study_has() -> None:
+    """In one folder, jobs of the same parameters are done."""
+    study, some = (load(ROOT / f"presets/{name}.yaml") for name in ("study", "ablations"))
+    shared = study.students.keys() & some.students.keys()
+    assert shared == {"skill-wavlm-seed1", "dphubert-wavlm-seed1", "ekd-both-seed1"}
+    assert all(study.students[name] == some.students[name] for name in shared)
+    assert some.superb.tasks.items() <= study.superb.tasks.items()
+    assert some.superb.tasks == load(ROOT / "params.yaml").superb.tasks
+    for section in ("seed", "unlabelled", "teachers", "pretraining", "activations"):
+        assert getattr(study, section) == getattr(some, section)
+
+
+def test_everyone_is_compared_with_the_baseline_of_its_kind() -> None:
     assert baselines(load(ROOT / "params.yaml")) == {"skill-wavlm": "dphubert-wavlm"}
-    assert baselines(study) == {
-        **dict.fromkeys(["skill-wavlm", "distilhubert-wavlm", "ekd-both"], "dphubert-wavlm"),
-        "skill-both": "dphubert-wavlm", "skill-hubert": "dphubert-hubert",
-        "skill-s90": "dphubert-s90",
+    methods = ["skill-wavlm", "distilhubert-wavlm", "ekd-both", "skill-both"]
+    assert baselines(load(ROOT / "presets/study.yaml")) == dict.fromkeys(methods, "dphubert-wavlm")
+    assert baselines(load(ROOT / "presets/ablations.yaml")) == {
+        "skill-wavlm": "dphubert-wavlm", "skill-hubert": "dphubert-hubert",
+        "skill-s90": "dphubert-s90", "ekd-both": "dphubert-wavlm",
     }  # fmt: skip
     large = baselines(load(ROOT / "presets/paper.yaml"))
     assert large["skill-both"] == "dphubert-wavlm-s75"

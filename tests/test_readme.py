@@ -143,6 +143,8 @@ INSTEAD = {
     "stage1.steps=800": "stage1.steps=4",
     "SKILL_CORPORA=/where/the/corpora/lie snakemake": "snakemake -n --quiet rules",
     "/some/folder": "'../a remote'",
+    "--cores all --config params=presets/mini.yaml --directory DIR": "-n --quiet rules --config "
+    "params=presets/smoke.yaml --directory beside",
 }
 
 
@@ -166,4 +168,4 @@ def test_every_command_is_run(smoke: Smoke, tmp_path: Path) -> None:
     assert "prune_student" in printed["dvc exp run -S stage1.steps=800"]
     assert (project.folder / "report.html").exists()
     assert any((tmp_path / "a remote").rglob("*"))
-    assert "stage1" in printed["python -m skill plan"]
+    assert "stage1" in printed["python -m skill plan presets/paper.yaml"]

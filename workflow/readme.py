@@ -180,6 +180,8 @@ def keep_study(run: Path, folder: Path) -> None:
     kept = [p for p in kept if p.stem != "published"]
     if not kept:
         sys.exit(f"{paper} is empty: run presets/study.yaml first")
+    for old in [*folder.glob("*.csv"), *folder.glob("*.png")]:  # of an earlier run
+        old.unlink()
     for path in kept:
         shutil.copyfile(path, folder / path.name)
     task = next(p for p in sorted((run / "results/superb").glob("*/*.json")) if p.stem != "size")
