@@ -132,10 +132,13 @@ def read_stack(path: Path) -> Stack:
         raise SkillError(f"{path}: `utterance` must be {frames} whole numbers, one for each frame")
     _, numbered = np.unique(owner.numpy(), return_inverse=True)
     count = int(numbered.max()) + 1
-    order = np.argsort(numbered, kind="stable")  # the bootstrap draws neighbours together
-    numbered, rows = numbered[order], torch.from_numpy(order)
+    states = list(layers.values())
+    if (np.diff(numbered) < 0).any():  # the bootstrap draws neighbours together
+        order = np.argsort(numbered, kind="stable")
+        numbered = numbered[order]
+        states = [state[torch.from_numpy(order)] for state in states]
     return Stack(
-        [state[rows] for state in layers.values()],
+        states,
         [f"{path.stem}:{name}" for name in layers],
         [0] * len(layers),
         torch.from_numpy(numbered),
