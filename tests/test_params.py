@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from skill import params
 from skill.errors import SkillError
 from skill.files import canonical_json
-from skill.params import load, parse
+from skill.params import load
+from skill.schema import parse
 
 ROOT = Path(__file__).parents[1]
 SMOKE = ROOT / "presets/smoke.yaml"

@@ -11,8 +11,8 @@ import pytest
 
 from skill import runner
 from skill.__main__ import main
+from skill.command import VERBS, parser
 from skill.files import write_json
-from skill.verbs import VERBS, parser
 
 
 @pytest.fixture

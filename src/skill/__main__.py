@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from skill import launch, runner
+from skill.command import VERBS, parser
 from skill.errors import SkillError
-from skill.verbs import VERBS, parser
 
 
 def _terminate(number: int, _frame: object) -> None:

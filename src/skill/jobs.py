@@ -11,19 +11,15 @@ from pydantic import Field
 from skill.methods import Method
 from skill.params import (
     Activations,
-    Count,
     Grouping,
-    Name,
     Pretraining,
-    Section,
-    Share,
     Similarity,
-    Some,
     Stage1,
     Stage2,
     Studies,
     Unlabelled,
 )
+from skill.schema import Count, Name, Section, Share, Some
 from skill.superb.tasks import Task
 
 

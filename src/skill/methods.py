@@ -21,25 +21,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from skill.errors import SkillError
+from skill.schema import Section
 
 Layer = int | Literal["projection"]
 TeacherLayer = tuple[str, Layer]
+State = tuple[str, int]  # a layer of a cluster: teacher and number
 
 
-class Distances(BaseModel):
+class Distances(Section):
     """Weights of the distances between a prediction and its target (`skill.objectives`)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     l1: NonNegativeFloat = 0.0
     l2: NonNegativeFloat = 0.0
@@ -53,10 +46,8 @@ class Distances(BaseModel):
         return self
 
 
-class LayerTarget(BaseModel):
+class LayerTarget(Section):
     """A hand-picked target: one teacher layer, and the student layer that learns it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     layer: Layer
     student: Layer | Literal["last"] | None = None
@@ -65,10 +56,8 @@ class LayerTarget(BaseModel):
     """Targets that name the same projection share it; None: one for this layer and student side."""
 
 
-class Method(BaseModel):
+class Method(Section):
     """How a student learns from its teachers."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     start_blocks: PositiveInt | None = None
     """The student starts as the first teacher's first n blocks; None: as the whole teacher."""
@@ -114,7 +103,7 @@ class Target:
 def resolve(
     method: Method,
     teachers: Mapping[str, tuple[int, int]],
-    clusters: Sequence[Sequence[tuple[str, int]]] | None = None,
+    clusters: Sequence[Sequence[State]] | None = None,
 ) -> list[Target]:
     """The targets of `method` for these teachers.
 
@@ -167,7 +156,7 @@ def _layer_targets(
 
 
 def _cluster_targets(
-    method: Method, cluster: list[tuple[str, int]], teachers: Mapping[str, tuple[int, int]]
+    method: Method, cluster: list[State], teachers: Mapping[str, tuple[int, int]]
 ) -> list[Target]:
     """Targets of one cluster; their weights add up to 1.
 
@@ -181,7 +170,7 @@ def _cluster_targets(
     own = {layer: _at_depth(layer, teachers, depth) for layer in cluster}
     numbers = sorted(set(own.values()))
     label = "-".join(f"{name}.{layer}" for name, layer in cluster)
-    parts: list[tuple[list[tuple[str, int]], tuple[int, ...]]]
+    parts: list[tuple[list[State], tuple[int, ...]]]
     if method.cluster_student == "each":
         parts = [([layer], (own[layer],)) for layer in cluster]
     else:
@@ -200,7 +189,7 @@ def _cluster_targets(
     return targets
 
 
-def _at_depth(layer: tuple[str, int], teachers: Mapping[str, tuple[int, int]], blocks: int) -> int:
+def _at_depth(layer: State, teachers: Mapping[str, tuple[int, int]], blocks: int) -> int:
     """The layer of the first teacher, as whose copy the student starts, at the depth of `layer`.
 
     Halves go up, so that no block's output is learned by the student's input.

@@ -7,25 +7,27 @@ receives (`skill.jobs`). Imports no torch: the Snakefile imports this.
 """
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from skill.errors import SkillError
 from skill.methods import Method
+from skill.schema import (
+    Below1,
+    Count,
+    Name,
+    Positive,
+    Rate,
+    Seconds,
+    Section,
+    Share,
+    Some,
+    Switch,
+)
 from skill.yaml_file import read_yaml
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
-Count = Annotated[int, Field(strict=True, ge=0)]
-Some = Annotated[int, Field(strict=True, ge=1)]
-Rate = Annotated[float, Field(strict=True, ge=0)]
-Positive = Annotated[float, Field(strict=True, gt=0)]
-Seconds = Annotated[float, Field(strict=True, gt=0)]
-Share = Annotated[float, Field(strict=True, gt=0, lt=1)]
-Below1 = Annotated[float, Field(strict=True, ge=0, lt=1)]
-Switch = Annotated[bool, Field(strict=True)]
 Kind = Literal[
     "queen", "asterisk", "hedgewars", "folder", "synthetic", "spoken_commands",
     "spoken_requests", "spoken_moods", "librispeech",
@@ -36,13 +38,6 @@ _CONVERTED = {
     "queen", "asterisk", "hedgewars", "folder", "synthetic", "spoken_commands", "spoken_requests",
     "spoken_moods",
 }  # fmt: skip
-Model = TypeVar("Model", bound=BaseModel)
-
-
-class Section(BaseModel):
-    """A section of the parameters: cannot be changed, has no unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Corpus(Section):
@@ -268,12 +263,12 @@ class StudentEntry(Section):
     num_clusters: tuple[Some, ...] = ()
     calibration_frames: tuple[Some, ...] = ()
     """Sizes of the calibration set that its clusters come from (`similarity.max_frames`)."""
-    objective: dict[str, Any] = {}
+    objective: dict[str, Any] = Field({})
     """Keys of the method that differ, as `grouping` and the others are of their sections."""
-    grouping: dict[str, Any] = {}
-    similarity: dict[str, Any] = {}
-    stage1: dict[str, Any] = {}
-    stage2: dict[str, Any] = {}
+    grouping: dict[str, Any] = Field({})
+    similarity: dict[str, Any] = Field({})
+    stage1: dict[str, Any] = Field({})
+    stage2: dict[str, Any] = Field({})
 
 
 class Student(Section):
@@ -322,7 +317,7 @@ class Params(Section):
     corpora: dict[Name, Corpus] = Field(min_length=1)
     unlabelled: Unlabelled
     teachers: dict[Name, Teacher] = Field(min_length=1)
-    pretraining: dict[Name, Pretraining] = {}
+    pretraining: dict[Name, Pretraining] = Field({})
     activations: Activations
     similarity: Similarity = Similarity()
     grouping: Grouping
@@ -333,30 +328,6 @@ class Params(Section):
     students: dict[Name, Student]
     superb: Superb
     paper: Paper = Paper()
-
-
-def parse(model: type[Model], value: Any, path: str = "") -> Model:
-    """`value` as a `model`.
-
-    Raises:
-        SkillError: it is none; the message has the key's path and every mistake found.
-    """
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        raise SkillError("; ".join(_readable(e, path) for e in error.errors())) from None
-
-
-def _readable(error: Mapping[str, Any], path: str) -> str:
-    where = ".".join([*([path] if path else []), *(str(part) for part in error["loc"])])
-    if error["type"] == "extra_forbidden":
-        return f"{where}: unknown key"
-    if error["type"] == "missing":
-        return f"{where}: missing"
-    message = error["msg"].removeprefix("Value error, ")
-    given = error["input"]
-    shown = f" (not {given!r})" if isinstance(given, str | int | float | bool | None) else ""
-    return f"{where}: {message}{shown}"
 
 
 def load(path: str | Path) -> Params:

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from skill import launch
 from skill.files import write_state
+from skill.processes import gather
 
 _CHECKPOINT_SECONDS = 60.0
 
@@ -98,11 +98,7 @@ class Stop:
 
     def agreed(self) -> int:
         """The signal that has come to any process: all stop after the same step."""
-        if not dist.is_initialized():
-            return self.signal
-        found: list[Any] = [0] * dist.get_world_size()
-        dist.all_gather_object(found, self.signal)
-        return int(max(found))
+        return max(gather(self.signal))
 
 
 @contextmanager

@@ -14,8 +14,9 @@ from typing import Any
 
 from skill.errors import SkillError
 from skill.methods import resolve
-from skill.params import Model, Params, Student, StudentEntry, Teacher, parse
+from skill.params import Params, Student, StudentEntry, Teacher
 from skill.repository import find
+from skill.schema import Model, parse
 from skill.superb.tasks import OFFICIAL_CORPORA, SUPERB_PARTS, configured
 
 _HUB = {  # blocks and width
@@ -48,6 +49,8 @@ def expand(written: Mapping[str, Any]) -> Params:
         Params, base.model_dump() | {"students": {k: v.model_dump() for k, v in students.items()}}
     )
     _check_references(params)
+    _check_comparisons(params)
+    _check_tasks(params)
     for student in students.values():
         _check_layers(student, params.teachers)
     return params
@@ -132,6 +135,10 @@ def _check_references(params: Params) -> None:
             raise SkillError(f"students.{name}.teachers: a teacher stands twice")
     if params.paper.baseline not in (None, *params.methods):
         raise SkillError(f"paper.baseline: there is no method {params.paper.baseline} in methods")
+
+
+def _check_comparisons(params: Params) -> None:
+    """Whoever is compared has a seed in common with the other."""
     seeds: dict[str, set[int]] = {}
     for student in params.students.values():
         seeds.setdefault(student.base, set()).add(student.seed)
@@ -140,6 +147,10 @@ def _check_references(params: Params) -> None:
             raise SkillError(
                 f"students.{base}: has no seed in common with {other}, which it is compared with"
             )
+
+
+def _check_tasks(params: Params) -> None:
+    """Corpora of tasks are there, and those with an official name are what it says."""
     for name, corpus_of in params.corpora.items():
         if name in OFFICIAL_CORPORA and corpus_of.kind != name:
             raise SkillError(

@@ -22,11 +22,12 @@ from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from skill.errors import SkillError
 from skill.params import Training
 from skill.precision import autocast, computed
+from skill.processes import average_gradients, gather
 from skill.progress import track
 from skill.resume import Checkpoints, Stopped, signals
 
@@ -174,7 +175,7 @@ def train(
             figures, audio, suspects = _accumulate(
                 experiment, numbered, (seed, step), settings, scaler, device
             )
-            audio = _average_gradients(parameters, audio, figures)
+            audio = average_gradients(parameters, audio, figures)
             scaler.unscale_(optimizer)
             norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.clip))
             figures["gradient_norm"] = norm
@@ -186,7 +187,9 @@ def train(
             else:
                 outcome.skipped_steps += 1
                 bad_steps += 1
-                bad += _gathered(suspects) or _gathered([n for micro in micros for n in micro.ids])
+                every = [name for micro in micros for name in micro.ids]
+                named = [name for names in gather(suspects) for name in names]
+                bad += named or [name for names in gather(every) for name in names]
                 if bad_steps >= settings.max_bad_steps:
                     raise _no_good(label, f"{bad_steps} steps in a row up to step {step}", bad)
             scaler.update()
@@ -256,42 +259,6 @@ def _accumulate(
             suspects += micro.ids
         audio += micro.audio
     return sums, audio, suspects
-
-
-def _gathered(names: list[str]) -> list[str]:
-    """The names of all processes."""
-    if not dist.is_initialized():
-        return names
-    parts: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, names)
-    return [name for part in parts for name in part]
-
-
-def _average_gradients(
-    parameters: list[nn.Parameter], audio: int, figures: dict[str, float]
-) -> int:
-    """Divide by the audio of all processes, after adding up over them; returns that audio."""
-    for parameter in parameters:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    if dist.is_initialized():
-        shares: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(shares, (audio, figures))
-        audio = sum(share for share, _ in shares)
-        for name in {name for _, part in shares for name in part}:
-            figures[name] = sum(part.get(name, 0.0) for _, part in shares)
-        flat = torch.cat([g.flatten() for g in gradients])
-        dist.all_reduce(flat)
-        parts = flat.split([g.numel() for g in gradients])
-        for gradient, part in zip(gradients, parts, strict=True):
-            gradient.copy_(part.view_as(gradient))
-    seconds = audio / 16000
-    if seconds:
-        torch._foreach_div_(gradients, seconds)
-        for name in figures:
-            figures[name] /= seconds
-    return audio
 
 
 def _until(

@@ -1,18 +1,15 @@
-"""The verbs: the steps of the workflow, each runnable by hand, and what uses their results.
+"""What each verb of the command line (`skill.command`) calls.
 
-A thin table: what a verb reads and writes, and the one function that does it. Its module, and torch
-with it, is imported when the verb runs.
+The module that does the work, and torch with it, is imported when the verb runs.
 """
 
 import argparse
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from skill import jobs, params
 from skill.errors import SkillError
-from skill.params import Model
+from skill.schema import Model, parse
 
 Arguments = argparse.Namespace
 
@@ -22,7 +19,7 @@ def _job(model: type[Model], text: str) -> Model:
         value = json.loads(text)
     except ValueError as error:
         raise SkillError(f"--params: no valid JSON: {error}") from None
-    return params.parse(model, value, "--params")
+    return parse(model, value, "--params")
 
 
 def corpora(a: Arguments) -> None:
@@ -192,135 +189,3 @@ def plan(a: Arguments) -> None:
     from skill.plan import run
 
     run(a.file)
-
-
-_FILE: dict[str, Any] = {"type": Path, "metavar": "FILE", "required": True}
-_MAYBE: dict[str, Any] = {"type": Path, "metavar": "FILE"}
-_FILES: dict[str, Any] = {"type": Path, "metavar": "FILE", "nargs": "+", "required": True}
-_FOLDER: dict[str, Any] = {"type": Path, "metavar": "DIR", "required": True}
-_JSON: dict[str, Any] = {"metavar": "JSON", "required": True}
-_SOME: dict[str, Any] = {"type": Path, "metavar": "FILE", "nargs": "+"}
-_ALONE: dict[str, Any] = {"type": Path, "metavar": "FILE", "nargs": "*"}
-_OPTIONS: dict[str, Any] = {"metavar": "JSON", "default": "{}"}
-_FLAG: dict[str, Any] = {"action": "store_true"}
-_STAGE: dict[str, dict[str, Any]] = {
-    "name": {}, "--params": _JSON, "--teachers": _FILES, "--manifests": _FILES,
-    "--grouping": _MAYBE, "--output": _FILE, "--curve": _FILE, "--summary": _FILE,
-    "--scratch": _FOLDER,
-}  # fmt: skip
-
-VERBS: dict[str, tuple[Callable[[Arguments], None], str, dict[str, dict[str, Any]]]] = {
-    "corpora": (
-        corpora, "fetch a corpus and write its manifest",
-        {"name": {}, "--params": _JSON, "--manifest": _FILE, "--audio": _MAYBE},
-    ),
-    "teacher": (
-        teacher, "fetch or convert a teacher",
-        {"name": {}, "--params": _JSON, "--output": _FILE},
-    ),
-    "pretrain": (
-        pretrain, "make a sample teacher by masked prediction",
-        {
-            "name": {}, "--params": {"metavar": "JSON"},
-            "--manifests": {"type": Path, "metavar": "FILE", "nargs": "+"},
-            "--output": _MAYBE, "--scratch": {"type": Path, "metavar": "DIR"},
-        },
-    ),
-    "activations": (
-        activations, "hidden states of a teacher on the calibration set",
-        {"--params": _JSON, "--teacher": _FILE, "--manifests": _FILES, "--output": _FILE},
-    ),
-    "similarity": (
-        similarity, "similarity of layers, of teachers or in any FILE of layer states",
-        {
-            "files": _ALONE, "--params": _OPTIONS, "--activations": _SOME, "--teachers": _SOME,
-            "--manifests": _SOME, "--calibration": {"metavar": "JSON"}, "--output": _MAYBE,
-        },
-    ),
-    "grouping": (
-        grouping, "clusters of layers, of teachers or in any FILE of layer states or of CKA",
-        {
-            "files": _ALONE, "--params": _OPTIONS | {"default": '{"num_clusters": "auto"}'},
-            "--compare": _OPTIONS, "--similarity": _MAYBE, "--output": _MAYBE, "--table": _MAYBE,
-            "--criterion": _MAYBE,
-        },
-    ),
-    "stability": (
-        stability, "how far clusters depend on the utterances that were chosen",
-        {"--params": _JSON, "--activations": _FILES, "--output": _FILE, "--curve": _FILE},
-    ),
-    "study": (
-        study, "how clusters depend on calibration audio, linkage and kernel",
-        {"--params": _JSON, "--activations": _FILES, "--output": _FILE},
-    ),
-    "stage1": (stage1, "prune and distil a student", _STAGE),
-    "stage2": (stage2, "distil the pruned student", _STAGE | {"--student": _FILE}),
-    "imitation": (
-        imitation, "how well a student has learned each layer of its teachers",
-        {
-            "--params": _JSON, "--student": _FILE, "--teachers": _FILES, "--summary": _FILE,
-            "--manifests": _FILES, "--output": _FILE,
-        },
-    ),
-    "superb": (
-        superb, "train and test the head of one task",
-        {
-            "upstream": {}, "task": {}, "--params": _JSON, "--encoder": _MAYBE,
-            "--manifests": _FILES, "--output": _FILE, "--items": _FILE, "--head": _FILE,
-            "--scratch": _FOLDER,
-        },
-    ),
-    "size": (
-        size, "parameters, operations and speed of an upstream",
-        {"upstream": {}, "--encoder": _MAYBE, "--output": _FILE},
-    ),
-    "scores": (
-        scores, "all results in one table",
-        {"--params": _JSON, "--results": _FILES, "--output": _FILE, "--table": _FILE},
-    ),
-    "paper": (
-        paper, "the small table behind a figure",
-        {"name": {}, "--params": _JSON, "--inputs": _FILES, "--output": _FILE},
-    ),
-    "figure": (
-        figure, "draw a figure from its table",
-        {"name": {}, "--table": _FILE, "--pdf": _FILE, "--png": _FILE},
-    ),
-    "predict": (
-        predict, "what a trained head says of one's own files",
-        {
-            "task": {}, "files": {"type": Path, "nargs": "+", "help": "recordings"},
-            "--head": _FILE | {"help": "results/superb/UPSTREAM/TASK.safetensors"},
-            "--encoder": _MAYBE
-            | {"help": "weights of the upstream, results/stage2/STUDENT.safetensors; none: FBANK"},
-            "--json": _FLAG,
-        },
-    ),
-    "export": (
-        export, "write a student for `transformers` or, if so asked, in other forms",
-        {
-            "student": {"help": "a name under results/stage2/, or a file"},
-            "folder": {"type": Path}, "--onnx": _FLAG, "--s3prl": _FLAG,
-            "--dphubert": _FLAG,
-            "--states": {"choices": ("all", "last"), "default": "all", "help": "of ONNX models"},
-        },
-    ),
-    "plan": (
-        plan, "jobs, hours, disk and download of every phase, and what is done",
-        {"file": {"type": Path, "nargs": "?", "default": Path("params.yaml")}},
-    ),
-    "check": (check, "check a file of parameters", {"file": {"type": Path}}),
-}  # fmt: skip
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    top = argparse.ArgumentParser("python -m skill", description=__doc__)
-    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for name, (_, text, options) in VERBS.items():
-        verb = verbs.add_parser(name, help=text, description=text)
-        for option, settings in options.items():
-            verb.add_argument(option, **settings)
-        verb.add_argument("--threads", type=int, help="of torch and its libraries")
-        verb.add_argument("--gpus", type=int, default=1, help="more than one: one process for each")
-    return top

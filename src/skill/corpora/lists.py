@@ -9,18 +9,21 @@ from pathlib import Path
 
 from skill.errors import SkillError
 
-LISTS = {
+LISTS: dict[tuple[str, str], tuple[str, list[str]]] = {
     ("pr", "librispeech"): (
         "s3prl/downstream/ctc/lexicon of https://github.com/s3prl/s3prl",
-        "LibriSpeech/lexicon/librispeech-lexicon-200k-g2p.txt",
-        "LibriSpeech/lexicon/librispeech-lexicon-allothers-g2p.txt",
+        [
+            "LibriSpeech/lexicon/librispeech-lexicon-200k-g2p.txt",
+            "LibriSpeech/lexicon/librispeech-lexicon-allothers-g2p.txt",
+        ],
     ),
     ("asv", "voxceleb1"): (
         "https://www.openslr.org/resources/49/voxceleb1_test_v2.txt",
-        "VoxCeleb1/voxceleb1_test_v2.txt",
+        ["VoxCeleb1/voxceleb1_test_v2.txt"],
     ),
 }
 """{(task, corpus): where the files are to be had, and their places below SKILL_CORPORA}."""
+_NONE: tuple[str, list[str]] = ("", [])
 
 
 def needed(task: str, corpus: str) -> list[Path]:
@@ -31,13 +34,14 @@ def needed(task: str, corpus: str) -> list[Path]:
     """
     for problem in missing([(task, corpus)]):
         raise SkillError(problem)
-    return [_place(file) for file in LISTS.get((task, corpus), ("",))[1:]]
+    _, files = LISTS.get((task, corpus), _NONE)
+    return [_place(file) for file in files]
 
 
 def missing(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
     """A sentence for each file of these tasks and corpora that is not there."""
     for task, corpus in pairs:
-        source, *files = LISTS.get((task, corpus), ("",))
+        source, files = LISTS.get((task, corpus), _NONE)
         for file in files:
             if not _place(file).is_file():
                 yield (

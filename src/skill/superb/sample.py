@@ -80,16 +80,14 @@ def speakers(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
     """
     usable = [u for u in utterances if u.speaker and u.samples >= _SHORTEST]
     clips = Counter(u.speaker for u in usable)
+    fewest = max(task.min_clips, 3)
     complete = [
         {u.speaker for u in usable if u.split == split} for split in ("train", "dev", "test")
     ]
-    names = tuple(
-        sorted(s for s in set.intersection(*complete) if clips[s] >= max(task.min_clips, 3))
-    )
+    names = tuple(sorted(s for s in set.intersection(*complete) if clips[s] >= fewest))
     if len(names) < 2:
         raise SkillError(
-            f"{task.name}: fewer than two speakers have {max(task.min_clips, 3)} clips, and some "
-            "in each split"
+            f"{task.name}: fewer than two speakers have {fewest} clips, and some in each split"
         )
     number = {name: index for index, name in enumerate(names)}
     kept: list[Utterance] = []
@@ -114,12 +112,13 @@ def phrases(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
         if u.speaker and u.text and u.language == "en" and u.samples >= _SHORTEST
     ]
     voices = Counter(phrase for phrase, _ in {(u.text, u.speaker) for u in usable})
-    names = tuple(sorted(p for p, count in voices.items() if count >= max(task.min_clips, 3)))
+    fewest = max(task.min_clips, 3)
+    names = tuple(sorted(p for p, count in voices.items() if count >= fewest))
     groups = group_folds((u.speaker for u in usable), task.folds)
     if len(names) < 2 or not all(groups):
         raise SkillError(
             f"{task.name}: {len(names)} phrases in {len({u.speaker for u in usable})} voices, said "
-            f"by {max(task.min_clips, 3)} voices or more, do not make "
+            f"by {fewest} voices or more, do not make "
             f"{task.folds} folds of unseen voices"
         )
     number = {name: index for index, name in enumerate(names)}

@@ -8,10 +8,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from skill.errors import SkillError
-from skill.params import Count, Positive, Rate, Seconds, Share, Some, Switch
+from skill.schema import (
+    Count,
+    Positive,
+    Rate,
+    Seconds,
+    Section,
+    Share,
+    Some,
+    Switch,
+    parse,
+)
 
 Kind = Literal["ctc", "labels", "verification", "diarization", "search"]
 Order = Literal["shuffled", "buckets", "windows", "balanced"]
@@ -46,10 +54,8 @@ def written(value: float, metric: str) -> str:
     return f"{value:.2f}" if METRICS[metric].unit else f"{value:.4f}"
 
 
-class Task(BaseModel):
+class Task(Section):
     """One task. `selection` is the metric that chooses checkpoints and learning rates on dev."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     title: str
@@ -269,12 +275,7 @@ def configured(name: str, settings: Mapping[str, Any]) -> Task:
     for key in settings:
         if key in _FIXED:
             raise SkillError(f"superb.tasks.{name}.{key}: belongs to the task and cannot be set")
-    try:
-        task = Task.model_validate({**PROTOCOL[name].model_dump(), **settings})
-    except ValidationError as error:
-        first = error.errors()[0]
-        path = ".".join(str(part) for part in ("superb", "tasks", name, *first["loc"]))
-        raise SkillError(f"{path}: {first['msg']}") from None
+    task = parse(Task, {**PROTOCOL[name].model_dump(), **settings}, f"superb.tasks.{name}")
     if not task.corpora:
         raise SkillError(f"superb.tasks.{name}.corpora: a task needs one")
     fewest, most = FOLDS.get(name, (1, 1))
