@@ -26,7 +26,7 @@ test: environment
 test-scale: environment
 	PATH="$$PWD/$(BIN):$$PATH" python -m pytest -m slow tests/scale
 
-# Twenty minutes, after `make reproduce`; nothing else should run. Replaces docs/benchmarks/. The
+# Forty minutes, after `make reproduce`; nothing else should run. Replaces docs/benchmarks/. The
 # peers are optional: `pip install pytorch-cka dtw-python`, PEER=FOLDER (a checkout of DPHuBERT).
 benchmarks: DPHUBERT = $(if $(PEER),--peer "$(PEER)")
 benchmarks: environment
@@ -42,6 +42,7 @@ benchmarks: environment
 	measure training-sample training --size sample --rounds 5 $(DPHUBERT) && \
 	measure export export --repeats 9 && \
 	measure superb superb && \
+	measure compaction compaction . && \
 	measure loader loader results/corpora/queen.csv --rounds 1 --steps 20
 
 # Copies the last run's tables into the README and docs/sample/.

@@ -35,18 +35,26 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from dphubert import Peer
 from encoder import quartiles
-from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_flop
+from torch.utils.flop_counter import (
+    FlopCounterMode,
+    conv_flop_count,
+    flop_registry,
+    register_flop_formula,
+    sdpa_flop,
+)
 
 from skill import gates, launch
 from skill.compaction import shaped
 from skill.distillation import start_student
 from skill.encoder import EncoderConfig, SpeechEncoder
+from skill.encoder.linear import linear
 from skill.methods import Distances, LayerTarget, Method, resolve
 from skill.precision import computed
 from skill.prediction import Distillation
@@ -73,8 +81,13 @@ OPEN, SHUT = 4.6, -5.5  # log α as a stage begins, and where closed gates were 
 RATE = 1e-6
 GPU_AIM = 4000.0
 MEMORY_AIM = 0.6
-# Of fused attention torch counts that of GPUs only.
+# torch counts fused attention on GPUs only, and no linear map that is a convolution of oneDNN.
 flop_registry[torch.ops.aten._scaled_dot_product_flash_attention_for_cpu] = sdpa_flop
+
+
+@register_flop_formula(torch.ops.aten.mkldnn_convolution)
+def _convolution(x: Any, weight: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    return conv_flop_count(x, weight, out_shape)
 
 
 @dataclass
@@ -145,6 +158,14 @@ def close(student: SpeechEncoder, left: EncoderConfig) -> None:
         module.gate.log_alpha[:count] = OPEN
 
 
+def random_teacher(size: str, family: str, device: str) -> SpeechEncoder:
+    """A teacher whose weights say nothing."""
+    return SpeechEncoder(configuration(size, family)).eval().to(device)
+
+
+shared_teacher = cache(random_teacher)  # one for all of ours, or ten candidates need 30 GB
+
+
 def ours(kind: str, teacher: SpeechEncoder, options: argparse.Namespace) -> Distillation:
     """Our stage 1."""
     config = teacher.config
@@ -171,22 +192,25 @@ def build(kind: str, options: argparse.Namespace, batch: tuple[int, int]) -> Ste
         Micro([""] * each, part, torch.full((each,), seconds * 16000))
         for part in waveforms.split(each)
     ]
-    teacher = SpeechEncoder(configuration(options.size, options.family)).eval().to(options.device)
-    peer = kind in PEER_KINDS
-    experiment = Peer(options.peer, teacher, RATE) if peer else ours(kind, teacher, options)
+    about = options.size, options.family, options.device
+    experiment: Distillation | Peer
+    if kind in PEER_KINDS:  # it makes a teacher of its own from ours, which is then let go
+        experiment = Peer(options.peer, random_teacher(*about), RATE)
+    else:
+        experiment = ours(kind, shared_teacher(*about), options)
     experiment.to(options.device)
     optimizer = adamw(experiment.parameter_groups())
     return Step(experiment, optimizer, micros, kind.split()[0], options.device)
 
 
 def product(precision: str, device: str) -> tuple[Callable[[], None], float]:
-    """A bare matrix product and its multiplications and additions."""
+    """A bare matrix product by the faster library, and its multiplications and additions."""
     size = 8192 if device == "cuda" else 2048
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
 
     def multiply() -> None:
-        torch.mm(a, b)
+        linear(a, b)
         if device == "cuda":
             torch.cuda.synchronize()
 

@@ -43,28 +43,39 @@ def test_the_page_of_benchmarks_is_what_they_printed() -> None:
     assert all(f"## {name}\n" in page for name in ("encoder", "similarity", "training", "export"))
 
 
-def test_a_study_is_kept_with_its_command_tables_and_figures(
+def test_a_presets_run_is_kept_with_its_command_tables_and_figures(
     smoke: Smoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
+    preset, kept = Path("presets/smoke.yaml"), tmp_path / "kept"
     (tmp_path / "none/results/paper").mkdir(parents=True)
-    with pytest.raises(SystemExit, match=r"study\.yaml first"):
-        readme.keep_study(tmp_path / "none", tmp_path / "kept")
-    readme.keep_study(smoke.project.folder, tmp_path / "kept")
-    page = (tmp_path / "kept/README.md").read_text(encoding="utf-8")
-    assert (tmp_path / "kept/results.md").read_text(encoding="utf-8").strip() in page
-    assert "presets/study.yaml --directory" in page and "torch 2." in page
-    for link in re.findall(r"\]\(([^)]+)\)", page):
-        assert (tmp_path / "kept" / link).exists(), link
+    with pytest.raises(SystemExit, match=r"results\.csv: run presets/smoke\.yaml first"):
+        readme.keep_preset(preset, tmp_path / "none", kept)
+    (kept / "of-an-earlier-run.png").touch()
+    readme.keep_preset(preset, smoke.project.folder, kept)
+    page = (kept / "README.md").read_text(encoding="utf-8")
+    assert (kept / "results.md").read_text(encoding="utf-8").strip() in page
+    assert "presets/smoke.yaml --directory" in page and "torch 2." in page
+    assert "has changed since" not in page
+    links = set(re.findall(r"\]\(([^)]+)\)", page))
+    assert links >= {"methods.png", "comparisons.csv"}
+    assert links | {"README.md", "made.json", "results.md"} == {p.name for p in kept.iterdir()}
+    (kept / "params.yaml").write_text("seed: 1\n", encoding="utf-8")
+    assert "**presets/smoke.yaml has changed since this run**" in readme.preset_page(kept)
 
 
-def test_the_study_is_what_its_files_say() -> None:
+@pytest.mark.parametrize("name", ["study", "ablations"])
+def test_a_presets_page_is_what_its_files_say(name: str) -> None:
+    folder = ROOT / "docs" / name
+    assert (folder / "README.md").read_text(encoding="utf-8") == readme.preset_page(folder)
+    params.load(folder / "params.yaml")
+
+
+def test_the_study_of_the_readme_is_what_its_files_say() -> None:
     folder = ROOT / "docs/study"
-    assert (folder / "README.md").read_text(encoding="utf-8") == readme.study_page(folder)
     written = (ROOT / "README.md").read_text(encoding="utf-8")
     table = readme.study_table(folder)
     assert readme.with_table(written, table, "study") == written
-    params.load(folder / "params.yaml")
     assert {r["upstream"] for r in readme.read_csv(folder / "results.csv")} >= {
         "skill-wavlm", "dphubert-wavlm", "distilhubert-wavlm", "ekd-both", "skill-both", "fbank"
     }  # fmt: skip

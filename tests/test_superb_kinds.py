@@ -367,7 +367,10 @@ def test_comparisons_pair_the_items(tmp_path):
         "absent": {1: "absent-seed1"},
         "unlike": {2: "a-seed2"},
     }
-    found = table.comparisons(tmp_path, students, resamples=200)
+    given = [tmp_path / name / "pr.csv" for name in ("a-seed1", "b-seed1")]
+    assert len(table.comparisons(given, students, resamples=200)) == 1  # the others lie there, too
+    given += [tmp_path / name / "pr.csv" for name in ("a-seed2", "b-seed3")]
+    found = table.comparisons(given, students, resamples=200)
     assert [(row["first"], row["second"], row["seeds"]) for row in found] == [
         ("a", "b", 1), ("a", "unlike", 1),
     ]  # fmt: skip
@@ -376,7 +379,7 @@ def test_comparisons_pair_the_items(tmp_path):
     write_csv(tmp_path / "b-seed3/pr.csv", [{"id": "u0", "cluster": "s0", "per": 1, "per_of": 10}],
               ["id", "cluster", "per", "per_of"])  # fmt: skip
     with pytest.raises(SkillError, match=r"b-seed3/pr\.csv are not of the same test items"):
-        table.comparisons(tmp_path, students, resamples=200)
+        table.comparisons(given, students, resamples=200)
 
 
 def test_recurrent_head_ignores_padding():

@@ -1,7 +1,11 @@
 """Put the last runs' tables into the README and the pages of docs/, their files under docs/sample/.
 
-Run by `make readme` after `make reproduce`, `snakemake studies` and `make benchmarks`; with the
-folder of a run of presets/study.yaml it writes docs/study/ instead. No number there is typed.
+Run by `make readme` after `make reproduce`, `snakemake studies` and `make benchmarks`. With a
+preset and the folder of its run it writes the preset's page instead, docs/study/ for example:
+
+    python workflow/readme.py presets/study.yaml DIR
+
+No number there is typed.
 """
 
 import json
@@ -9,10 +13,10 @@ import shutil
 import sys
 from pathlib import Path
 
+from skill import outline, params
 from skill.files import read_csv
 
-PRESET = Path(__file__).parents[1] / "presets/study.yaml"
-STUDY_COMMAND = "snakemake --cores all --config params=presets/study.yaml --directory DIR"
+ROOT = Path(__file__).parents[1]
 TABLES = (
     "results.md",
     "results.csv",
@@ -156,15 +160,17 @@ def floor_table(folder: Path) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def study_page(folder: Path) -> str:
-    """What a run of presets/study.yaml found, from the files kept in `folder`."""
+def preset_page(folder: Path) -> str:
+    """What a run of a preset found, from the files kept in `folder`."""
     made = json.loads((folder / "made.json").read_text(encoding="utf-8"))
+    preset = made["preset"]
     versions = ", ".join(f"{name} {version}" for name, version in sorted(made["versions"].items()))
-    lines = ["# The study", "", f"Made by `{made['command']}` with {versions}, parameters in"]
+    command = f"snakemake --cores all --config params={preset} --directory DIR"
+    lines = [f"# What {preset} found", "", f"Made by `{command}` with {versions}, parameters in"]
     lines += ["[params.yaml](params.yaml). Brackets: 95 % bootstrap intervals over test voices."]
-    if (folder / "params.yaml").read_bytes() != PRESET.read_bytes():
-        lines += ["", "**presets/study.yaml has changed since this run**: these are results of the"]
-        lines += ["preset, and of the sample teachers, of that time."]
+    if (folder / "params.yaml").read_bytes() != (ROOT / preset).read_bytes():
+        lines += ["", f"**{preset} has changed since this run**: these are results of the preset,"]
+        lines += ["and of the sample teachers, of that time."]
     lines += ["", (folder / "results.md").read_text(encoding="utf-8").strip(), ""]
     lines += [f"![{p.stem}]({p.name})\n" for p in sorted(folder.glob("*.png"))]
     lines += ["What the figures and this table are drawn from:", ""]
@@ -172,32 +178,35 @@ def study_page(folder: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def keep_study(run: Path, folder: Path) -> None:
-    """Copy what the run of presets/study.yaml in `run` found to `folder`, and write its page."""
+def keep_preset(preset: Path, run: Path, folder: Path) -> None:
+    """Copy what the run of `preset` in `run` found to `folder`, and write its page."""
     folder.mkdir(parents=True, exist_ok=True)
-    paper = run / "results/paper"
-    kept = [p for p in paper.iterdir() if p.suffix in (".csv", ".png") or p.name == "results.md"]
-    kept = [p for p in kept if p.stem != "published"]
-    if not kept:
-        sys.exit(f"{paper} is empty: run presets/study.yaml first")
+    figures = [name for name in outline.figures(params.load(preset)) if name != "published"]
+    names = ["results.csv", "results.md", "comparisons.csv"]
+    names += [f"{name}.{kind}" for name in figures for kind in ("csv", "png")]
+    if missing := [name for name in names if not (run / "results/paper" / name).exists()]:
+        sys.exit(f"{run / 'results/paper'} has no {missing[0]}: run {preset} first")
     for old in [*folder.glob("*.csv"), *folder.glob("*.png")]:  # of an earlier run
         old.unlink()
-    for path in kept:
-        shutil.copyfile(path, folder / path.name)
+    for name in names:
+        shutil.copyfile(run / "results/paper" / name, folder / name)
     task = next(p for p in sorted((run / "results/superb").glob("*/*.json")) if p.stem != "size")
-    provenance = json.loads(task.read_text(encoding="utf-8"))["provenance"]
-    made = {"command": STUDY_COMMAND, "versions": provenance["versions"]}
+    versions = json.loads(task.read_text(encoding="utf-8"))["provenance"]["versions"]
+    made = {"preset": preset.as_posix(), "versions": versions}
     (folder / "made.json").write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
-    shutil.copyfile(PRESET, folder / "params.yaml")
-    (folder / "README.md").write_text(study_page(folder), encoding="utf-8")
+    shutil.copyfile(preset, folder / "params.yaml")
+    (folder / "README.md").write_text(preset_page(folder), encoding="utf-8")
 
 
 def main() -> None:
     """Copy the tables, rewrite the pages."""
-    if len(sys.argv) > 1:
-        keep_study(Path(sys.argv[1]), Path("docs/study"))
+    if len(sys.argv) == 3:
+        preset = Path(sys.argv[1])
+        keep_preset(preset, Path(sys.argv[2]), Path("docs") / preset.stem)
         rewrite(Path("README.md"), study_table(Path("docs/study")), "study")
         return
+    if len(sys.argv) > 1:
+        sys.exit(f"{sys.argv[0]} [PRESET DIR]")
     kept = Path("docs/sample")
     kept.mkdir(parents=True, exist_ok=True)
     for source, names, command in (

@@ -49,10 +49,11 @@ def run(name: str, job: PaperJob, inputs: Sequence[Path], output: Path) -> None:
     elif kind == "comparisons":
         from skill.superb.table import comparisons
 
+        items = [path for path in inputs if path.suffix == ".csv"]
         compared: dict[str, dict[int, str]] = {}
         for name, about in job.upstreams.items():
             compared.setdefault(about.base or name, {})[about.seed or 0] = name
-        rows = comparisons(inputs[0].parents[1], compared, job.bootstrap)
+        rows = comparisons(items, compared, job.bootstrap)
         write_csv(output, rows, behind.COMPARISONS)
     elif kind in _TABLES:
         columns, rows_of = _TABLES[kind]

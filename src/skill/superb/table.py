@@ -109,24 +109,25 @@ def run(results: Sequence[Path], job: ScoresJob, output: Path, table: Path) -> N
 
 
 def comparisons(
-    folder: Path, compared: Mapping[str, Mapping[int, str]], resamples: int
+    items: Iterable[Path], compared: Mapping[str, Mapping[int, str]], resamples: int
 ) -> list[dict[str, str | float]]:
-    """Every pair of `compared` on every task of `folder` (results/superb) that both have.
+    """Every pair of `compared` on every task that both have.
 
+    `items`: the tables UPSTREAM/TASK.csv; beside each lies the task's result (JSON).
     `compared`: {name: {seed: upstream}}. Two are compared on the seeds that both have; what has no
-    seed (teachers, log-mel features) has 0. Differences are in percent, first minus second. Beside
-    each table of items lies the task's result (JSON).
+    seed (teachers, log-mel features) has 0. Differences are in percent, first minus second.
 
     Raises:
         SkillError: two tables of a task are not of the same test items.
     """
     rows: list[dict[str, str | float]] = []
+    given = {(path.parent.name, path.stem): path for path in items}
     for task in PROTOCOL.values():
         tables = {
             name: {
-                seed: path
+                seed: given[upstream, task.name]
                 for seed, upstream in members.items()
-                if (path := folder / upstream / f"{task.name}.csv").exists()
+                if (upstream, task.name) in given
             }
             for name, members in compared.items()
         }
