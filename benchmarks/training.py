@@ -265,6 +265,8 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for every kind."""
     cuda = options.device == "cuda"
     batches = {k: largest(k, options) if cuda else CPU_BATCH for k in options.kinds}
+    # Before the candidates fill this process: they do not fit beside another one.
+    memory = {kind: peak_memory(kind, options, batches[kind]) for kind in options.kinds}
     steps = {kind: build(kind, options, batches[kind]) for kind in options.kinds}
     operations = {}
     for kind, step in steps.items():
@@ -300,6 +302,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
             "operations": operations[kind],
             "product_per_second": statistics.median(peaks[kind]),
             "share_of_product": statistics.median(shares[kind]),
+            "peak_bytes": memory[kind],
         }
         if options.peer:
             peer = peer_of(kind)
@@ -309,9 +312,6 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
             work, others = (operations[k] / audio[k] for k in (kind, peer))
             row["operations_of_peer"] = work / others
         rows.append(row)
-    del steps
-    for row in rows:
-        row["peak_bytes"] = peak_memory(row["kind"], options, batches[row["kind"]])
     compare(rows, options)
     return rows
 
