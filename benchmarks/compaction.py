@@ -3,8 +3,11 @@
     python benchmarks/compaction.py RUN --output compaction.json
 
 RUN is the folder of a finished `make reproduce`: its clusters and audio are used. The sample
-teacher is pruned at the paper's schedule (presets/paper.yaml: gates, λ, and warm-ups as shares of
-the steps) on little audio a step, so that the gates have as many steps to close as time allows.
+teacher is pruned by the paper's schedule (presets/paper.yaml) in fewer steps of less audio:
+warm-ups are shorter and the rates of gates and λ higher in the same proportion, so that log α can
+go as far. At the paper's own rate no gate had come below a log α of -6.4 after 3,435 of 5,000
+steps; units are removed below -10.8.
+
 Each seed is trained twice, with and without compaction: on a CPU side by side with a thread each,
 so that a busy machine harms both alike; on a GPU one after the other.
 """
@@ -36,11 +39,13 @@ def job(seed: int, compacted: bool, options: argparse.Namespace) -> jobs.Stage1J
     """Stage 1 of the sample student in the paper's proportions."""
     sample, paper = params.load(find("params.yaml")), params.load(find("presets/paper.yaml"))
     student, steps = sample.students[STUDENT], options.steps
+    shorter = paper.stage1.steps / steps
     stage = paper.stage1.model_copy(
         update={
             "steps": steps,
-            "warmup": steps * paper.stage1.warmup // paper.stage1.steps,
-            "sparsity_warmup": steps * paper.stage1.sparsity_warmup // paper.stage1.steps,
+            "warmup": round(paper.stage1.warmup / shorter),
+            "sparsity_warmup": round(paper.stage1.sparsity_warmup / shorter),
+            "gate_learning_rate": paper.stage1.gate_learning_rate * shorter,
             "learning_rate": student.stage1.learning_rate,
             "dropout": student.stage1.dropout,
             "batch_seconds": options.batch_seconds,
@@ -152,8 +157,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path, metavar="RUN")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2])
-    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1])
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--batch-seconds", type=float, default=4.0)
     parser.add_argument("--output", type=Path, help="JSON of all figures")
     options = parser.parse_args()
