@@ -5,11 +5,9 @@
 RUN is the folder of a finished `make reproduce`: its clusters and audio are used. The sample
 teacher is pruned by the paper's schedule (presets/paper.yaml) in fewer steps of less audio:
 warm-ups are shorter and the gates' rate is higher in the same proportion, so that log α can go as
-far. (At the paper's own rate no gate had come below a log α of -6.4 after 3,435 of 5,000 steps;
-units are removed below -10.8.) λ goes as far as in the sample's stage: as fast as the gates, it
-swung so far that a stage without compaction ended at an expected sparsity of 0.48.
+far. λ goes as far as in the sample's stage: as fast as the gates, it swings (docs/decisions.md).
 
-Each seed is trained twice, with and without compaction: on a CPU side by side with a thread each,
+Each seed is trained twice, without and with compaction: on a CPU side by side with a thread each,
 so that a busy machine harms both alike; on a GPU one after the other.
 """
 
@@ -29,7 +27,7 @@ from typing import Any
 import torch
 
 from skill import jobs, params
-from skill.files import read_csv
+from skill.files import read_csv, read_json
 from skill.repository import find
 
 STUDENT = "skill-wavlm"
@@ -55,83 +53,78 @@ COLUMNS: dict[str, tuple[int, Callable[[dict[str, Any]], str]]] = {  # widths an
 }
 
 
-def job(seed: int, compacted: bool, options: argparse.Namespace) -> jobs.Stage1Job:
-    """Stage 1 of the sample student in the paper's proportions."""
-    sample, paper = params.load(find("params.yaml")), params.load(find("presets/paper.yaml"))
-    student, steps = sample.students[STUDENT], options.steps
-    shorter = paper.stage1.steps / steps
+def job(sample: params.Params, options: argparse.Namespace) -> jobs.Stage1Job:
+    """Stage 1 of the sample student in the paper's proportions, without compaction."""
+    student, paper = sample.students[STUDENT], params.load(find("presets/paper.yaml")).stage1
+    shorter = paper.steps / options.steps
     ascent = (student.stage1.multiplier_learning_rate or 0.0) * student.stage1.steps
-    stage = paper.stage1.model_copy(
+    stage = paper.model_copy(
         update={
-            "steps": steps,
-            "warmup": round(paper.stage1.warmup / shorter),
-            "sparsity_warmup": round(paper.stage1.sparsity_warmup / shorter),
-            "gate_learning_rate": paper.stage1.gate_learning_rate * shorter,
-            "multiplier_learning_rate": ascent / steps,
+            "steps": options.steps,
+            "warmup": round(paper.warmup / shorter),
+            "sparsity_warmup": round(paper.sparsity_warmup / shorter),
+            "gate_learning_rate": paper.gate_learning_rate * shorter,
+            "multiplier_learning_rate": ascent / options.steps,
             "learning_rate": student.stage1.learning_rate,
             "dropout": student.stage1.dropout,
             "batch_seconds": options.batch_seconds,
             "micro_seconds": options.batch_seconds,
-            "validate_every": max(50, steps // 10 // 50 * 50),
-            "compact_every": max(1, steps // REMOVALS) if compacted else 0,
         }
     )
     return jobs.Stage1Job(
-        seed=seed, teachers=student.teachers, definition=student.definition,
+        seed=student.seed, teachers=student.teachers, definition=student.definition,
         sparsity=student.sparsity, unlabelled=sample.unlabelled, stage=stage,
     )  # fmt: skip
 
 
-def train(job: jobs.Stage1Job, options: argparse.Namespace) -> dict[str, Any]:
+def train(job: jobs.Stage1Job, teachers: list[Path], run: Path) -> dict[str, Any]:
     """Run the verb `stage1` in a process of its own."""
-    sample = params.load(find("params.yaml"))
-    teachers = [str(find(str(sample.teachers[name].source)).resolve()) for name in job.teachers]
-    manifests = [f"results/corpora/{name}.csv" for name in job.unlabelled.corpora]
     with tempfile.TemporaryDirectory(prefix="skill compaction ") as name:
         folder = Path(name)
-        curve, summary_file = folder / "curve.csv", folder / "summary.json"
-        command = [sys.executable, "-m", "skill", "stage1", STUDENT]
-        command += ["--params", job.model_dump_json(), "--teachers", *teachers]
-        command += ["--manifests", *manifests]
-        command += ["--grouping", f"results/grouping/{STUDENT}.json"]
-        command += ["--output", f"{folder / 'student.safetensors'}", "--curve", f"{curve}"]
-        command += ["--summary", f"{summary_file}", "--scratch", f"{folder / 'scratch'}"]
-        command += ["--threads", "1"]
+        curve, summary = folder / "curve.csv", folder / "summary.json"
+        command: list[str | Path] = [sys.executable, "-m", "skill", "stage1", STUDENT]
+        command += ["--params", job.model_dump_json(), "--teachers", *teachers, "--manifests"]
+        command += [f"results/corpora/{corpus}.csv" for corpus in job.unlabelled.corpora]
+        command += ["--grouping", f"results/grouping/{STUDENT}.json", "--curve", curve]
+        command += ["--summary", summary, "--output", folder / "student.safetensors"]
+        command += ["--scratch", folder / "scratch", "--threads", "1"]
         start = time.perf_counter()
-        process = subprocess.Popen(command, cwd=options.run, stderr=subprocess.PIPE, text=True)
-        assert process.stderr is not None
-        printed = process.stderr.read()
-        _, status, usage = os.wait4(process.pid, 0)
+        with subprocess.Popen(command, cwd=run, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            printed = process.stderr.read()
+            _, status, usage = os.wait4(process.pid, 0)  # the memory of this process alone
+            process.returncode = os.waitstatus_to_exitcode(status)
         seconds = time.perf_counter() - start
-        if status:
+        if process.returncode:
             sys.exit(printed)
-        summary = json.loads(summary_file.read_text(encoding="utf-8"))
-        speeds = [
-            float(row["audio_per_second"])
-            for row in read_csv(curve)
-            if row["audio_per_second"] and int(row["step"]) > (1 - LATE) * job.stage.steps
-        ]
+        found = read_json(summary)
+        rows = read_csv(curve)
+    late = [float(r["audio_per_second"]) for r in rows[-round(LATE * len(rows)) :]]
     removals = re.findall(r"(\d+) parameters stay after (\d+) steps", printed)
+    kept = ("parameters", "sparsity", "expected_sparsity", "validation_loss")
     return {
         "seed": job.seed,
         "compacted": job.stage.compact_every > 0,
         "seconds": seconds,
-        "late_audio_per_second": sum(speeds) / len(speeds),
+        "late_audio_per_second": sum(late) / len(late),
         "peak_bytes": usage.ru_maxrss * 1024,
         "removals": [{"step": int(step), "parameters": int(left)} for left, step in removals],
-        "parameters": summary["parameters"],
-        "sparsity": summary["sparsity"],
-        "expected_sparsity": summary["expected_sparsity"],
-        "validation_loss": summary["validation_loss"],
-    }
+    } | {key: found[key] for key in kept}
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Two rows for every seed: without compaction, with it."""
-    together = 1 if torch.cuda.is_available() else 2
-    jobs = [job(seed, compacted, options) for seed in options.seeds for compacted in (False, True)]
-    with ThreadPoolExecutor(together) as pool:
-        return list(pool.map(lambda job: train(job, options), jobs))
+    sample = params.load(find("params.yaml"))
+    off = job(sample, options)
+    often = {"compact_every": max(1, options.steps // REMOVALS)}
+    on = off.model_copy(update={"stage": off.stage.model_copy(update=often)})
+    teachers = [find(str(sample.teachers[name].source)).resolve() for name in off.teachers]
+    rows: list[dict[str, Any]] = []
+    with ThreadPoolExecutor(1 if torch.cuda.is_available() else 2) as pool:
+        for seed in options.seeds:
+            pair = [job.model_copy(update={"seed": seed}) for job in (off, on)]
+            rows += pool.map(lambda job: train(job, teachers, options.run), pair)
+    return rows
 
 
 def table(rows: list[dict[str, Any]], options: argparse.Namespace) -> str:
