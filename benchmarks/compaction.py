@@ -26,9 +26,9 @@ from typing import Any
 
 import torch
 
-from skill import jobs, params
-from skill.files import read_csv, read_json
-from skill.repository import find
+from skill.config import jobs, params
+from skill.utils.files import read_csv, read_json
+from skill.utils.repository import find
 
 STUDENT = "skill-wavlm"
 REMOVALS = 50  # times in a stage at which gates are looked at
@@ -85,7 +85,7 @@ def train(job: jobs.Stage1Job, teachers: list[Path], run: Path) -> dict[str, Any
         command: list[str | Path] = [sys.executable, "-m", "skill", "stage1", STUDENT]
         command += ["--params", job.model_dump_json(), "--teachers", *teachers, "--manifests"]
         command += [f"results/corpora/{corpus}.csv" for corpus in job.unlabelled.corpora]
-        command += ["--grouping", f"results/grouping/{STUDENT}.json", "--curve", curve]
+        command += ["--clustering", f"results/clustering/{STUDENT}.json", "--curve", curve]
         command += ["--summary", summary, "--output", folder / "student.safetensors"]
         command += ["--scratch", folder / "scratch", "--threads", "1"]
         start = time.perf_counter()

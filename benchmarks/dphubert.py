@@ -20,10 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skill.distillation.gates import full_size
 from skill.encoder import SpeechEncoder
-from skill.gates import full_size
-from skill.layouts import write_dphubert
-from skill.training import Micro
+from skill.encoder.formats.layouts import write_dphubert
+from skill.training.loop import Micro
 
 LAYERS = (0, 4, 8, 12)
 SPARSITY = 0.75
@@ -35,7 +35,8 @@ GATED = {
 
 
 class Peer(nn.Module):
-    """Teacher, gated student, projections and λ, driven as `skill.prediction.Distillation` is."""
+    """Teacher, gated student, projections and λ, driven as
+    `skill.distillation.distiller.Distillation` is."""
 
     def __init__(self, folder: Path, teacher: SpeechEncoder, learning_rate: float) -> None:
         """Teacher and student get their weights as its distill.py reads them, from a file.

@@ -29,8 +29,8 @@ from encoder import configuration, quartiles, student
 
 import skill
 from skill.encoder import SpeechEncoder
-from skill.export import runtime
-from skill.files import write_tensors
+from skill.encoder.formats import onnx_runtime
+from skill.utils.files import write_tensors
 
 AIMS = {"student, ONNX": 3.5, "student, ONNX int8": 6.0}
 Forward = Callable[[], Any]
@@ -47,9 +47,9 @@ def candidates(
         "student, torch": lambda: small(waveforms),
     }
     for who in ("teacher", "student"):
-        for name, file in (("ONNX", runtime.FLOAT), ("ONNX int8", runtime.INT8)):
+        for name, file in (("ONNX", onnx_runtime.FLOAT), ("ONNX int8", onnx_runtime.INT8)):
             if (folder / who / file).exists():
-                session = runtime.session(folder / who / file, threads)
+                session = onnx_runtime.session(folder / who / file, threads)
                 found[f"{who}, {name}"] = lambda session=session: session.run(None, inputs)
     return found
 
@@ -95,7 +95,7 @@ def sizes(encoders: dict[str, SpeechEncoder], folder: Path) -> list[dict]:
         plain = folder / f"{who}.safetensors"
         write_tensors(plain, encoder.state_dict(), {})
         found = {plain: 0.0}
-        found |= {folder / who / f: d for f, d in runtime.write(encoder, folder / who).items()}
+        found |= {folder / who / f: d for f, d in onnx_runtime.write(encoder, folder / who).items()}
         names = (f"{who}, torch", f"{who}, ONNX", f"{who}, ONNX int8")
         for name, (file, distance) in zip(names, found.items(), strict=True):
             megabytes = file.stat().st_size / 1e6
@@ -144,15 +144,15 @@ def main() -> None:
     load = os.getloadavg()[0]
     torch.manual_seed(0)
     shape = configuration(options.family, options.size)
-    teacher = skill.load(options.teacher) if options.teacher else SpeechEncoder(shape).eval()
+    teacher = skill.config.load(options.teacher) if options.teacher else SpeechEncoder(shape).eval()
     small = (
-        skill.load(options.model)
+        skill.config.load(options.model)
         if options.model
         else SpeechEncoder(student(teacher.config, None)).eval()
     )
     result: dict[str, Any] = {
         "torch": torch.__version__,
-        "onnxruntime": runtime.onnxruntime.__version__,
+        "onnxruntime": onnx_runtime.onnxruntime.__version__,
         "load": load,
         "size": options.size,
         "family": options.family,

@@ -22,10 +22,10 @@ from typing import Any
 
 import torch
 
-from skill.corpora import audio
-from skill.corpora.batches import Batches
-from skill.corpora.loader import Loader
-from skill.corpora.manifest import usable
+from skill.data import audio
+from skill.data.batches import Batches
+from skill.data.loader import Loader
+from skill.data.manifest import usable
 
 VARIANTS = [(source, workers) for source in ("flac", "decoded") for workers in (0, 1, 2, 4)]
 

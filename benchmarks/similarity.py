@@ -30,7 +30,8 @@ import torch
 from torch import Tensor
 
 from skill.encoder.linear import linear
-from skill.similarity import StreamingCKA, cka
+from skill.similarity.cka import cka
+from skill.similarity.streaming import StreamingCKA
 
 PIECE = 300  # frames of one update, an utterance of six seconds
 Candidate = Callable[[Tensor], Any]

@@ -26,12 +26,13 @@ import numpy as np
 import torch
 from scipy.spatial.distance import cdist
 
+from skill.config.tasks import configured
 from skill.encoder import EncoderConfig, SpeechEncoder
-from skill.superb import alignment, fitting
+from skill.superb import dtw as alignment
+from skill.superb import train_heads
+from skill.superb.downstream import Labels
 from skill.superb.examples import Example, Fold
-from skill.superb.features import Encoder, Features
-from skill.superb.problems import Labels
-from skill.superb.tasks import configured
+from skill.superb.upstream import Encoder, Features
 
 STEPS = 200_000
 
@@ -65,12 +66,12 @@ def means(blocks: int = 12, width: int = 160, count: int = 64, seconds: float = 
         if room:
             features.prepare(examples)
         filling = time.process_time() - began
-        candidates = [fitting._candidate(problem, features, task, 1e-3, 0)]
-        batches = fitting._batches(task, examples, 0, 0)
-        fitting._step(problem, features, task, candidates, [next(batches)], 0, 0)
+        candidates = [train_heads._candidate(problem, features, task, 1e-3, 0)]
+        batches = train_heads._batches(task, examples, 0, 0)
+        train_heads._step(problem, features, task, candidates, [next(batches)], 0, 0)
         began = time.process_time()
         for step in range(steps):
-            fitting._step(problem, features, task, candidates, [next(batches)], 0, step)
+            train_heads._step(problem, features, task, candidates, [next(batches)], 0, step)
         per_step = (time.process_time() - began) / steps
         rates[name] = per_step * STEPS + filling
         print(

@@ -8,11 +8,12 @@ Candidates take turns in one process, in an order that changes from round to rou
 machine harms all alike; figures are medians with quartiles. A step without a further word is one of
 a stage's first, with gates as they begin. `closed` is one after the sparsity has risen: gates on
 three quarters of the student are mostly drawn shut, and what is shut is not computed. `compacted`
-is one whose student has lost these units for good (`skill.compaction`). `split`: a micro-batch per
-utterance (`micro_seconds`). In each round the machine's bare matrix product is timed, too: the
-share is the step's multiplications, counted by torch, over the time that the product would take for
-as many. Memory stays with the process from step to step, as in `python -m skill`. Peak memory: on a
-CPU the resident set's peak in a process of its own, on a GPU the allocator's.
+is one whose student has lost these units for good (`skill.distillation.compaction`). `split`: a
+micro-batch per utterance (`micro_seconds`). In each round the machine's bare matrix product is
+timed, too: the share is the step's multiplications, counted by torch, over the time that the
+product would take for as many. Memory stays with the process from step to step, as in `python -m
+skill`. Peak memory: on a CPU the resident set's peak in a process of its own, on a GPU the
+allocator's.
 
 On a GPU the batch grows in doublings until 80 GB are full. bf16 is left out where the processor
 would only imitate it.
@@ -50,16 +51,19 @@ from torch.utils.flop_counter import (
     sdpa_flop,
 )
 
-from skill import gates, launch
-from skill.compaction import shaped
-from skill.distillation import start_student
+from skill.config.methods import Distances, LayerTarget, Method
+from skill.distillation import gates
+from skill.distillation.compaction import shaped
+from skill.distillation.distiller import Distillation
+from skill.distillation.stages import start_student
+from skill.distillation.targets import build_targets
 from skill.encoder import EncoderConfig, SpeechEncoder
+from skill.encoder.checkpoint import load_encoder
 from skill.encoder.linear import linear
-from skill.methods import Distances, LayerTarget, Method, resolve
-from skill.precision import computed
-from skill.prediction import Distillation
-from skill.repository import find
-from skill.training import Micro, adamw
+from skill.training.loop import Micro, adamw
+from skill.training.precision import computed
+from skill.utils.repository import find
+from skill.workflow import launch
 
 DPHUBERT = Method(
     prune=("conv", "head", "ffn"),
@@ -118,7 +122,7 @@ def configuration(size: str, family: Any) -> EncoderConfig:
     """Base, or that of the stored sample teacher."""
     if size == "base":
         return EncoderConfig.base(family)
-    return SpeechEncoder.from_pretrained(find(f"data/teachers/{family}-sample.safetensors")).config
+    return load_encoder(find(f"data/teachers/{family}-sample.safetensors")).config
 
 
 def quarter(config: EncoderConfig) -> EncoderConfig:
@@ -177,7 +181,7 @@ def ours(kind: str, teacher: SpeechEncoder, options: argparse.Namespace) -> Dist
     elif "closed" in kind:
         close(student, quarter(config))
     return Distillation(
-        student, {"t": teacher}, resolve(DPHUBERT, {"t": (12, config.width)}), DPHUBERT,
+        student, {"t": teacher}, build_targets(DPHUBERT, {"t": (12, config.width)}), DPHUBERT,
         learning_rate=RATE, pruning=target, gate_learning_rate=RATE, compiled=options.compile,
     )  # fmt: skip
 

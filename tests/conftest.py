@@ -34,7 +34,7 @@ ENVIRONMENT = os.environ | {
 }
 ENVIRONMENT.pop("PYTHONDONTWRITEBYTECODE", None)
 # Files of minutes, the longest first; the second needs no `smoke`, which the first one makes.
-LONG = ["test_workflow", "test_distillation", "test_docs", "test_readme", "test_slurm"]
+LONG = ["test_snakemake", "test_stages", "test_docs", "test_readme", "test_slurm"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

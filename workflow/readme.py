@@ -13,8 +13,9 @@ import shutil
 import sys
 from pathlib import Path
 
-from skill import outline, params
-from skill.files import read_csv
+from skill.config import params
+from skill.utils.files import read_csv
+from skill.workflow import outputs
 
 ROOT = Path(__file__).parents[1]
 TABLES = (
@@ -22,8 +23,8 @@ TABLES = (
     "results.csv",
     "comparisons.csv",
     "size.csv",
-    "imitation.csv",
-    "imitation.png",
+    "regression.csv",
+    "regression.png",
 )
 STUDIES = [
     f"skill-wavlm-{study}.{kind}"
@@ -181,7 +182,7 @@ def preset_page(folder: Path) -> str:
 def keep_preset(preset: Path, run: Path, folder: Path) -> None:
     """Copy what the run of `preset` in `run` found to `folder`, and write its page."""
     folder.mkdir(parents=True, exist_ok=True)
-    figures = [name for name in outline.figures(params.load(preset)) if name != "published"]
+    figures = [name for name in outputs.figures(params.load(preset)) if name != "published"]
     names = ["results.csv", "results.md", "comparisons.csv"]
     names += [f"{name}.{kind}" for name in figures for kind in ("csv", "png")]
     if missing := [name for name in names if not (run / "results/paper" / name).exists()]:

@@ -19,16 +19,16 @@ def load(name: str | Path) -> "SpeechEncoder":
     Raises:
         SkillError: nothing is found under that name, or it holds no encoder.
     """
-    from skill.encoder import SpeechEncoder
-    from skill.errors import SkillError
+    from skill.encoder.checkpoint import load_encoder
+    from skill.utils.errors import SkillError
 
     if Path(name).exists():
-        return SpeechEncoder.from_pretrained(name).eval()
+        return load_encoder(name).eval()
     for root in (Path(), Path(__file__).parents[2]):
         for phase in ("stage2", "teachers"):
             path = root / "results" / phase / f"{name}.safetensors"
             if path.exists():
-                return SpeechEncoder.from_pretrained(path).eval()
+                return load_encoder(path).eval()
     raise SkillError(
         f"{name}: neither a file or folder, nor a model under results/ "
         "(`make reproduce` makes them, `dvc pull` brings them)"

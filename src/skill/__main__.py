@@ -7,9 +7,10 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from skill import launch, runner
 from skill.command import VERBS, parser
-from skill.errors import SkillError
+from skill.training.signals import hangup_signals
+from skill.utils.errors import SkillError
+from skill.workflow import launch, locks
 
 
 def _terminate(number: int, _frame: object) -> None:
@@ -22,7 +23,7 @@ def _run(a: argparse.Namespace, argv: Sequence[str]) -> int:
     rank = os.environ.get("LOCAL_RANK")
     if a.gpus > 1 and a.verb not in launch.SHARED:
         raise SkillError(f"{a.verb} runs in one process: --gpus 1")
-    signals = {signal.SIGTERM} | launch.hang_up()
+    signals = {signal.SIGTERM} | hangup_signals()
     if rank is not None or a.gpus > 1:
         signals.add(signal.SIGINT)
     with ExitStack() as stack:
@@ -30,15 +31,15 @@ def _run(a: argparse.Namespace, argv: Sequence[str]) -> int:
         if a.verb in launch.TRAININGS:  # before any thread starts
             told = stack.enter_context(launch.told_once(signals))
         if rank is not None:
-            runner.end_with(os.getppid())
-        elif runner.WATCHED in os.environ:
-            runner.end_with(int(os.environ[runner.WATCHED]))
+            locks.end_with(os.getppid())
+        elif locks.WATCHED in os.environ:
+            locks.end_with(int(os.environ[locks.WATCHED]))
         if rank is None:
             stack.enter_context(launch.claimed(a.gpus if a.verb in launch.ON_GPU else 0))
             if a.gpus > 1:
                 return launch.torchrun(argv, a.gpus, a.threads)
         if a.verb in launch.ON_GPU:
-            from skill.precision import exact_products
+            from skill.training.precision import exact_products
 
             exact_products()
         try:
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if a.threads and "LOCAL_RANK" not in os.environ:
         launch.set_threads(a.threads)
     launch.keep_memory()
-    for number in {signal.SIGTERM} | launch.hang_up():
+    for number in {signal.SIGTERM} | hangup_signals():
         signal.signal(number, _terminate)
     try:
         return _run(a, argv)

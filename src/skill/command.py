@@ -18,7 +18,7 @@ _OPTIONS: dict[str, Any] = {"metavar": "JSON", "default": "{}"}
 _FLAG: dict[str, Any] = {"action": "store_true"}
 _STAGE: dict[str, dict[str, Any]] = {
     "name": {}, "--params": _JSON, "--teachers": _FILES, "--manifests": _FILES,
-    "--grouping": _MAYBE, "--output": _FILE, "--curve": _FILE, "--summary": _FILE,
+    "--clustering": _MAYBE, "--output": _FILE, "--curve": _FILE, "--summary": _FILE,
     "--scratch": _FOLDER,
 }  # fmt: skip
 
@@ -50,8 +50,8 @@ VERBS: dict[str, tuple[Callable[[argparse.Namespace], None], str, dict[str, dict
             "--manifests": _SOME, "--calibration": {"metavar": "JSON"}, "--output": _MAYBE,
         },
     ),
-    "grouping": (
-        verbs.grouping, "clusters of layers, of teachers or in any FILE of layer states or of CKA",
+    "clustering": (
+        verbs.clustering, "clusters of layers, of teachers or in any FILE of states or of CKA",
         {
             "files": _ALONE, "--params": _OPTIONS | {"default": '{"num_clusters": "auto"}'},
             "--compare": _OPTIONS, "--similarity": _MAYBE, "--output": _MAYBE, "--table": _MAYBE,
@@ -68,8 +68,8 @@ VERBS: dict[str, tuple[Callable[[argparse.Namespace], None], str, dict[str, dict
     ),
     "stage1": (verbs.stage1, "prune and distil a student", _STAGE),
     "stage2": (verbs.stage2, "distil the pruned student", _STAGE | {"--student": _FILE}),
-    "imitation": (
-        verbs.imitation, "how well a student has learned each layer of its teachers",
+    "regression": (
+        verbs.regression, "how well a student has learned each layer of its teachers",
         {
             "--params": _JSON, "--student": _FILE, "--teachers": _FILES, "--summary": _FILE,
             "--manifests": _FILES, "--output": _FILE,

@@ -7,9 +7,10 @@ import argparse
 import json
 from pathlib import Path
 
-from skill import jobs, params
-from skill.errors import SkillError
-from skill.schema import Model, parse
+from skill.config import jobs, params
+from skill.config.load import load
+from skill.config.types import Model, parse
+from skill.utils.errors import SkillError
 
 Arguments = argparse.Namespace
 
@@ -25,28 +26,28 @@ def _job(model: type[Model], text: str) -> Model:
 def corpora(a: Arguments) -> None:
     job = _job(params.Corpus, a.params)
     if job.stored:
-        from skill.corpora.build import run
+        from skill.data.corpora.prepare import run
 
         run(a.name, job, a.manifest, a.audio)
     else:
-        from skill.corpora.listing import run as run_listed
+        from skill.data.corpora.listing import run as run_listed
 
         run_listed(a.name, job, a.manifest)
 
 
 def teacher(a: Arguments) -> None:
-    from skill.checkpoints import run_teacher
+    from skill.teachers.fetch import run_teacher
 
     run_teacher(a.name, _job(params.Teacher, a.params), a.output)
 
 
 def pretrain(a: Arguments) -> None:
     """By hand, the name is enough: parameters and places are those of the working directory."""
-    from skill.pretraining import run
+    from skill.teachers.pretraining import run
 
     job = _job(jobs.PretrainingJob, a.params) if a.params else None
     if job is None:
-        written = params.load("params.yaml")
+        written = load("params.yaml")
         if a.name not in written.pretraining:
             raise SkillError(f"params.yaml: there is no pretraining.{a.name}")
         section = written.pretraining[a.name]
@@ -57,7 +58,7 @@ def pretrain(a: Arguments) -> None:
 
 
 def activations(a: Arguments) -> None:
-    from skill.activations import run
+    from skill.similarity.activations import run
 
     run(a.teacher, a.manifests, _job(jobs.ActivationsJob, a.params), a.output)
 
@@ -65,7 +66,7 @@ def activations(a: Arguments) -> None:
 def similarity(a: Arguments) -> None:
     section = _job(params.Similarity, a.params)
     if a.files:
-        from skill.analysis.alone import similarity as run
+        from skill.paper.analyze import similarity as run
 
         run(a.files, section, a.output)
     elif not a.output or not (a.activations or (a.teachers and a.manifests and a.calibration)):
@@ -74,69 +75,69 @@ def similarity(a: Arguments) -> None:
             "--manifests and --calibration"
         )
     elif a.activations:
-        from skill.analysis.similarity import run as run_cached
+        from skill.similarity.matrix_step import run as run_cached
 
         run_cached(a.activations, section, a.output)
     else:
-        from skill.analysis.similarity import run_stream
+        from skill.similarity.matrix_step import run_stream
 
         calibration = _job(jobs.ActivationsJob, a.calibration)
         run_stream(a.teachers, a.manifests, calibration, section, a.output)
 
 
-def grouping(a: Arguments) -> None:
-    section = _job(params.Grouping, a.params)
+def clustering(a: Arguments) -> None:
+    section = _job(params.Clustering, a.params)
     if a.files:
-        from skill.analysis.alone import grouping as run
+        from skill.paper.analyze import clustering as run
 
         run(a.files, section, a.output, compare=_job(params.Similarity, a.compare), seed=0)
     elif not (a.similarity and a.output and a.table):
-        raise SkillError("grouping: give FILE, or --similarity, --output and --table")
+        raise SkillError("clustering: give FILE, or --similarity, --output and --table")
     else:
-        from skill.analysis.grouping import run as run_cached
+        from skill.similarity.clustering_step import run as run_cached
 
         run_cached(a.similarity, section, a.output, a.table, a.criterion)
 
 
 def stability(a: Arguments) -> None:
-    from skill.analysis.studies import run_stability
+    from skill.similarity.sensitivity import run_stability
 
     run_stability(a.activations, _job(jobs.StudyJob, a.params), a.output, a.curve)
 
 
 def study(a: Arguments) -> None:
-    from skill.analysis.studies import run_study
+    from skill.similarity.sensitivity import run_study
 
     run_study(a.activations, _job(jobs.StudyJob, a.params), a.output)
 
 
 def stage1(a: Arguments) -> None:
-    from skill.distillation import stage1 as run
+    from skill.distillation.stages import stage1 as run
 
     run(
-        a.name, _job(jobs.Stage1Job, a.params), a.teachers, a.manifests, a.grouping,
+        a.name, _job(jobs.Stage1Job, a.params), a.teachers, a.manifests, a.clustering,
         a.output, a.curve, a.summary, a.scratch,
     )  # fmt: skip
 
 
 def stage2(a: Arguments) -> None:
-    from skill.distillation import stage2 as run
+    from skill.distillation.stages import stage2 as run
 
     run(
-        a.name, _job(jobs.Stage2Job, a.params), a.student, a.teachers, a.manifests, a.grouping,
+        a.name, _job(jobs.Stage2Job, a.params), a.student, a.teachers, a.manifests, a.clustering,
         a.output, a.curve, a.summary, a.scratch,
     )  # fmt: skip
 
 
-def imitation(a: Arguments) -> None:
-    from skill.analysis.imitation import run
+def regression(a: Arguments) -> None:
+    from skill.similarity.regression import run
 
     job = _job(jobs.ActivationsJob, a.params)
     run(a.student, a.teachers, a.summary, a.manifests, job, a.output)
 
 
 def superb(a: Arguments) -> None:
-    from skill.superb.evaluation import run
+    from skill.superb.evaluate import run
 
     run(
         a.upstream, a.task, _job(jobs.TaskJob, a.params), a.encoder, a.manifests,
@@ -145,47 +146,47 @@ def superb(a: Arguments) -> None:
 
 
 def size(a: Arguments) -> None:
-    from skill.superb.cost import run
+    from skill.superb.profile import run
 
     run(a.upstream, a.encoder, a.output)
 
 
 def scores(a: Arguments) -> None:
-    from skill.superb.table import run
+    from skill.superb.scores import run
 
     run(a.results, _job(jobs.ScoresJob, a.params), a.output, a.table)
 
 
 def paper(a: Arguments) -> None:
-    from skill.paper import run
+    from skill.paper.tables import run
 
     run(a.name, _job(jobs.PaperJob, a.params), a.inputs, a.output)
 
 
 def figure(a: Arguments) -> None:
-    from skill.figures import draw
+    from skill.paper.figures import draw
 
     draw(a.name, a.table, a.pdf, a.png)
 
 
 def predict(a: Arguments) -> None:
-    from skill.superb import predict as run
+    from skill.superb.predict import run as run
 
     run(a.task, a.files, a.head, a.encoder, a.json)
 
 
 def export(a: Arguments) -> None:
-    from skill.export import FORMS, run
+    from skill.encoder.formats.export import FORMS, run
 
     run(a.student, a.folder, [form for form in FORMS if getattr(a, form, False)], a.states)
 
 
 def check(a: Arguments) -> None:
-    read = params.load(a.file)
+    read = load(a.file)
     print(f"{a.file}: {len(read.students)} students, {len(read.superb.tasks)} tasks")
 
 
 def plan(a: Arguments) -> None:
-    from skill.plan import run
+    from skill.workflow.plan import run
 
     run(a.file)

@@ -18,7 +18,7 @@ import pytest
 import torch
 import yaml
 
-from skill import checkpoints
+from skill.encoder import checkpoint
 
 ROOT = Path(__file__).parents[2]
 PHASES = (
@@ -26,7 +26,7 @@ PHASES = (
     "teachers",
     "activations",
     "similarity",
-    "grouping",
+    "clustering",
     "stage1",
     "stage2",
     "superb",
@@ -54,7 +54,7 @@ def parameters(teacher: Path) -> dict[str, object]:
         **written,
         "teachers": {"wavlm-base-plus": {"source": str(teacher)}},
         "activations": {"seconds": 20, "max_frames": 1000},
-        "grouping": written["grouping"] | {"num_clusters": 4},
+        "clustering": written["clustering"] | {"num_clusters": 4},
         "stage1": written["stage1"] | STAGE,
         "stage2": written["stage2"] | STAGE,
         "students": {"s": {"method": "skill", "teachers": ["wavlm-base-plus"], "sparsity": 0.75}},
@@ -107,18 +107,18 @@ def measured(folder: Path, phase: str) -> dict[str, float]:
 
 
 def test_the_teacher_is_a_base_model(run: Path) -> None:
-    teacher = checkpoints.load(run / "results/teachers/wavlm-base-plus.safetensors")
+    teacher = checkpoint.load_encoder(run / "results/teachers/wavlm-base-plus.safetensors")
     assert teacher.num_parameters() == pytest.approx(94.38e6, rel=1e-3)
 
 
 def test_the_student_has_a_quarter_of_it(run: Path) -> None:
     pruned = json.loads((run / "results/stage1/s.json").read_text())["parameters"]
-    student = checkpoints.load(run / "results/stage2/s.safetensors")
+    student = checkpoint.load_encoder(run / "results/stage2/s.safetensors")
     assert student.num_parameters() == pruned == pytest.approx(23.6e6, rel=0.005)
 
 
 def test_clusters_and_scores_are_there(run: Path) -> None:
-    groups = json.loads((run / "results/grouping/s.json").read_text())["layers"]
+    groups = json.loads((run / "results/clustering/s.json").read_text())["layers"]
     assert len(groups) == 4 and sum(len(group) for group in groups) == 13
     with (run / "results/paper/results.csv").open() as file:
         assert [row["upstream"] for row in csv.DictReader(file)] == ["s"]
@@ -128,7 +128,7 @@ def test_the_exported_student_says_the_same_in_transformers(run: Path) -> None:
     from transformers import AutoModel
 
     exported = AutoModel.from_pretrained(run / "exported", trust_remote_code=True).eval()
-    student = checkpoints.load(run / "results/stage2/s.safetensors")
+    student = checkpoint.load_encoder(run / "results/stage2/s.safetensors")
     waveform = torch.randn(1, 16_000, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         ours, theirs = student(waveform)[0][-1], exported(waveform).last_hidden_state

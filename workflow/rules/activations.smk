@@ -27,7 +27,7 @@ rule record_states:
                 seed=P.seed, unlabelled=P.unlabelled, activations=P.activations
             )
         ),
-        code=fingerprint("skill.activations"),
+        code=fingerprint("skill.similarity.activations"),
     shell:
         "python -m skill activations --params {params.job:q} --teacher {input.teacher:q} "
         "--manifests {input.manifests:q} --output {output:q} --threads {threads} "

@@ -12,18 +12,20 @@ sys.path.insert(0, str(Path(workflow.basedir, "src")))
 
 from snakemake.exceptions import WorkflowError
 
-from skill import jobs, outline, runner
-from skill.corpora import lists
-from skill.errors import SkillError
-from skill.files import canonical_json, sha256
-from skill.params import load
-from skill.provenance import fingerprint
-from skill.repository import find, table
-from skill.students import baselines, references, sweeps
+from skill.config import jobs
+from skill.workflow import locks, outputs
+from skill.workflow.checks import check_students
+from skill.data.corpora import superb_files
+from skill.utils.errors import SkillError
+from skill.utils.files import canonical_json, sha256
+from skill.config.load import load
+from skill.utils.provenance import fingerprint
+from skill.utils.repository import find, table
+from skill.config.students import baselines, references, sweeps
 
-runner.prepare(Path(workflow.basedir), here=workflow.is_main_process)
+locks.prepare(Path(workflow.basedir), here=workflow.is_main_process)
 if workflow.is_main_process:
-    runner.hold()
+    locks.hold()
 
 # Slurm signals all processes of a job. The shell and `tee` have to outlive the program, which saves
 # its state first: with them gone, Slurm would take the job for ended and kill it. A prefix takes the
@@ -40,7 +42,9 @@ def checked_params():
     name = config.get("params", "params.yaml")
     path = Path(name) if Path(name).exists() else Path(workflow.basedir, name)
     try:
-        return load(path)
+        params = load(path)
+        check_students(params)
+        return params
     except SkillError as error:
         raise WorkflowError(str(error)) from None
 
@@ -49,8 +53,8 @@ P = checked_params()
 
 # The tasks that read these files come last, after days of training.
 if os.environ.get("SKILL_CORPORA"):
-    wanted = [(n, corpus) for n, t in outline.tasks(P).items() for corpus in t.corpora]
-    if problems := list(lists.missing(wanted)):
+    wanted = [(n, corpus) for n, t in outputs.tasks(P).items() for corpus in t.corpora]
+    if problems := list(superb_files.missing(wanted)):
         raise WorkflowError("; ".join(problems))
 
 
@@ -98,7 +102,7 @@ def archives(kind):
 
 
 def clusters(student):
-    return [f"results/grouping/{student}.json"] if student in GROUPED else []
+    return [f"results/clustering/{student}.json"] if student in CLUSTERED else []
 
 
 def pretraining_job(teacher):
@@ -139,7 +143,7 @@ def study_job(student):
     s = P.students[student]
     return job(
         jobs.StudyJob(
-            seed=P.seed, similarity=s.similarity, grouping=s.grouping, studies=P.studies
+            seed=P.seed, similarity=s.similarity, clustering=s.clustering, studies=P.studies
         )
     )
 
@@ -179,9 +183,9 @@ LISTED = [name for name, corpus in P.corpora.items() if not corpus.stored]
 RETRAINED = [name for name, teacher in P.teachers.items() if teacher.retrain]
 FETCHED = [name for name in P.teachers if name not in RETRAINED]
 STUDENTS = list(P.students)
-GROUPED = [student.name for student in outline.grouped(P)]
-MATRICES, TREES, FIGURES = outline.matrices(P), outline.trees(P), outline.figures(P)
-TASKS, UPSTREAMS = outline.tasks(P), outline.upstreams(P)
+CLUSTERED = [student.name for student in outputs.clustered_students(P)]
+MATRICES, TREES, FIGURES = outputs.matrices(P), outputs.trees(P), outputs.figures(P)
+TASKS, UPSTREAMS = outputs.tasks(P), outputs.upstreams(P)
 UNLABELLED = P.unlabelled.corpora
 # A GPU is taken by one job at a time. Without one, trainings run beside each other on one core
 # each: two cores give a single small model hardly more than one does, and a job that wants two waits
@@ -191,7 +195,7 @@ TRAINING_THREADS = 8 if GPU else 1
 PAPER = [
     *expand(
         "results/paper/{table}.{kind}",
-        table=outline.tables(P),
+        table=outputs.tables(P),
         kind=["csv", "md", "html"],
     ),
     "results/paper/comparisons.csv",

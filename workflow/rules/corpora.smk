@@ -20,7 +20,7 @@ rule convert_corpus:
     params:
         job=lambda w: job(P.corpora[w.corpus]),
         checksums=sha256(find("data/checksums.csv")),
-        code=fingerprint("skill.corpora.build"),
+        code=fingerprint("skill.data.corpora.prepare"),
     shell:
         "python -m skill corpora {wildcards.corpus} --params {params.job:q} "
         "--audio {output.audio:q} --manifest {output.manifest:q} --threads {threads} "
@@ -41,7 +41,7 @@ rule list_corpus:
     params:
         job=lambda w: job(P.corpora[w.corpus]),
         archives=lambda w: archives(P.corpora[w.corpus].kind),
-        code=fingerprint("skill.corpora.listing"),
+        code=fingerprint("skill.data.corpora.listing"),
     shell:
         "python -m skill corpora {wildcards.corpus} --params {params.job:q} "
         "--manifest {output.manifest:q} --threads {threads} 2>&1 | tee -i {log:q}"

@@ -24,7 +24,7 @@ rule tabulate_results:
         "benchmarks/snakemake/paper/results.tsv"
     params:
         job=PAPER_JOB,
-        code=fingerprint("skill.paper"),
+        code=fingerprint("skill.paper.tables"),
     shell:
         "python -m skill paper results --params {params.job:q} --inputs {input:q} "
         "--output {output.table:q} --threads {threads} 2>&1 | tee -i {log:q}"
@@ -49,7 +49,7 @@ rule tabulate_published:
         "benchmarks/snakemake/paper/table1.tsv"
     params:
         job=PAPER_JOB,
-        code=fingerprint("skill.paper"),
+        code=fingerprint("skill.paper.tables"),
     shell:
         "python -m skill paper table1 --params {params.job:q} --inputs {input:q} "
         "--output {output.table:q} --threads {threads} 2>&1 | tee -i {log:q}"
@@ -71,7 +71,7 @@ rule compare_upstreams:
         "benchmarks/snakemake/paper/comparisons.tsv"
     params:
         job=PAPER_JOB,
-        code=fingerprint("skill.paper"),
+        code=fingerprint("skill.paper.tables"),
     shell:
         "python -m skill paper comparisons --params {params.job:q} --inputs {input:q} "
         "--output {output:q} --threads {threads} 2>&1 | tee -i {log:q}"
@@ -90,13 +90,13 @@ rule tabulate_figure:
         figure=one_of(FIGURES),
     params:
         job=PAPER_JOB,
-        code=fingerprint("skill.paper"),
+        code=fingerprint("skill.paper.tables"),
     shell:
         "python -m skill paper {wildcards.figure:q} --params {params.job:q} --inputs {input:q} "
         "--output {output:q} --threads {threads} 2>&1 | tee -i {log:q}"
 
 
-rule measure_imitation:
+rule measure_regression:
     input:
         student="results/stage2/{student}.safetensors",
         teachers=lambda w: teachers(P.students[w.student].teachers),
@@ -104,11 +104,11 @@ rule measure_imitation:
         manifests=manifests(UNLABELLED),
         audio=recordings(UNLABELLED),
     output:
-        "results/paper/imitation/{student}.csv",
+        "results/paper/regression/{student}.csv",
     log:
-        "logs/paper/imitation/{student}.log",
+        "logs/paper/regression/{student}.log",
     benchmark:
-        "benchmarks/snakemake/paper/imitation/{student}.tsv"
+        "benchmarks/snakemake/paper/regression/{student}.tsv"
     resources:
         gpu=GPU,
     params:
@@ -117,9 +117,9 @@ rule measure_imitation:
                 seed=P.seed, unlabelled=P.unlabelled, activations=P.activations
             )
         ),
-        code=fingerprint("skill.analysis.imitation"),
+        code=fingerprint("skill.similarity.regression"),
     shell:
-        "python -m skill imitation --params {params.job:q} --student {input.student:q} "
+        "python -m skill regression --params {params.job:q} --student {input.student:q} "
         "--teachers {input.teachers:q} --summary {input.summary:q} "
         "--manifests {input.manifests:q} --output {output:q} --threads {threads} "
         "2>&1 | tee -i {log:q}"
@@ -139,7 +139,7 @@ DRAWN = {
         "what is left of each layer",
         "all students",
     ),
-    "imitation": (
+    "regression": (
         "2 Pruning and distillation",
         "how well each layer was learned",
         "all students",
@@ -173,7 +173,7 @@ for figure, (category, shown, of) in DRAWN.items():
             f"benchmarks/snakemake/paper/draw-{figure}.tsv"
         params:
             figure=lambda w, output: Path(output.png).stem,
-            code=fingerprint("skill.figures"),
+            code=fingerprint("skill.paper.figures"),
         shell:
             "python -m skill figure {params.figure:q} --table {input:q} "
             "--pdf {output.pdf:q} --png {output.png:q} --threads {threads} 2>&1 | tee -i {log:q}"

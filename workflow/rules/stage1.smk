@@ -13,7 +13,7 @@ rule stage1:
 rule prune_student:
     input:
         teachers=lambda w: teachers(P.students[w.student].teachers),
-        grouping=lambda w: clusters(w.student),
+        clustering=lambda w: clusters(w.student),
         manifests=manifests(UNLABELLED),
         audio=recordings(UNLABELLED),
     output:
@@ -30,12 +30,12 @@ rule prune_student:
         gpu=GPU,
     params:
         job=lambda w: stage1_job(w.student),
-        code=fingerprint("skill.distillation"),
-        grouping=lambda w, input: "--grouping" if input.grouping else "",
+        code=fingerprint("skill.distillation.stages"),
+        clustering=lambda w, input: "--clustering" if input.clustering else "",
     shell:
         "python -m skill stage1 {wildcards.student} --params {params.job:q} "
         "--teachers {input.teachers:q} --manifests {input.manifests:q} "
-        "{params.grouping} {input.grouping:q} --output {output.student:q} "
+        "{params.clustering} {input.clustering:q} --output {output.student:q} "
         "--curve {output.curve:q} --summary {output.summary:q} "
         "--scratch scratch/stage1/{wildcards.student} "
         "--threads {threads} --gpus {resources.gpu} 2>&1 | tee -i {log:q}"

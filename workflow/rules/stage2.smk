@@ -14,7 +14,7 @@ rule distil_student:
     input:
         student="results/stage1/{student}.safetensors",
         teachers=lambda w: teachers(P.students[w.student].teachers),
-        grouping=lambda w: clusters(w.student),
+        clustering=lambda w: clusters(w.student),
         manifests=manifests(UNLABELLED),
         audio=recordings(UNLABELLED),
     output:
@@ -31,13 +31,13 @@ rule distil_student:
         gpu=GPU,
     params:
         job=lambda w: stage2_job(w.student),
-        code=fingerprint("skill.distillation"),
-        grouping=lambda w, input: "--grouping" if input.grouping else "",
+        code=fingerprint("skill.distillation.stages"),
+        clustering=lambda w, input: "--clustering" if input.clustering else "",
     shell:
         "python -m skill stage2 {wildcards.student} --params {params.job:q} "
         "--student {input.student:q} "
         "--teachers {input.teachers:q} --manifests {input.manifests:q} "
-        "{params.grouping} {input.grouping:q} --output {output.student:q} "
+        "{params.clustering} {input.clustering:q} --output {output.student:q} "
         "--curve {output.curve:q} --summary {output.summary:q} "
         "--scratch scratch/stage2/{wildcards.student} "
         "--threads {threads} --gpus {resources.gpu} 2>&1 | tee -i {log:q}"

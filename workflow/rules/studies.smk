@@ -28,7 +28,7 @@ rule resample_utterances:
     threads: 2
     params:
         job=lambda w: study_job(w.student),
-        code=fingerprint("skill.analysis.studies"),
+        code=fingerprint("skill.similarity.sensitivity"),
     shell:
         "python -m skill stability --params {params.job:q} --activations {input:q} "
         "--output {output.stability:q} --curve {output.criterion:q} --threads {threads} "
@@ -50,7 +50,7 @@ rule vary_calibration:
     threads: 2
     params:
         job=lambda w: study_job(w.student),
-        code=fingerprint("skill.analysis.studies"),
+        code=fingerprint("skill.similarity.sensitivity"),
     shell:
         "python -m skill study --params {params.job:q} --activations {input:q} "
         "--output {output:q} --threads {threads} 2>&1 | tee -i {log:q}"
@@ -69,7 +69,7 @@ rule draw_study:
     wildcard_constraints:
         study="stability|criterion|calibration",
     params:
-        code=fingerprint("skill.figures"),
+        code=fingerprint("skill.paper.figures"),
     shell:
         "python -m skill figure {wildcards.study}-{wildcards.student:q} --table {input:q} "
         "--pdf {output.pdf:q} --png {output.png:q} --threads {threads} 2>&1 | tee -i {log:q}"

@@ -24,7 +24,7 @@ rule evaluate:
         gpu=GPU,
     params:
         job=lambda w: job(jobs.TaskJob(seed=task_seed(w.upstream), task=TASKS[w.task])),
-        code=fingerprint("skill.superb.evaluation"),
+        code=fingerprint("skill.superb.evaluate"),
         encoder=lambda w, input: "--encoder" if input.encoder else "",
     shell:
         "python -m skill superb {wildcards.upstream} {wildcards.task} --params {params.job:q} "
@@ -46,7 +46,7 @@ rule measure_size:
     resources:
         gpu=GPU,
     params:
-        code=fingerprint("skill.superb.cost"),
+        code=fingerprint("skill.superb.profile"),
         encoder=lambda w, input: "--encoder" if input.encoder else "",
     shell:
         "python -m skill size {wildcards.upstream} {params.encoder} {input.encoder:q} "
@@ -69,7 +69,7 @@ rule collect_scores:
         "benchmarks/snakemake/superb/scores.tsv"
     params:
         job=job(jobs.ScoresJob(upstreams=described_upstreams())),
-        code=fingerprint("skill.superb.table"),
+        code=fingerprint("skill.superb.scores"),
     shell:
         "python -m skill scores --params {params.job:q} --results {input:q} "
         "--output {output.scores:q} --table {output.table:q} --threads {threads} "

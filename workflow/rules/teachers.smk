@@ -18,7 +18,7 @@ rule fetch_teacher:
     params:
         job=lambda w: job(P.teachers[w.teacher]),
         weights=lambda w: weights(w.teacher),
-        code=fingerprint("skill.checkpoints"),
+        code=fingerprint("skill.teachers.fetch"),
     shell:
         "python -m skill teacher {wildcards.teacher} --params {params.job:q} "
         "--output {output:q} --threads {threads} 2>&1 | tee -i {log:q}"
@@ -39,7 +39,7 @@ rule pretrain_teacher:
     threads: TRAINING_THREADS
     params:
         job=lambda w: pretraining_job(w.teacher),
-        code=fingerprint("skill.pretraining"),
+        code=fingerprint("skill.teachers.pretraining"),
     shell:
         "python -m skill pretrain {wildcards.teacher} --params {params.job:q} "
         "--manifests {input.manifests:q} --output {output:q} "

@@ -4,7 +4,7 @@ A waveform passes seven strided convolutions, a projection to the model's width,
 convolution and N transformer blocks. Teacher and pruned student are the same class: convolutions,
 attention heads and feed-forward units may have any number left in every layer. Parameter names and
 outputs are those of `transformers`. An exported model carries these modules
-(`skill.export.CARRIED`).
+(`skill.encoder.formats.export.CARRIED`).
 
 Padding. `transformers` (and the training of the Base models) lets the group norm of the first
 convolution see the padding of a batch, so an utterance's states depend on its neighbours. That is

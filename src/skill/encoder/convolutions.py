@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skill.encoder.config import EncoderConfig
-from skill.encoder.draws import Draw
+from skill.encoder.gating import Draw
 from skill.encoder.linear import Linear
 
 

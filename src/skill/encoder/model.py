@@ -4,7 +4,6 @@ Axes: B utterances, S samples (16 kHz), T frames (20 ms), D width, H heads, L st
 """
 
 import math
-import os
 from collections.abc import Iterator
 from typing import Any, Literal, cast
 
@@ -21,7 +20,7 @@ from skill.encoder.convolutions import (
     PositionalConv,
     inside,
 )
-from skill.encoder.draws import Draw
+from skill.encoder.gating import Draw
 
 
 class Transformer(nn.Module):
@@ -165,23 +164,6 @@ class SpeechEncoder(nn.Module):
         far = (exact + far).long().clamp(max=half - 1)
         bucket = torch.where(distance.abs() < exact, distance.abs(), far) + (distance > 0) * half
         return table.t()[:, bucket]
-
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write `config.json` and `model.safetensors` into `folder`."""
-        from skill import checkpoints
-
-        checkpoints.save_folder(self, folder)
-
-    @classmethod
-    def from_pretrained(cls, path: str | os.PathLike[str]) -> "SpeechEncoder":
-        """Read a folder of `save_pretrained` or of `transformers`, or a file of this project.
-
-        Raises:
-            SkillError: a tensor is missing, superfluous, of another shape, or not finite.
-        """
-        from skill import checkpoints
-
-        return checkpoints.load(path)
 
 
 def _normalized(waveforms: Tensor, lengths: Tensor | None) -> Tensor:

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from skill.errors import SkillError
+from skill.utils.errors import SkillError
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from skill.encoder.linear import linear
-from skill.errors import SkillError
-from skill.similarity.feature import feature_sums
+from skill.similarity.centering import as_states, centred
+from skill.similarity.feature_space import feature_sums
 from skill.similarity.hsic import KernelSums, align, from_centred_products, hsic
-from skill.similarity.states import as_states, centred
+from skill.utils.errors import SkillError
 
 _CHUNK = 4096  # frames in one float32 product, whose result is added up in float64
 

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from skill.superb.downstream import Counts, Problem, value
 from skill.superb.examples import Example
 from skill.superb.heads import WeightedSum
 from skill.superb.metrics import Turn, diarization_counts
-from skill.superb.problems import Counts, Problem, value
 
 SPEAKERS = 2
 MEDIANS, THRESHOLDS = (1, 11), (0.3, 0.4, 0.5, 0.6, 0.7)

@@ -9,6 +9,7 @@ Legend: Q queries, D documents.
 
 import re
 from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,35 @@ from rapidfuzz.distance import Levenshtein
 from scipy.optimize import linear_sum_assignment
 
 from skill.superb.score import superb_score
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is written: its title, whether low is good, and the unit of its values."""
+
+    title: str
+    low_is_good: bool
+    unit: str = "%"
+
+
+METRICS: dict[str, Metric] = {
+    "per": Metric("phone error rate", True),
+    "wer": Metric("word error rate", True),
+    "cer": Metric("character error rate", True),
+    "accuracy": Metric("accuracy", False),
+    "frame_accuracy": Metric("frame accuracy", False),
+    "mtwv": Metric("maximum term weighted value", False, unit=""),
+    "eer": Metric("equal error rate", True),
+    "der": Metric("diarization error rate", True),
+    "slot_f1": Metric("slot type F1", False),
+    "slot_cer": Metric("slot value character error rate", True),
+}
+
+
+def written(value: float, metric: str) -> str:
+    """A value as tables print it: percent with two digits, a term weighted value with four."""
+    return f"{value:.2f}" if METRICS[metric].unit else f"{value:.4f}"
+
 
 __all__ = [
     "Turn",

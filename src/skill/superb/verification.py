@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skill.config.tasks import Task
+from skill.superb.downstream import Counts, Problem
 from skill.superb.examples import Example, Fold
 from skill.superb.heads import WeightedSum
-from skill.superb.problems import Counts, Problem
-from skill.superb.tasks import Task
 
 CONTEXTS = ((5, 1), (3, 2), (3, 3), (1, 1), (1, 1))  # frames seen by each layer, and their distance
 LOST_FRAMES = sum((context - 1) * dilation for context, dilation in CONTEXTS)

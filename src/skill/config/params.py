@@ -1,0 +1,328 @@
+"""Typed view of `params.yaml`: every number that changes a result, checked before a job starts.
+
+One frozen model per section. Students are written briefly (a method, teachers, what differs from
+the defaults, lists where a sweep is meant) and are expanded and resolved by
+`skill.config.students`: each has the whole of its sections in the end, so that a rule's `params`
+are exactly what its program receives (`skill.config.jobs`). Imports no torch: the Snakefile imports
+this."""
+
+import re
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from skill.config.methods import Method
+from skill.config.types import (
+    Below1,
+    Count,
+    Name,
+    Positive,
+    Rate,
+    Seconds,
+    Section,
+    Share,
+    Some,
+    Switch,
+)
+
+Kind = Literal[
+    "queen", "asterisk", "hedgewars", "folder", "synthetic", "spoken_commands",
+    "spoken_requests", "spoken_moods", "librispeech",
+    "speech_commands", "quesst14", "voxceleb1", "libri2mix", "fluent_speech_commands",
+    "audio_snips", "iemocap",
+]  # fmt: skip
+_CONVERTED = {
+    "queen", "asterisk", "hedgewars", "folder", "synthetic", "spoken_commands", "spoken_requests",
+    "spoken_moods",
+}  # fmt: skip
+
+
+class Corpus(Section):
+    """Where audio comes from. `parts`: which of the corpus's own sets; empty: all of them."""
+
+    kind: Kind
+    parts: tuple[str, ...] = ()
+    speakers: Some = 8
+    """Of synthetic corpora."""
+    sentences: Some = 24
+    """Of synthetic corpora; every speaker says every sentence."""
+
+    @property
+    def stored(self) -> bool:
+        """Whether the audio is converted into one file; otherwise it stays in SKILL_CORPORA."""
+        return self.kind in _CONVERTED
+
+
+class Unlabelled(Section):
+    """The audio for calibration, distillation and pretraining."""
+
+    corpora: tuple[Name, ...] = Field(min_length=1)
+    min_seconds: Seconds = 1.0
+    max_seconds: Seconds = 15.625
+
+
+class RandomEncoder(Section):
+    """A teacher of random weights, for tests."""
+
+    family: Literal["wav2vec2", "hubert", "wavlm"]
+    blocks: Some = 2
+    width: Some = 32
+    heads: Some = 2
+    ffn: Some = 64
+    conv_channels: Some = 16
+    seed: Count = 0
+
+
+class Teacher(Section):
+    """An encoder to learn from: a file or folder, a model of the hub, or random weights."""
+
+    source: str | None = None
+    hub: str | None = None
+    revision: str | None = None
+    sha256: str | None = None
+    random: RandomEncoder | None = None
+    retrain: Switch = False
+    """Make it by `pretraining` instead of taking the stored weights."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "Teacher":
+        if sum(origin is not None for origin in (self.source, self.hub, self.random)) != 1:
+            raise ValueError("give exactly one of source, hub and random")
+        if (self.hub is None) != (self.revision is None):
+            raise ValueError("hub and revision belong together")
+        if self.revision is not None and not re.fullmatch("[0-9a-f]{40}", self.revision):
+            raise ValueError("revision is not the 40 digits of a commit: a branch or tag can move")
+        return self
+
+
+class Training(Section):
+    """One run of the training loop (`skill.training.loop`)."""
+
+    steps: Count
+    """Updates."""
+    warmup: Count
+    """Steps over which the learning rates rise linearly; they fall linearly to 0 afterwards."""
+    learning_rate: Rate
+    """Of the weights, at its highest."""
+    batch_seconds: Seconds = 40.0
+    """Audio of one step."""
+    micro_seconds: Seconds = 40.0
+    """Audio of one forward and backward pass, at most."""
+    precision: Literal["float32", "bf16", "fp16"] = "bf16"
+    tf32: Switch = False
+    """On a GPU: products of float32 numbers with mantissas of 10 bits."""
+    clip: Positive = 10.0
+    """Largest norm of a step's gradient."""
+    fixed_order: Switch = False
+    """The same batches in the same order in every epoch, as in DPHuBERT's code."""
+    log_every: Some = 10
+    """Steps between two rows of the curve."""
+    validate_every: Some = 250
+    """Steps between two looks at the development set."""
+    max_bad_steps: Some = 10
+    """Steps in a row without a finite loss or gradient that end the run."""
+
+    @model_validator(mode="after")
+    def _within(self) -> "Training":
+        if self.warmup > self.steps:
+            raise ValueError(f"warmup {self.warmup} is longer than steps {self.steps}")
+        if self.validate_every % self.log_every:
+            raise ValueError(
+                f"validate_every {self.validate_every} is no multiple of log_every {self.log_every}"
+            )
+        return self
+
+
+class Distilling(Training):
+    """What both stages have."""
+
+    dropout: Below1 | None = None
+    """Of the student's projection, attention and blocks; none: what it starts with, which is the
+    teacher's own in stage 1 and stage 1's in stage 2."""
+    compile: Switch = False
+    """Compile the blocks of student and teachers (`torch.compile`): slow to start."""
+
+
+class Stage1(Distilling):
+    """Pruning and distillation at once."""
+
+    gate_learning_rate: Rate = 0.02
+    """Of log α."""
+    multiplier_learning_rate: Rate | None = None
+    """Of the λ; none: the gates'. In a short run λ as fast as the gates overshoots the target."""
+    sparsity_warmup: Count = 0
+    """Steps over which the target sparsity rises linearly from 0."""
+    compact_every: Count = 0
+    """Steps between removals of units whose gates stay shut; 0: only at the end."""
+
+    @model_validator(mode="after")
+    def _target_reached(self) -> "Stage1":
+        if self.sparsity_warmup > self.steps:
+            raise ValueError(
+                f"sparsity_warmup {self.sparsity_warmup} is longer than steps {self.steps}"
+            )
+        return self
+
+
+class Stage2(Distilling):
+    """Distillation of the pruned student; 0 steps leave it as it is."""
+
+
+class Pretraining(Section):
+    """How one sample teacher is made (`skill.teachers.pretraining`): spectrum, then masked
+    prediction."""
+
+    family: Literal["wav2vec2", "hubert", "wavlm"]
+    blocks: Some = 12
+    width: Some = 160
+    heads: Some = 5
+    ffn: Some = 640
+    bands: Some = 64
+    """Of the filter bank that the convolutions start as (`skill.teachers.filterbank_init`)."""
+    levels: Some = 6
+    """Of each band's amplitude."""
+    pos_conv_kernel: Some = 128
+    dropout: Rate = 0.1
+    seed: Count = 0
+    clusters: tuple[Some, ...] = (100, 250)
+    """Of each round."""
+    layer: Some = 9
+    """Of the model so far, whose features are clustered for the rounds after the first."""
+    spectrum_layer: Some = 6
+    """Of the model, which also predicts the spectrum."""
+    mixing: Rate = 0.0
+    """Share of the utterances that another is mixed into, as in WavLM."""
+    mask_probability: Share = 0.65
+    """Share of the frames that are masked, as in HuBERT, before overlaps."""
+    spectrum: Training | None = None
+    """Regression of the spectrum by the convolutions, before the first round."""
+    rounds: tuple[Training, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Pretraining":
+        if len(self.clusters) != len(self.rounds):
+            raise ValueError(f"{len(self.clusters)} clusters for {len(self.rounds)} rounds")
+        for key, layer in (("layer", self.layer), ("spectrum_layer", self.spectrum_layer)):
+            if layer > self.blocks:
+                raise ValueError(f"{key} {layer} of a model of {self.blocks} blocks")
+        return self
+
+
+class Activations(Section):
+    """The calibration set: states of at most `max_frames` frames from `seconds` of audio."""
+
+    seconds: Seconds
+    max_frames: Some
+
+
+class Similarity(Section):
+    """Centred kernel alignment between layers."""
+
+    estimator: Literal["unbiased", "biased", "minibatch"] = "unbiased"
+    """Of HSIC (docs/method.md); minibatch: the mean of unbiased ones of parts of the set."""
+    kernel: Literal["linear", "rbf"] = "linear"
+    bandwidth: Positive = 0.8
+    """Width of the rbf kernel, in median distances between frames."""
+    standardize: Switch = False
+    """Each dimension to mean 0 and deviation 1 first."""
+    max_frames: Some | None = None
+    """Of the calibration set; none: all."""
+
+
+class Clustering(Section):
+    """Hierarchical clustering of layers."""
+
+    num_clusters: Some | Literal["auto"]
+    """auto: the number with the highest mean silhouette."""
+    linkage: Literal["average", "complete", "single", "ward"] = "average"
+    """How far two clusters are apart: on average, at most, at least, or by Ward's criterion."""
+    contiguous: Switch = False
+    """Only neighbouring layers of a teacher may be merged."""
+    state0: Literal["clustered", "own", "omitted"] = "clustered"
+    """Role of the first block's input: one of the layers, a cluster of its own, or no target."""
+
+
+class Studies(Section):
+    """How groups depend on the calibration audio, the linkage and the kernel (`studies`)."""
+
+    resamples: Some = 100
+    seconds: tuple[Seconds, ...] = (10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
+    """Amounts of calibration audio; all of it comes on top."""
+
+
+class StudentEntry(Section):
+    """A student as it is written; lists expand to one student each (`skill.config.students`)."""
+
+    method: Name
+    teachers: tuple[Name, ...] = Field(min_length=1)
+    sparsity: Share | tuple[Share, ...] | None = None
+    seed: Count | None = None
+    seeds: tuple[Count, ...] = ()
+    num_clusters: tuple[Some, ...] = ()
+    calibration_frames: tuple[Some, ...] = ()
+    """Sizes of the calibration set that its clusters come from (`similarity.max_frames`)."""
+    objective: dict[str, Any] = Field({})
+    """Keys of the method that differ, as `clustering` and the others are of their sections."""
+    clustering: dict[str, Any] = Field({})
+    similarity: dict[str, Any] = Field({})
+    stage1: dict[str, Any] = Field({})
+    stage2: dict[str, Any] = Field({})
+
+
+class Student(Section):
+    """A student with the whole of its sections. `base` is its name without the seed."""
+
+    name: Name
+    base: Name
+    method: Name
+    definition: Method
+    teachers: tuple[Name, ...]
+    sparsity: Share | None
+    seed: Count
+    similarity: Similarity | None
+    clustering: Clustering | None
+    stage1: Stage1
+    stage2: Stage2
+
+
+class Upstreams(Section):
+    """What is evaluated beside the students."""
+
+    teachers: Switch = True
+    fbank: Switch = True
+
+
+class Superb(Section):
+    """The evaluation; a task's keys replace those of `skill.config.tasks.PROTOCOL`."""
+
+    upstreams: Upstreams = Upstreams()
+    tasks: dict[str, dict[str, Any]]
+
+
+class Paper(Section):
+    """Tables and figures."""
+
+    bootstrap: Some = 1000
+    """Resamples behind every comparison; those of single scores are the tasks' `bootstrap`."""
+    baseline: Name | None = None
+    """The method that all others are compared with."""
+
+
+class Params(Section):
+    """The whole of `params.yaml`, students expanded."""
+
+    seed: Count
+    corpora: dict[Name, Corpus] = Field(min_length=1)
+    unlabelled: Unlabelled
+    teachers: dict[Name, Teacher] = Field(min_length=1)
+    pretraining: dict[Name, Pretraining] = Field({})
+    activations: Activations
+    similarity: Similarity = Similarity()
+    clustering: Clustering
+    studies: Studies = Studies()
+    stage1: Stage1
+    stage2: Stage2
+    methods: dict[Name, Method] = Field(min_length=1)
+    students: dict[Name, Student]
+    superb: Superb
+    paper: Paper = Paper()

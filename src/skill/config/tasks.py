@@ -1,0 +1,254 @@
+"""The ten tasks of SUPERB as data: what each head, loss, batch, schedule and metric is.
+
+The values are the protocol's (s3prl's `downstream/`); `configured` replaces some of them, as
+`params.yaml` says, and knows which may be replaced. Imports no torch.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from skill.config.types import Count, Positive, Rate, Seconds, Section, Share, Some, Switch, parse
+from skill.utils.errors import SkillError
+
+Kind = Literal["ctc", "labels", "verification", "diarization", "search"]
+Order = Literal["shuffled", "buckets", "windows", "balanced"]
+UNLIMITED = 1e9  # seconds; finite, so that it survives JSON
+
+
+class Task(Section):
+    """One task. `selection` is the metric that chooses checkpoints and learning rates on dev."""
+
+    name: str
+    title: str
+    kind: Kind
+    corpora: tuple[str, ...]
+    metrics: tuple[str, ...]
+    selection: str
+    learning_rates: tuple[Positive, ...] = (1e-3, 5e-4, 1e-4, 5e-5)
+    vocabulary: Literal["none", "phones", "letters", "slots"] = "none"
+    hidden: Count = 256  # width of the first linear layer, of the x-vector's layers
+    pooled: Count = 0  # width of the x-vector's last layer before the statistics
+    recurrent: Count = 0  # units of each LSTM (per direction); 0: no LSTM
+    recurrent_layers: Count = 0
+    dropout: Rate = 0.0
+    weight_decay: Rate = 0.0
+    batch: Some = 32  # utterances of one micro-batch
+    accumulate: Some = 1  # micro-batches of one step
+    steps: Count = 200_000
+    eval_every: Count = 5_000
+    clip: Positive = 1.0
+    order: Order = "shuffled"
+    spec_augment: Switch = False
+    crop_seconds: Seconds = UNLIMITED  # longest training excerpt
+    crops: Some = 1  # seeded excerpts of an utterance longer than `crop_seconds` that are cached
+    folds: Some = 1  # see FOLDS
+    fold_mean: Switch = False  # the metric is the mean of the folds', however large each is
+    chunk_frames: Count = 0  # SD: frames after which the LSTM starts anew; 0: never
+    train_seconds: Seconds = UNLIMITED
+    dev_seconds: Seconds = UNLIMITED
+    test_seconds: Seconds = UNLIMITED
+    cache_gib: Rate = 1.0  # half-precision states kept in memory
+    batch_seconds: Seconds = 10.0  # padded audio of one pass through the upstream
+    precision: Literal["float32", "bf16"] = "float32"
+    protocol: Literal["superb", "clean"] = "clean"  # superb: ASV and SD choose on the test set
+    bootstrap: Some = 1000
+    min_clips: Count = 0  # a speaker needs that many clips, a phrase that many voices
+    max_clips: Some = 1_000_000  # of a speaker, chosen by hash
+    prior: Share = 0.0008  # QbE: of a document matching a query
+
+
+PROTOCOL: dict[str, Task] = {
+    task.name: task
+    for task in (
+        Task(
+            name="pr",
+            title="phoneme recognition",
+            kind="ctc",
+            corpora=("librispeech",),
+            metrics=("per",),
+            selection="per",
+            learning_rates=(1e-2, 1e-3, 5e-4),
+            vocabulary="phones",
+            batch=16,
+            accumulate=2,
+            steps=100_000,
+            eval_every=1_000,
+            order="windows",
+        ),
+        Task(
+            name="asr",
+            title="speech recognition",
+            kind="ctc",
+            corpora=("librispeech",),
+            metrics=("wer", "cer"),
+            selection="wer",
+            vocabulary="letters",
+            hidden=1024,
+            recurrent=1024,
+            recurrent_layers=2,
+            dropout=0.2,
+            eval_every=2_000,
+            order="buckets",
+            spec_augment=True,
+        ),
+        Task(
+            name="ks",
+            title="keyword spotting",
+            kind="labels",
+            corpora=("speech_commands",),
+            metrics=("accuracy",),
+            selection="accuracy",
+            order="balanced",
+            folds=3,  # of unseen voices, where the corpus has no split of its own
+        ),
+        Task(
+            name="qbe",
+            title="query by example",
+            kind="search",
+            corpora=("quesst14",),
+            metrics=("mtwv",),
+            selection="mtwv",
+            steps=0,
+            eval_every=0,
+        ),
+        Task(
+            name="sid",
+            title="speaker identification",
+            kind="labels",
+            corpora=("voxceleb1",),
+            metrics=("accuracy",),
+            selection="accuracy",
+            learning_rates=(1e-1, 1e-2, 1e-3),
+            batch=8,
+            accumulate=4,
+            crop_seconds=8.0,
+            crops=4,
+        ),
+        Task(
+            name="asv",
+            title="speaker verification",
+            kind="verification",
+            corpora=("voxceleb1",),
+            metrics=("eer",),
+            selection="eer",
+            hidden=512,
+            pooled=1500,
+            weight_decay=0.01,
+            batch=10,
+            accumulate=5,
+            eval_every=10_000,
+            clip=1e3,
+            crop_seconds=8.0,
+            crops=4,
+            protocol="superb",
+        ),
+        Task(
+            name="sd",
+            title="speaker diarization",
+            kind="diarization",
+            corpora=("libri2mix",),
+            metrics=("der",),
+            selection="frame_accuracy",
+            recurrent=512,
+            recurrent_layers=1,
+            batch=8,
+            accumulate=4,
+            steps=30_000,
+            eval_every=500,
+            chunk_frames=2000,
+            protocol="superb",
+        ),
+        Task(
+            name="ic",
+            title="intent classification",
+            kind="labels",
+            corpora=("fluent_speech_commands",),
+            metrics=("accuracy",),
+            selection="accuracy",
+        ),
+        Task(
+            name="sf",
+            title="slot filling",
+            kind="ctc",
+            corpora=("audio_snips",),
+            metrics=("slot_f1", "slot_cer"),
+            selection="slot_f1",
+            vocabulary="slots",
+            hidden=1024,
+            recurrent=1024,
+            recurrent_layers=2,
+            dropout=0.2,
+            eval_every=2_000,
+            order="windows",
+            spec_augment=True,
+        ),
+        Task(
+            name="er",
+            title="emotion recognition",
+            kind="labels",
+            corpora=("iemocap",),
+            metrics=("accuracy",),
+            selection="accuracy",
+            batch=4,
+            accumulate=8,
+            steps=30_000,
+            eval_every=1_000,
+            folds=5,
+            fold_mean=True,
+        ),
+    )
+}
+
+OFFICIAL_CORPORA = {name for task in PROTOCOL.values() for name in task.corpora}
+SUPERB_PARTS = {"train-clean-100", "dev-clean", "test-clean"}
+"""Of LibriSpeech, for PR and ASR."""
+
+FOLDS = {"sid": (1, 2), "ks": (3, 20), "er": (1, 5)}
+"""Fewest and most folds of a task, 1 of the others. SID: the second swaps dev and test. KS: test
+and dev voices of each are strangers to its training. ER: IEMOCAP's sessions."""
+
+_FIXED = {"name", "title", "kind", "metrics", "vocabulary"}
+_FREE = {"learning_rates", "batch_seconds", "cache_gib", "precision", "protocol", "bootstrap"}
+
+
+def official(task: Task) -> bool:
+    """Whether a result may stand beside published ones: SUPERB's corpora, the protocol's values.
+
+    Free are the learning rates that are tried, whether ASV and SD choose on dev instead of test
+    (`protocol`), and what changes no more than rounding or resamples.
+    """
+    protocol = PROTOCOL[task.name]
+    if not set(task.corpora) <= set(protocol.corpora):
+        return False
+    kept = Task.model_fields.keys() - _FREE - {"corpora"}
+    return all(getattr(task, key) == getattr(protocol, key) for key in kept)
+
+
+def configured(name: str, settings: Mapping[str, Any]) -> Task:
+    """The protocol's task with `settings` replaced.
+
+    Raises:
+        SkillError: the task or a setting is unknown, or a value is of a wrong type or range; the
+            message has the key's path.
+    """
+    if name not in PROTOCOL:
+        raise SkillError(f"superb.tasks.{name}: unknown task; there are {', '.join(PROTOCOL)}")
+    for key in settings:
+        if key in _FIXED:
+            raise SkillError(f"superb.tasks.{name}.{key}: belongs to the task and cannot be set")
+    task = parse(Task, {**PROTOCOL[name].model_dump(), **settings}, f"superb.tasks.{name}")
+    if not task.corpora:
+        raise SkillError(f"superb.tasks.{name}.corpora: a task needs one")
+    fewest, most = FOLDS.get(name, (1, 1))
+    if not fewest <= task.folds <= most:
+        allowed = str(most) if fewest == most else f"{fewest} to {most}"
+        raise SkillError(f"superb.tasks.{name}.folds: {task.folds}, but {name} has {allowed}")
+    choices = {PROTOCOL[name].selection, *task.metrics}
+    if task.selection not in choices:
+        raise SkillError(f"superb.tasks.{name}.selection: one of {', '.join(sorted(choices))}")
+    if task.kind != "search" and not (0 < task.eval_every <= task.steps and task.learning_rates):
+        raise SkillError(
+            f"superb.tasks.{name}: steps {task.steps}, eval_every {task.eval_every} and "
+            f"learning_rates {list(task.learning_rates)} allow no training"
+        )
+    return task

@@ -1,0 +1,1 @@
+"""Speech: corpora, manifests, reading, batches by seconds."""

@@ -1,0 +1,1 @@
+"""One module per corpus, or per way that it is packed."""

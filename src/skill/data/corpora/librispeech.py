@@ -1,0 +1,124 @@
+"""LibriSpeech where it lies: a manifest from the official layout, without decoding any audio.
+
+`SKILL_CORPORA/LibriSpeech/PART/SPEAKER/CHAPTER/SPEAKER-CHAPTER-NNNN.flac`, and the transcripts of a
+chapter in one `.trans.txt`. Lengths come from the FLAC headers. Chapters are read in parallel, and
+rows are written as they come, in order, so memory does not grow with the corpus.
+
+Mini LibriSpeech is two more parts of the same layout.
+Split: the official one: parts `train-…`, `dev-…`, `test-…`.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+from skill.data.manifest import RATE, Rows, Utterance
+from skill.utils.errors import SkillError
+from skill.utils.files import replacing
+from skill.utils.progress import track
+
+PARTS = (
+    *("train-clean-100", "train-clean-360", "train-other-500"),
+    *("dev-clean", "dev-other", "test-clean", "test-other"),
+)
+MINI = ("train-clean-5", "dev-clean-2")  # drawn from the others: only where they are asked for
+_HEADER = 42
+_AHEAD = 64
+_BAD_SHARE = 0.01
+
+Found = tuple[list[Utterance], list[str]]
+
+
+def build(name: str, parts: Sequence[str], manifest: Path) -> None:
+    """Write the manifest of the given parts (all, where none are given).
+
+    Raises:
+        SkillError: SKILL_CORPORA is not set, a part is missing or unknown, or more than 1 % of the
+            files are no FLAC files of 16 kHz mono; the message names the first.
+    """
+    given = os.environ.get("SKILL_CORPORA")
+    if not given:
+        raise SkillError(f"corpus {name}: SKILL_CORPORA is not set to the folder with LibriSpeech")
+    root = Path(given)
+    chapters = []
+    for part in parts or PARTS:
+        if part not in PARTS + MINI:
+            raise SkillError(f"corpus {name}: {part!r} is no part of LibriSpeech")
+        place = root / "LibriSpeech" / part
+        if not place.is_dir():
+            raise SkillError(f"corpus {name}: {place} is missing")
+        chapters += sorted(chapter for chapter in place.glob("*/*") if chapter.is_dir())
+    rows, bad = 0, []
+    with replacing(manifest) as temporary, Rows(temporary) as out:
+        with track(len(chapters), f"corpora {name}") as progress:
+            for number, (utterances, unreadable) in enumerate(_in_order(name, root, chapters), 1):
+                for utterance in utterances:
+                    out.write(utterance)
+                rows += len(utterances)
+                bad += unreadable
+                progress.update(number, utterances=rows)
+        if not rows or len(bad) > _BAD_SHARE * (rows + len(bad)):
+            first = f" (first: {bad[0]})" if bad else ""
+            raise SkillError(f"corpus {name}: {len(bad)} unreadable files, {rows} readable{first}")
+
+
+def _in_order(name: str, root: Path, chapters: list[Path]) -> Iterator[Found]:
+    """What each chapter holds, read by all cores, never more than a few chapters ahead."""
+    read = partial(chapter_rows, name, root)
+    with ProcessPoolExecutor() as pool:
+        waiting = iter(chapters)
+        ahead = [pool.submit(read, chapter) for chapter in islice(waiting, _AHEAD)]
+        while ahead:
+            yield ahead.pop(0).result()
+            ahead += [pool.submit(read, chapter) for chapter in islice(waiting, 1)]
+
+
+def chapter_rows(name: str, root: Path, chapter: Path) -> Found:
+    """The utterances of a chapter, sorted, and what could not be read of it."""
+    speaker, part = chapter.parent.name, chapter.parent.parent.name
+    texts = {}
+    for script in sorted(chapter.glob("*.trans.txt")):
+        for line in script.read_text(encoding="utf-8").splitlines():
+            key, _, text = line.partition(" ")
+            texts[key] = text.strip()
+    utterances, bad = [], []
+    for path in sorted(chapter.glob("*.flac")):
+        try:
+            samples = flac_samples(path)
+        except SkillError as error:
+            bad.append(str(error))
+            continue
+        utterances.append(
+            Utterance(
+                id=path.stem,
+                corpus=name,
+                path=path.relative_to(root).as_posix(),
+                start=0,
+                samples=samples,
+                speaker=speaker,
+                text=texts.get(path.stem, ""),
+                split=part.partition("-")[0],
+            )
+        )
+    return utterances, bad
+
+
+def flac_samples(path: Path) -> int:
+    """Number of samples of a 16 kHz mono FLAC file, from its first 42 bytes (STREAMINFO)."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEADER)
+    except OSError as error:
+        raise SkillError(f"{path}: {error.strerror}") from error
+    if len(head) < _HEADER or head[:4] != b"fLaC" or head[4] & 0x7F:
+        raise SkillError(f"{path}: not a FLAC file")
+    packed = int.from_bytes(head[18:26], "big")  # rate 20, channels 3, depth 5, samples 36 bits
+    rate, channels, samples = packed >> 44, (packed >> 41 & 7) + 1, packed & (1 << 36) - 1
+    if (rate, channels) != (RATE, 1):
+        raise SkillError(f"{path}: {rate} Hz and {channels} channels, not 16000 Hz mono")
+    if not samples:
+        raise SkillError(f"{path}: its header gives no length")
+    return samples

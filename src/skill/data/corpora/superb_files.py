@@ -1,0 +1,54 @@
+"""Files that SUPERB's tasks need beside a corpus and that are in none of its archives.
+
+They are looked for before a run begins: the tasks that read them come last. Imports no torch.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from skill.utils.errors import SkillError
+
+LISTS: dict[tuple[str, str], tuple[str, list[str]]] = {
+    ("pr", "librispeech"): (
+        "s3prl/downstream/ctc/lexicon of https://github.com/s3prl/s3prl",
+        [
+            "LibriSpeech/lexicon/librispeech-lexicon-200k-g2p.txt",
+            "LibriSpeech/lexicon/librispeech-lexicon-allothers-g2p.txt",
+        ],
+    ),
+    ("asv", "voxceleb1"): (
+        "https://www.openslr.org/resources/49/voxceleb1_test_v2.txt",
+        ["VoxCeleb1/voxceleb1_test_v2.txt"],
+    ),
+}
+"""{(task, corpus): where the files are to be had, and their places below SKILL_CORPORA}."""
+_NONE: tuple[str, list[str]] = ("", [])
+
+
+def needed(task: str, corpus: str) -> list[Path]:
+    """The files of a task on a corpus, often none.
+
+    Raises:
+        SkillError: one is not there; the message says where it is to be had.
+    """
+    for problem in missing([(task, corpus)]):
+        raise SkillError(problem)
+    _, files = LISTS.get((task, corpus), _NONE)
+    return [_place(file) for file in files]
+
+
+def missing(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """A sentence for each file of these tasks and corpora that is not there."""
+    for task, corpus in pairs:
+        source, files = LISTS.get((task, corpus), _NONE)
+        for file in files:
+            if not _place(file).is_file():
+                yield (
+                    f"superb.tasks.{task} needs {_place(file)}, which no archive has; it is to be "
+                    f"had from {source}"
+                )
+
+
+def _place(file: str) -> Path:
+    return Path(os.environ.get("SKILL_CORPORA") or "$SKILL_CORPORA", file)

@@ -1,0 +1,117 @@
+"""Reading ahead: batches decoded by a few threads while the model works.
+
+Unreadable utterances are reported once and left out; too many of them are an error.
+
+Legend: B utterances, S samples.
+"""
+
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import NamedTuple
+
+from torch import Tensor
+
+from skill.data import audio
+from skill.data.batches import Batches, MicroBatch, collate
+from skill.data.manifest import Utterance
+from skill.utils.errors import SkillError
+
+_BAD_SHARE = 0.01
+
+
+class Loaded(NamedTuple):
+    """A micro-batch that was read: waveforms [B, S] float32, lengths [B] int64."""
+
+    batch: MicroBatch
+    waveforms: Tensor
+    lengths: Tensor
+
+
+def first_batches(batches: Batches, steps: int) -> list[Loaded]:
+    """The micro-batches of the first `steps` steps, or of one epoch where that is less.
+
+    Raises:
+        SkillError: more than 1 % of all utterances cannot be read.
+    """
+    with Loader(batches, workers=0) as loader:
+        return [part for _, loaded in islice(loader, min(steps, len(batches))) for part in loaded]
+
+
+class Loader:
+    """Iterates over (step, micro-batches) from `first_step` on, without end.
+
+    `workers` threads (decoding releases the interpreter) keep at most `2 · workers` steps ready;
+    with 0 workers each step is read when it is asked for. A step whose utterances all turned out to
+    be unreadable is an empty list. Use it as a context manager, so that its threads end.
+
+    Raises:
+        SkillError: more than 1 % of all utterances cannot be read.
+    """
+
+    def __init__(self, batches: Batches, first_step: int = 0, workers: int = 2) -> None:
+        self.batches, self.first_step, self.workers = batches, first_step, workers
+        self._bad: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(workers) if workers else None
+
+    def __enter__(self) -> "Loader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def __iter__(self) -> Iterator[tuple[int, list[Loaded]]]:
+        step = self.first_step
+        if self._pool is None:
+            while True:
+                yield step, self._load(self.batches.at(step))
+                step += 1
+        waiting: deque[Future[list[Loaded]]] = deque()
+        while True:
+            while len(waiting) < 2 * self.workers:
+                micro = self.batches.at(step + len(waiting))
+                waiting.append(self._pool.submit(self._load, micro))
+            yield step, waiting.popleft().result()
+            step += 1
+
+    def _load(self, micro: list[MicroBatch]) -> list[Loaded]:
+        loaded = []
+        for batch in micro:
+            try:
+                loaded.append(Loaded(batch, *collate(batch)))
+            except SkillError:
+                readable = self._readable(batch)
+                if readable.utterances:
+                    loaded.append(Loaded(readable, *collate(readable)))
+        return loaded
+
+    def _readable(self, batch: MicroBatch) -> MicroBatch:
+        """`batch` without what cannot be read."""
+        kept = []
+        for utterance, start, length in zip(
+            batch.utterances, batch.starts, batch.lengths(), strict=True
+        ):
+            try:
+                audio.read(utterance, start, length)
+                kept.append((utterance, start))
+            except SkillError as error:
+                self._report(utterance, str(error))
+        return MicroBatch(tuple(u for u, _ in kept), tuple(s for _, s in kept), batch.samples)
+
+    def _report(self, utterance: Utterance, problem: str) -> None:
+        with self._lock:
+            if utterance.id in self._bad:
+                return
+            self._bad[utterance.id] = problem
+            bad, total = len(self._bad), len(self.batches.utterances)
+        print(f"left out: {problem}", file=sys.stderr, flush=True)
+        if bad > _BAD_SHARE * total:
+            raise SkillError(f"{bad} of {total} utterances cannot be read; the last: {problem}")

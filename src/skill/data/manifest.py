@@ -1,0 +1,139 @@
+"""Manifests: one row per utterance, with where its samples are, who speaks, and what is said.
+
+`path` is an audio file, relative to the working directory or, for corpora that are read where they
+lie, to the folder in SKILL_CORPORA. `start` and `samples` count samples at 16 kHz.
+"""
+
+import csv
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from os import PathLike
+
+from skill.utils.errors import SkillError
+from skill.utils.files import read_csv, write_csv
+
+RATE = 16_000
+SPLITS = ("train", "dev", "test")
+KINDS = ("human", "synthetic")
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """One row of a manifest. Empty `speaker` or `text`: not known."""
+
+    id: str
+    corpus: str
+    path: str
+    start: int
+    samples: int
+    speaker: str = ""
+    language: str = "en"
+    text: str = ""
+    split: str = "train"
+    kind: str = "human"
+
+    @property
+    def seconds(self) -> float:
+        return self.samples / RATE
+
+
+COLUMNS = [field.name for field in fields(Utterance)]
+
+
+def write_manifest(path: str | PathLike[str], utterances: Iterable[Utterance]) -> None:
+    """Write a manifest in the given order; the same utterances give the same bytes."""
+    write_csv(path, (asdict(utterance) for utterance in utterances), COLUMNS)
+
+
+def read_manifest(path: str | PathLike[str]) -> list[Utterance]:
+    """Read and check a manifest.
+
+    Raises:
+        SkillError: the file is missing, damaged or empty, a column is missing or unknown, a value
+            is impossible, or an id occurs twice; the message names the file and the line.
+    """
+    rows = read_csv(path)
+    if not rows:
+        raise SkillError(f"{path}: the manifest is empty: no utterance")
+    missing = [name for name in COLUMNS if name not in rows[0] and name != "kind"]
+    unknown = [name for name in rows[0] if name is not None and name not in COLUMNS]
+    if missing or unknown:
+        said = f"lacks the columns {', '.join(missing)}" if missing else ""
+        said += f"{' and ' if said and unknown else ''}"
+        said += f"has unknown columns {', '.join(unknown)}" if unknown else ""
+        raise SkillError(f"{path}: the manifest {said}")
+    utterances = [_utterance(row, f"{path}, row {number}") for number, row in enumerate(rows, 2)]
+    seen: set[str] = set()
+    for number, utterance in enumerate(utterances, 2):
+        if utterance.id in seen:
+            raise SkillError(f"{path}, row {number}: the id {utterance.id} occurs twice")
+        seen.add(utterance.id)
+    return utterances
+
+
+def _utterance(row: dict[str, str], where: str) -> Utterance:
+    if None in row or None in row.values():
+        raise SkillError(f"{where}: wrong number of columns")
+    try:
+        start, samples = int(row["start"]), int(row["samples"])
+    except ValueError:
+        raise SkillError(f"{where}: start and samples must be whole numbers") from None
+    if start < 0 or samples <= 0:
+        raise SkillError(f"{where}: start must not be negative, and samples must be above 0")
+    kind = row.get("kind") or "human"
+    for key, value, allowed in (("split", row["split"], SPLITS), ("kind", kind, KINDS)):
+        if value not in allowed:
+            raise SkillError(f"{where}: {key} is {value!r}, not one of {', '.join(allowed)}")
+    if not row["id"] or not row["path"]:
+        raise SkillError(f"{where}: id and path must not be empty")
+    return Utterance(
+        id=row["id"],
+        corpus=row["corpus"],
+        path=row["path"],
+        start=start,
+        samples=samples,
+        speaker=row["speaker"],
+        language=row["language"],
+        text=row["text"],
+        split=row["split"],
+        kind=kind,
+    )
+
+
+def usable(
+    manifests: Iterable[str | PathLike[str]], shortest: float, longest: float, split: str
+) -> list[Utterance]:
+    """The utterances of a split that last from `shortest` to `longest` seconds.
+
+    Raises:
+        SkillError: there is none.
+    """
+    paths = list(manifests)
+    found = [
+        utterance
+        for path in paths
+        for utterance in read_manifest(path)
+        if utterance.split == split and shortest <= utterance.seconds <= longest
+    ]
+    if not found:
+        names = ", ".join(str(path) for path in paths)
+        raise SkillError(f"{names}: no {split} utterance of {shortest} to {longest} seconds")
+    return found
+
+
+class Rows:
+    """A manifest written row by row, for corpora too large to hold (used under `replacing`)."""
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self._file = open(path, "w", newline="", encoding="utf-8")  # noqa: SIM115, PTH123
+        self._writer = csv.DictWriter(self._file, COLUMNS, lineterminator="\n")
+        self._writer.writeheader()
+
+    def __enter__(self) -> "Rows":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def write(self, utterance: Utterance) -> None:
+        self._writer.writerow(asdict(utterance))

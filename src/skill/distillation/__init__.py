@@ -1,0 +1,1 @@
+"""Targets, losses, gates, pruning, and the two stages of a student."""

@@ -1,0 +1,272 @@
+"""Encoders under the names of `torchaudio.models`, and DPHuBERT's released students.
+
+`torchaudio` nests the projection and the transformer in `encoder`, and its WavLM joins the query,
+key and value maps in one tensor. DPHuBERT's files (`{"config", "state_dict"}`) use the same names
+for models of uneven widths; `dummy_weight` there is `FeatureProjection.scale` here. Its pruned
+models norm over the channels that are left, so they are read with that full width; what they lack
+of this project's encoders is written as parts that add the same (`_expressible`).
+"""
+
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from skill.encoder import EncoderConfig, SpeechEncoder
+from skill.encoder.checkpoint import build
+from skill.utils.errors import SkillError
+from skill.utils.files import write_state
+
+_JOINED = ("q_proj", "k_proj", "v_proj")
+_OLD_WEIGHT_NORM = {"weight_g": "original0", "weight_v": "original1"}
+
+
+def to_torchaudio(encoder: SpeechEncoder) -> dict[str, Tensor]:
+    """The weights for `torchaudio.models.wav2vec2_model`, or `wavlm_model`.
+
+    Raises:
+        SkillError: the encoder is pruned: `torchaudio` has one width for all layers.
+    """
+    config = encoder.config
+    if config.conv_masked or len({len(h) for h in config.heads} | {config.total_heads}) > 1:
+        raise SkillError("a pruned encoder has no form in torchaudio")
+    state = {}
+    for name, value in encoder.state_dict().items():
+        name = re.sub(r"^(feature_projection\.)", r"encoder.\1", name)
+        name = re.sub(r"^encoder\.(?!feature_projection)", "encoder.transformer.", name)
+        if config.family == "wavlm":
+            name = name.replace("attention.out_proj", "attention.attention.out_proj")
+        state[name] = value
+    if config.family == "wavlm":
+        for number in range(config.num_blocks):
+            prefix = f"encoder.transformer.layers.{number}.attention."
+            for kind in ("weight", "bias"):
+                parts = [state.pop(f"{prefix}{name}.{kind}") for name in _JOINED]
+                state[f"{prefix}attention.in_proj_{kind}"] = torch.cat(parts)
+    return state
+
+
+def from_torchaudio(config: EncoderConfig, state: Mapping[str, Tensor]) -> SpeechEncoder:
+    """An encoder with the weights of a model of `torchaudio.models`.
+
+    Raises:
+        SkillError: a tensor is missing, superfluous or of another shape; the message names it.
+    """
+    return build(config, _own_names(state), Path("torchaudio model"))
+
+
+def read_dphubert(path: str | PathLike[str]) -> SpeechEncoder:
+    """A teacher or student in a file of DPHuBERT's code; nothing in it is executed.
+
+    Raises:
+        SkillError: the file cannot be read, its configuration lacks a key, or a tensor is wrong.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        config = _dphubert_config(content["config"])
+        state = _own_names(content["state_dict"])
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise SkillError(f"{path}: weights that cannot be read: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise SkillError(f"{path}: no DPHuBERT checkpoint: {error} is missing or wrong") from error
+    state["feature_projection.scale"] = state.pop(
+        "feature_extractor.dummy_weight", torch.ones(config.conv_channels[-1])
+    )
+    state["feature_projection.removed"] = torch.zeros(config.width)
+    if config.family == "wavlm":
+        _keep_remaining_heads(state, config)
+    for name, tensor in SpeechEncoder(config).state_dict().items():
+        block = re.match(r"encoder\.layers\.(\d+)\.(attention|feed_forward)\.", name)
+        # A sublayer that DPHuBERT removed whole adds nothing, not even its bias; and without the
+        # first block's attention there is no position bias anywhere, for its table is gone.
+        if block and not (config.heads if block[2] == "attention" else config.ffn)[int(block[1])]:
+            state[name] = torch.zeros_like(tensor)
+    return build(config, state, Path(path))
+
+
+@torch.no_grad()
+def write_dphubert(encoder: SpeechEncoder, path: str | PathLike[str]) -> None:
+    """Write the `{"config", "state_dict"}` that DPHuBERT's code loads, with the same states.
+
+    DPHuBERT has no bias where a sublayer is gone and no norm over channels that are gone. Where
+    these matter, the file has a head or unit with weights 0, or the last convolution's channels
+    with weights 0, and so more parameters than the encoder.
+
+    Raises:
+        SkillError: the encoder has gates, no norm in its projection, or an epsilon other than 1e-5.
+    """
+    config = encoder.config
+    if any("log_alpha" in name for name, _ in encoder.named_parameters()):
+        raise SkillError("an encoder with gates has no form in DPHuBERT's layout: prune it first")
+    if not config.projection_norm:
+        raise SkillError("DPHuBERT's layout has a layer norm in the projection, this encoder none")
+    if config.layer_norm_eps != 1e-5:
+        raise SkillError(f"DPHuBERT's layer norms have epsilon 1e-5, not {config.layer_norm_eps}")
+    config, tensors = _expressible(encoder)
+    state = {}
+    for name, value in tensors.items():
+        block = re.match(r"encoder\.layers\.(\d+)\.(attention|feed_forward)\.", name)
+        if block:
+            heads, units = config.heads[int(block[1])], config.ffn[int(block[1])]
+            if not (heads if block[2] == "attention" else units):
+                continue
+            if name.endswith("gru_rel_pos_const"):
+                whole = torch.ones(1, config.total_heads, 1, 1)
+                whole[:, list(heads)] = value
+                value = whole
+        if name == "feature_projection.removed":
+            continue
+        name = re.sub(r"^feature_projection\.scale$", "feature_extractor.dummy_weight", name)
+        name = re.sub(r"^encoder\.", "encoder.transformer.", name)
+        name = re.sub(r"^feature_projection\.", "encoder.feature_projection.", name)
+        for old, new in _OLD_WEIGHT_NORM.items():
+            name = name.replace(f"parametrizations.weight.{new}", old)
+        state[name] = value.detach().cpu().float().clone()
+    write_state(path, {"config": _written_config(config), "state_dict": state})
+
+
+def _expressible(encoder: SpeechEncoder) -> tuple[EncoderConfig, dict[str, Tensor]]:
+    """The encoder with parts added until DPHuBERT's layout says the same.
+
+    A sublayer that is only a bias gets one head or unit of weights 0; so does the first block's
+    attention in WavLM, which has the table of position values. Channels that the projection's norm
+    counts but the last convolution lacks come back as zeros, and one of them carries `removed`.
+    """
+    config, state = encoder.config, dict(encoder.state_dict())
+    heads, ffn = list(config.heads), list(config.ffn)
+    for number in range(config.num_blocks):
+        prefix = f"encoder.layers.{number}."
+        table = number == 0 and config.relative_buckets > 0
+        if not heads[number] and (table or state[f"{prefix}attention.out_proj.bias"].any()):
+            heads[number] = (0,)
+        if not ffn[number] and state[f"{prefix}feed_forward.output_dense.bias"].any():
+            ffn[number] = 1
+    left = config.conv_channels[-1]
+    gone = config.conv_full_width - left if config.conv_masked else 0
+    channels = (*config.conv_channels[:-1], left + gone)
+    config = replace(
+        config,
+        heads=tuple(heads),
+        ffn=tuple(ffn),
+        conv_channels=channels,
+        conv_full_width=channels[-1],
+        conv_masked=True,
+    )
+    state.setdefault("feature_projection.scale", torch.ones(left))
+    state.setdefault("feature_projection.removed", torch.zeros(config.width))
+    like = {name: torch.zeros_like(t) for name, t in SpeechEncoder(config).state_dict().items()}
+    for name, value in state.items():
+        like[name][tuple(slice(0, size) for size in value.shape)] = value
+    if gone:
+        like["feature_projection.layer_norm.weight"][left] = 1.0
+        like["feature_projection.projection.weight"][:, left] = state["feature_projection.removed"]
+    return config, like
+
+
+def _own_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    own = {}
+    for name, value in state.items():
+        name = re.sub(r"^encoder\.(transformer\.|(?=feature_projection\.))", "", name)
+        if not name.startswith(("feature_extractor.", "feature_projection.")):
+            name = f"encoder.{name}"
+        name = name.replace("attention.attention.", "attention.")
+        for old, new in _OLD_WEIGHT_NORM.items():
+            name = name.replace(f"conv.{old}", f"conv.parametrizations.weight.{new}")
+        joined = re.fullmatch(r"(.*\.attention\.)in_proj_(weight|bias)", name)
+        if joined:
+            for part, tensor in zip(_JOINED, value.chunk(3), strict=True):
+                own[f"{joined[1]}{part}.{joined[2]}"] = tensor
+        else:
+            own[name] = value
+    return own
+
+
+def _dphubert_config(written: Mapping[str, Any]) -> EncoderConfig:
+    """The architecture in DPHuBERT's words. Widths of removed sublayers become 0."""
+    channels, kernels, strides = zip(*written["extractor_conv_layer_config"], strict=True)
+    width = written["encoder_embed_dim"]
+    wavlm = "encoder_remaining_heads" in written
+    if wavlm:
+        total = written["encoder_total_num_heads"][0]
+        heads = [tuple(left) for left in written["encoder_remaining_heads"]]
+    else:
+        total = width // written["encoder_head_dim"]
+        heads = [tuple(range(number)) for number in written["encoder_num_heads"]]
+    attends, feeds = written["encoder_use_attention"], written["encoder_use_feed_forward"]
+    units = written["encoder_ff_interm_features"]
+    layered = written["extractor_mode"] == "layer_norm"
+    return EncoderConfig(
+        family="wavlm" if wavlm else "hubert",
+        width=width,
+        conv_channels=channels,
+        conv_full_width=channels[-1],
+        heads=tuple(h if on else () for h, on in zip(heads, attends, strict=True)),
+        total_heads=total,
+        ffn=tuple(n if on else 0 for n, on in zip(units, feeds, strict=True)),
+        conv_kernels=kernels,
+        conv_strides=strides,
+        conv_bias=written["extractor_conv_bias"],
+        conv_norm="layer" if layered else "group",
+        conv_masked=True,
+        pos_conv_kernel=written["encoder_pos_conv_kernel"],
+        pos_conv_groups=written["encoder_pos_conv_groups"],
+        pre_norm=written["encoder_layer_norm_first"],
+        relative_buckets=written["encoder_num_buckets"] if wavlm else 0,
+        relative_distance=written["encoder_max_distance"] if wavlm else 0,
+        normalize_waveform=written["normalize_waveform"],
+        projection_dropout=written["encoder_projection_dropout"],
+        attention_dropout=written["encoder_attention_dropout"],
+        activation_dropout=written["encoder_ff_interm_dropout"],
+        hidden_dropout=written["encoder_dropout"],
+    )
+
+
+def _keep_remaining_heads(state: dict[str, Tensor], config: EncoderConfig) -> None:
+    """DPHuBERT keeps the position gates of all heads."""
+    for number, left in enumerate(config.heads):
+        key = f"encoder.layers.{number}.attention.gru_rel_pos_const"
+        if left and key in state:
+            state[key] = state[key][:, list(left)]
+
+
+def _written_config(config: EncoderConfig) -> dict[str, Any]:
+    """`_dphubert_config` the other way round, complete for DPHuBERT's `wav2vec2_model`."""
+    blocks = range(config.num_blocks)
+    layers = zip(config.conv_channels, config.conv_kernels, config.conv_strides, strict=True)
+    written: dict[str, Any] = {
+        "extractor_mode": f"{config.conv_norm}_norm",
+        "extractor_conv_layer_config": list(layers),
+        "extractor_conv_bias": config.conv_bias,
+        "encoder_embed_dim": config.width,
+        "encoder_projection_dropout": config.projection_dropout,
+        "encoder_pos_conv_kernel": config.pos_conv_kernel,
+        "encoder_pos_conv_groups": config.pos_conv_groups,
+        "encoder_num_layers": config.num_blocks,
+        "encoder_use_attention": [bool(config.heads[number]) for number in blocks],
+        "encoder_use_feed_forward": [config.ffn[number] > 0 for number in blocks],
+        "encoder_attention_dropout": config.attention_dropout,
+        "encoder_ff_interm_features": list(config.ffn),
+        "encoder_ff_interm_dropout": config.activation_dropout,
+        "encoder_dropout": config.hidden_dropout,
+        "encoder_layer_norm_first": config.pre_norm,
+        "encoder_layer_drop": 0.0,
+        "aux_num_out": None,
+        "normalize_waveform": config.normalize_waveform,
+    }
+    if config.family == "wavlm":
+        return written | {
+            "encoder_total_num_heads": [config.total_heads] * config.num_blocks,
+            "encoder_remaining_heads": [list(heads) for heads in config.heads],
+            "encoder_num_buckets": config.relative_buckets,
+            "encoder_max_distance": config.relative_distance,
+        }
+    return written | {
+        "encoder_num_heads": [len(heads) for heads in config.heads],
+        "encoder_head_dim": config.head_width,
+    }

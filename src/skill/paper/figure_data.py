@@ -1,0 +1,212 @@
+"""The tables behind the figures. Each function: files in, rows out; nothing is drawn."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+
+from skill.config.jobs import PaperJob
+from skill.config.tasks import PROTOCOL
+from skill.paper.results_table import SCORED, Row, official, results
+from skill.superb.metrics import METRICS
+from skill.superb.score import superb_score
+from skill.utils.files import read_csv, read_header, read_json
+
+_CURVE = (
+    *("distillation", "validation_loss", "sparsity", "target_sparsity", "lambda1", "lambda2"),
+    *("gradient_norm", "audio_per_second"),
+)
+_SCORE = ["task", "metric", "value", "low", "high", "low_is_good", "synthetic"]
+CURVES = ["student", "base", "stage", "step", "update", *_CURVE]
+LAYERS = ["student", "unit", "layer", "left", "of", "parameters"]
+IMITATION = ["student", "series", "sparsity", "teacher", "layer", "error", "low", "high", "target"]
+SIZE = ["upstream", "kind", "method", "parameters", "macs", "real_time_factor", *_SCORE]
+SPARSITY = ["series", "kind", "sparsity", *_SCORE]
+_TESTED = ["low", "high", "p_value", "seeds", "clusters", "synthetic"]
+COMPARISONS = ["task", "metric", "first", "second", "difference", *_TESTED]
+GAINS = ["reference", "student", "task", "metric", "gain", "unit", *_TESTED]
+PUBLISHED = ["model", "origin", "million_parameters", "giga_macs", "hours", "score", "source"]
+
+
+def curves(files: Sequence[Path], job: PaperJob) -> list[Row]:
+    """The curves of `results/stage1/NAME.csv` and `results/stage2/NAME.csv`, one below the other.
+
+    `step` counts within a stage, `update` goes on from stage 1 to stage 2.
+    """
+    rows: list[Row] = []
+    before: dict[str, float] = {}
+    for file in files:
+        done = before.get(file.stem, 0.0)
+        for row in read_csv(file):
+            update = done + float(row["step"])
+            before[file.stem] = update
+            about = {"student": file.stem, "base": _base(job, file.stem), "stage": file.parent.name}
+            counts = {"step": row["step"], "update": update}
+            rows.append(about | counts | {key: row.get(key, "") for key in _CURVE})
+    return rows
+
+
+def layers(files: Sequence[Path], job: PaperJob) -> list[Row]:
+    """What pruning left: per student, unit and layer the number left, of how many, parameters.
+
+    `files` are pairs of a stage-1 summary and its student; students that differ in their seed are
+    averaged. Layer numbers count from 1.
+    """
+    rows: list[Row] = []
+    for summary, student in zip(files[::2], files[1::2], strict=True):
+        config = read_header(student)["config"]
+        teacher = read_json(summary)["teacher"]
+        width, per_head = config["width"], config["width"] // config["total_heads"]
+        channels = [1, *config["conv_channels"]]
+        left = {
+            "conv": config["conv_channels"],
+            "head": [len(heads) for heads in config["heads"]],
+            "ffn": config["ffn"],
+        }
+        full = {"conv": teacher["conv_channels"], "head": teacher["heads"], "ffn": teacher["ffn"]}
+        for unit, counts in left.items():
+            for layer, count in enumerate(counts, start=1):
+                parameters = {
+                    "conv": channels[layer - 1] * count * config["conv_kernels"][layer - 1]
+                    if unit == "conv"
+                    else 0,
+                    "head": 4 * count * per_head * width + 3 * count * per_head + width,
+                    "ffn": 2 * count * width + count + width,
+                }[unit]
+                rows.append(
+                    {
+                        "student": _base(job, student.stem), "unit": unit, "layer": layer,
+                        "left": count, "of": full[unit][layer - 1], "parameters": parameters,
+                    }
+                )  # fmt: skip
+    return _averaged(rows, ["student", "unit", "layer"], ["left", "parameters"])
+
+
+def regression(files: Sequence[Path], job: PaperJob) -> list[Row]:
+    """How well each teacher layer was learned: the tables of the verb `regression`, seeds averaged.
+
+    `series` is the student's name without what differs between the panels of the figure.
+    """
+    rows: list[Row] = []
+    for row in (row for file in files for row in read_csv(file)):
+        about = job.upstreams[row["student"]]
+        base = about.base or row["student"]
+        rows.append(
+            {
+                **{key: row[key] for key in ("teacher", "target")},
+                **{key: float(row[key]) for key in ("error", "low", "high")},
+                "layer": int(row["layer"]),
+                "student": base,
+                "series": job.sweeps.get(base, base),
+                "sparsity": "" if about.sparsity is None else about.sparsity,
+            }
+        )
+    return _averaged(rows, ["student", "teacher", "layer"], ["error", "low", "high"])
+
+
+def size(files: Sequence[Path], job: PaperJob) -> list[Row]:
+    """Every upstream's parameters, MACs and real-time factor beside its tasks' first metrics.
+
+    Seeds are averaged.
+    """
+    scores = [row for row in read_csv(files[0]) if _is_first(row)]
+    costs: dict[str, list[Row]] = {}
+    for row in scores:
+        costs.setdefault(row["base"], []).append(row)
+    return [
+        {key: row[key] for key in ("upstream", "kind", "method", "parameters", *_SCORE)}
+        | {
+            key: mean(float(r[key]) for r in costs[row["upstream"]])
+            for key in ("macs", "real_time_factor")
+        }
+        for row in results(scores)
+    ]
+
+
+def sparsity(files: Sequence[Path], job: PaperJob) -> list[Row]:
+    """Score against sparsity: the students of sweeps, and at 0 the teachers that they start as."""
+    rows: list[Row] = []
+    averaged = results([row for row in read_csv(files[0]) if _is_first(row)])
+    swept = [row for row in averaged if row["upstream"] in job.sweeps]
+    teachers = {row["teachers"].partition("+")[0] for row in swept}
+    for row in averaged:
+        score = {key: row[key] for key in _SCORE}
+        if row["upstream"] in job.sweeps:
+            about = {"series": job.sweeps[row["upstream"]], "kind": "student"}
+            rows.append(about | {"sparsity": float(row["sparsity"])} | score)
+        elif row["upstream"] in teachers:
+            about = {"series": row["upstream"], "kind": "teacher"}
+            rows.append(about | {"sparsity": 0.0} | score)
+    return sorted(rows, key=lambda row: (row["kind"], row["series"], row["sparsity"]))
+
+
+def gains(file: Path, references: Mapping[str, str]) -> list[Row]:
+    """What each student gains over its reference, in points of the metric.
+
+    The file is `comparisons.csv`: differences over the same test items and seeds with the interval
+    of `superb.bootstrap.paired_test`. A positive gain is better, whatever the metric. Rows keep the
+    order of `references`.
+    """
+    signs = {name: -1 if metric.low_is_good else 1 for name, metric in METRICS.items()}
+    rows: list[Row] = []
+    for row in filter(_is_first, read_csv(file)):
+        sign = signs[row["metric"]]
+        orders = [(row["first"], row["second"], sign), (row["second"], row["first"], -sign)]
+        for student, other, sign in orders:
+            if references.get(student) == other:
+                low, high = sorted(sign * float(row[end]) for end in ("low", "high"))
+                rows.append(
+                    {
+                        "reference": other, "student": student,
+                        "task": row["task"], "metric": row["metric"], "low": low, "high": high,
+                        "gain": sign * float(row["difference"]) + 0.0,  # no "-0"
+                        "unit": METRICS[row["metric"]].unit,
+                        **{key: row[key] for key in ("p_value", "seeds", "clusters", "synthetic")},
+                    }
+                )  # fmt: skip
+    order = list(references)
+    return sorted(rows, key=lambda row: order.index(row["student"]))
+
+
+def published(files: Sequence[Path], job: PaperJob) -> list[Row]:
+    """Size and SUPERB score of the published models, and of this run's students with a score.
+
+    MACs are of the leaderboard's 32 utterances (`skill.superb.profile.LENGTHS`).
+    """
+    scores = read_csv(files[0])
+    macs = {row["base"]: float(row["macs"]) for row in scores if row["macs"]}
+    rows: list[Row] = [
+        {key: row[key] for key in ("model", "million_parameters", "giga_macs", "hours", "source")}
+        | {"origin": "published", "score": superb_score({n: float(row[n]) for n in SCORED})}
+        for row in read_csv(files[1])
+    ]
+    students = {n: b for n, b in official(scores).items() if b["row"]["kind"] == "student"}
+    for name, board in students.items():
+        rows.append(
+            {
+                "model": name, "origin": "this run", "hours": "",
+                "giga_macs": f"{macs[name] / 1e9:.1f}" if name in macs else "",
+                "million_parameters": board["row"]["parameters"] / 1e6,
+                "score": superb_score({key: board[key] for key in SCORED}), "source": "this run",
+            }
+        )  # fmt: skip
+    return sorted(rows, key=lambda row: -row["score"])
+
+
+def _base(job: PaperJob, name: str) -> str:
+    about = job.upstreams.get(name)
+    return about.base or name if about else name
+
+
+def _is_first(row: Row) -> bool:
+    return bool(row["metric"] == PROTOCOL[row["task"]].metrics[0])
+
+
+def _averaged(rows: Sequence[Row], keys: list[str], values: list[str]) -> list[Row]:
+    """One row for those with the same keys: the mean of `values`, the rest from the first."""
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
+    return [
+        members[0] | {value: mean(member[value] for member in members) for value in values}
+        for members in groups.values()
+    ]

@@ -1,0 +1,70 @@
+"""Is a table plausible? On content and speaker tasks, FBANK < student ≤ teacher is expected.
+
+A student beside its teacher was distilled from it, and log-mel features know nothing of speech. A
+table that says otherwise is not wrong, but has to say why: what the table itself can tell is the
+explanation here (intervals that overlap, a teacher that loses to FBANK, too).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from skill.config.tasks import PROTOCOL
+from skill.superb.metrics import written
+
+TASKS = ("pr", "asr", "ks", "qbe", "sid", "asv", "sd")  # content, then speaker
+Row = Mapping[str, Any]
+_VERBS = {
+    ("lose", False): "does not beat",
+    ("lose", True): "do not beat",
+    ("win", False): "beats its teacher",
+    ("win", True): "beat their teacher",
+}
+
+
+def violations(rows: Sequence[Row]) -> list[str]:
+    """One sentence for all students who are out of order in the same way for the same reason.
+
+    `rows`: the table of results, numbers or their texts; upstream, kind, teachers (`a+b`), task,
+    metric, value, low, high, low_is_good. Of a task the first metric counts, and a student of
+    several teachers is held to the best.
+    """
+    found: dict[tuple[str, str, str, str], list[str]] = {}
+    for task in TASKS:
+        metric = PROTOCOL[task].metrics[0]
+        main = [row for row in rows if (row["task"], row["metric"]) == (task, metric)]
+        own = {row["upstream"]: row for row in main}
+        fbank = next((row for row in main if row["kind"] == "fbank"), None)
+        title = f"{task.upper()} {metric}"
+        for student in (row for row in main if row["kind"] == "student"):
+            teachers = [own[name] for name in str(student["teachers"]).split("+") if name in own]
+            teacher = max(teachers, key=_merit) if teachers else None
+            if fbank and _merit(student) <= _merit(fbank):
+                why = _why(student, fbank, teacher)
+                found.setdefault((title, "lose", _named(fbank), why), []).append(_named(student))
+            if teacher and _merit(student) > _merit(teacher):
+                why = _why(student, teacher)
+                found.setdefault((title, "win", _named(teacher), why), []).append(_named(student))
+    return [
+        f"{title}: {', '.join(students)} {_VERBS[kind, len(students) > 1]} {other}: {why}."
+        for (title, kind, other, why), students in found.items()
+    ]
+
+
+def _merit(row: Row) -> float:
+    """The value, larger is better."""
+    return -float(row["value"]) if str(row["low_is_good"]) == "True" else float(row["value"])
+
+
+def _named(row: Row) -> str:
+    return f"{row['upstream']} ({written(float(row['value']), row['metric'])})"
+
+
+def _why(student: Row, other: Row, teacher: Row | None = None) -> str:
+    reasons = []
+    if float(student["low"]) <= float(other["high"]) and float(other["low"]) <= float(
+        student["high"]
+    ):
+        reasons.append("their intervals overlap")
+    if teacher is not None and _merit(teacher) <= _merit(other):
+        reasons.append(f"nor does the teacher {_named(teacher)}, which has little to give here")
+    return "; ".join(reasons) or "the table does not explain it"

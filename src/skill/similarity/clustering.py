@@ -1,0 +1,225 @@
+"""Layers that carry the same information, found by agglomerative clustering on 1 - CKA.
+
+The distance 1 - CKA is half the squared Euclidean distance between two centred kernels of unit
+norm, so it is small where two layers see the same frames as alike. Average, complete and single
+linkage take any distance. Ward's criterion is defined for Euclidean distances; on 1 - CKA it is
+the usual heuristic, and its heights are no variances.
+
+Axes: L states, K clusters.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.cluster.hierarchy import linkage as scipy_linkage  # type: ignore[import-untyped]
+from scipy.spatial.distance import squareform  # type: ignore[import-untyped]
+
+from skill.utils.errors import SkillError
+
+LINKAGES = ("average", "complete", "single", "ward")
+STATE0 = ("clustered", "own", "omitted")
+
+Array = NDArray[np.float64]
+Groups = list[list[int]]
+
+
+def group_layers(
+    cka: Any,
+    num_clusters: int | str,
+    linkage: str = "average",
+    contiguous: bool = False,
+    *,
+    state0: str = "clustered",
+    stacks: Sequence[int] | None = None,
+) -> Groups:
+    """Group states into `num_clusters` clusters: lists of state numbers, ordered by first member.
+
+    `cka` is [L, L]. `num_clusters` counts all groups, or is "auto": the number with the highest
+    silhouette (`silhouette`). `contiguous` admits only clusters that are contiguous in depth.
+    `state0` says whether state 0 is clustered like the others, is a group of its "own", or is
+    "omitted". `stacks` [L] names the model that each state belongs to, where there are several;
+    the states of one model stand in order of depth, and each model has its state 0.
+
+    Raises:
+        SkillError: an unknown option, a matrix that is no CKA, or an impossible number of clusters.
+    """
+    tree = Tree(cka, linkage, contiguous, state0=state0, stacks=stacks)
+    return tree.cut(tree.best() if num_clusters == "auto" else num_clusters)
+
+
+class Tree:
+    """The merges of one clustering, cut at any number of clusters.
+
+    `clustered` are the states that merge, `own` those that are a group of their own, `merges`
+    [len(clustered) - 1, 4] is scipy's linkage matrix over the positions in `clustered`.
+    """
+
+    def __init__(
+        self,
+        cka: Any,
+        linkage: str = "average",
+        contiguous: bool = False,
+        *,
+        state0: str = "clustered",
+        stacks: Sequence[int] | None = None,
+    ) -> None:
+        matrix = _checked(cka)
+        stacks = list(stacks) if stacks is not None else [0] * len(matrix)
+        if linkage not in LINKAGES:
+            raise SkillError(f"clustering: linkage `{linkage}` is not one of {list(LINKAGES)}")
+        if state0 not in STATE0:
+            raise SkillError(f"clustering: state0 `{state0}` is not one of {list(STATE0)}")
+        if len(stacks) != len(matrix):
+            raise SkillError(f"clustering: {len(stacks)} stacks are given for {len(matrix)} states")
+        firsts = [stacks.index(stack) for stack in dict.fromkeys(stacks)]
+        self.own = firsts if state0 == "own" else []
+        self.clustered = [
+            state for state in range(len(matrix)) if state0 == "clustered" or state not in firsts
+        ]
+        if not self.clustered:
+            raise SkillError("clustering: there is no state left to cluster")
+        distances = 1 - matrix[np.ix_(self.clustered, self.clustered)]
+        np.fill_diagonal(distances, 0.0)
+        self.distances = np.maximum((distances + distances.T) / 2, 0.0)
+        if len(self.clustered) == 1:
+            self.merges: Array = np.zeros((0, 4))
+        elif contiguous:
+            self.merges = _contiguous(self.distances, linkage, [stacks[s] for s in self.clustered])
+        else:
+            self.merges = scipy_linkage(squareform(self.distances, checks=False), linkage)
+
+    def cut(self, num_clusters: int | str) -> Groups:
+        """Exactly `num_clusters` groups, those of `own` among them: the first merges, in order.
+
+        Raises:
+            SkillError: the number is no integer, or there are not that many groups to be had.
+        """
+        least, most = 1 + len(self.own), len(self.clustered) + len(self.own)
+        if isinstance(num_clusters, bool) or not isinstance(num_clusters, int | np.integer):
+            raise SkillError(f"clustering: num_clusters is `{num_clusters}`: a number or auto")
+        if not least <= num_clusters <= most:
+            raise SkillError(
+                f"clustering: {num_clusters} clusters were asked for; "
+                f"these states allow {least} to {most}"
+            )
+        groups = {position: [state] for position, state in enumerate(self.clustered)}
+        for step in range(most - int(num_clusters)):
+            left, right = (int(node) for node in self.merges[step, :2])
+            groups[len(self.clustered) + step] = groups.pop(left) + groups.pop(right)
+        return sorted([sorted(group) for group in groups.values()] + [[s] for s in self.own])
+
+    def criterion(self) -> list[tuple[int, float]]:
+        """(number of groups, mean silhouette) for each number that a silhouette is defined for."""
+        curve = []
+        place = {state: position for position, state in enumerate(self.clustered)}
+        for count in range(2, len(self.clustered)):
+            labels = np.empty(len(self.clustered), dtype=int)
+            groups = [g for g in self.cut(count + len(self.own)) if g[0] in place]
+            for label, group in enumerate(groups):
+                labels[[place[state] for state in group]] = label
+            curve.append((count + len(self.own), silhouette(self.distances, labels)))
+        return curve
+
+    def best(self) -> int:
+        """The number of groups with the highest silhouette; the smaller one where two are equal.
+
+        Silhouette, because it needs distances only (the gap statistic needs features and a null
+        distribution, which a CKA matrix has not), needs no resamples (as stability does), and
+        judges every linkage and constraint by the same measure (heights of different linkages
+        cannot be compared, and a contiguous tree's may go down). Where layers drift smoothly, no
+        number stands out and it tends to two: look at the curve.
+        """
+        curve = self.criterion()
+        if not curve:
+            return len(self.own) + len(self.clustered)
+        highest = max(value for _, value in curve)
+        return next(count for count, value in curve if value >= highest - 1e-12)
+
+
+def silhouette(distances: Array, labels: NDArray[np.int_]) -> float:
+    """Mean silhouette (Rousseeuw 1987) from distances [L, L]; a singleton counts as 0.
+
+    (b - a) / max(a, b), with a the mean distance to the state's own cluster, without itself, and b
+    the mean distance to the nearest other cluster.
+    """
+    member = labels[:, None] == np.unique(labels)
+    sizes = member.sum(0)
+    sums = distances @ member
+    own = (sums * member).sum(1) / np.maximum((member * (sizes - 1)).sum(1), 1)
+    other = np.where(member, np.inf, sums / sizes).min(1)
+    largest = np.maximum(own, other)
+    values = np.divide(other - own, largest, out=np.zeros_like(own), where=largest > 0)
+    return float(np.where((member * sizes).sum(1) > 1, values, 0.0).mean())
+
+
+def _checked(cka: Any) -> Array:
+    matrix = np.asarray(cka, dtype=np.float64)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
+        raise SkillError(f"clustering: a CKA matrix is square, this one is {list(matrix.shape)}")
+    if not np.isfinite(matrix).all():
+        row, column = np.argwhere(~np.isfinite(matrix))[0]
+        raise SkillError(f"clustering: the CKA of states {row} and {column} is not finite")
+    if np.abs(matrix - matrix.T).max() > 1e-6 or np.abs(np.diag(matrix) - 1).max() > 1e-6:
+        raise SkillError("clustering: a CKA matrix is symmetric with a diagonal of 1; this is not")
+    return matrix
+
+
+def _contiguous(distances: Array, linkage: str, stacks: Sequence[int]) -> Array:
+    """Linkage matrix whose clusters are all contiguous in depth; heights may go down.
+
+    Draw an arrow from the cluster of each state to the cluster of the next state of the same
+    model. Two clusters may merge if no cycle comes of it. For one model that means neighbours
+    only. For several it also keeps clusters from crossing: none is above another in one model and
+    below it in a second. Some pair may always merge: neighbours in an order along the arrows.
+    """
+    count = len(distances)
+    chains = [[p for p, s in enumerate(stacks) if s == stack] for stack in dict.fromkeys(stacks)]
+    between = {(a, b): distances[a, b] for a in range(count) for b in range(a + 1, count)}
+    members = {position: [position] for position in range(count)}
+    merges = np.zeros((count - 1, 4))
+    for step, node in enumerate(range(count, 2 * count - 1)):
+        ranked = sorted((value, pair) for pair, value in between.items())
+        height, (left, right) = next(
+            (value, (a, b)) for value, (a, b) in ranked if _orderly(members, chains, a, b)
+        )
+        sizes = len(members[left]), len(members[right])
+        members[node] = members.pop(left) + members.pop(right)
+        merges[step] = left, right, height, len(members[node])
+        del between[left, right]
+        for other in members.keys() - {node}:
+            near = [between.pop((min(x, other), max(x, other))) for x in (left, right)]
+            between[other, node] = _updated(near, height, sizes, len(members[other]), linkage)
+    return merges
+
+
+def _orderly(members: dict[int, list[int]], chains: list[list[int]], a: int, b: int) -> bool:
+    cluster = {p: (a if node == b else node) for node, group in members.items() for p in group}
+    below: dict[int, set[int]] = {node: set() for node in cluster.values()}
+    for chain in chains:
+        for first, second in pairwise(chain):
+            if cluster[first] != cluster[second]:
+                below[cluster[second]].add(cluster[first])
+    while free := [node for node, before in below.items() if not before]:
+        for node in free:
+            del below[node]
+        for before in below.values():
+            before.difference_update(free)
+    return not below
+
+
+def _updated(
+    near: Iterable[float], height: float, sizes: tuple[int, int], other: int, linkage: str
+) -> float:
+    """Distance of a third cluster to a merged one (Lance and Williams 1967), as scipy has it."""
+    (x, y), (n, m) = near, sizes
+    if linkage == "single":
+        return min(x, y)
+    if linkage == "complete":
+        return max(x, y)
+    if linkage == "average":
+        return (n * x + m * y) / (n + m)
+    squared = (n + other) * x**2 + (m + other) * y**2 - other * height**2
+    return float(np.sqrt(max(squared, 0.0) / (n + m + other)))

@@ -1,0 +1,129 @@
+"""The verb `clustering`: from a table of CKA to the groups that a student learns the means of.
+
+Axes: L states, K clusters.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from skill.config.params import Clustering
+from skill.similarity.clustering import Array, Tree
+from skill.similarity.matrix import models, read_matrix
+from skill.utils.errors import SkillError
+from skill.utils.files import write_csv, write_json
+
+
+def run(
+    similarity: Path,
+    section: Clustering,
+    output: Path,
+    table: Path,
+    criterion: Path | None = None,
+) -> None:
+    """Write the groups (`output`, JSON), and the tables behind two figures.
+
+    `output` has "layers", for each group its [model, layer] pairs, the merges as scipy's linkage
+    matrix over the states "clustered", and the criterion's curve. `table` has one row per state,
+    in the order of the dendrogram's leaves (see `rows`); `criterion` one row per number of groups.
+
+    Raises:
+        SkillError: no table of CKA, or groups that it does not allow.
+    """
+    names, matrix = read_matrix(similarity)
+    try:
+        tree = Tree(
+            matrix,
+            section.linkage,
+            section.contiguous,
+            state0=section.state0,
+            stacks=models(names),
+        )
+        wanted = tree.best() if section.num_clusters == "auto" else section.num_clusters
+        groups = tree.cut(wanted)
+    except SkillError as error:
+        raise SkillError(f"{similarity}: {error}") from None
+    curve = curve_rows(tree, wanted)
+    write_json(
+        output,
+        {
+            "layers": [[_pair(names[state]) for state in group] for group in groups],
+            "num_clusters": wanted,
+            "settings": section.model_dump(),
+            "clustered": [names[state] for state in tree.clustered],
+            "linkage": tree.merges.tolist(),
+            "silhouette": [[row["clusters"], row["silhouette"]] for row in curve],
+        },
+    )
+    write_csv(table, rows(names, matrix, tree, groups), columns(names))
+    if criterion is not None:
+        write_csv(criterion, curve, ["clusters", "silhouette", "height", "chosen"])
+
+
+def columns(names: list[str]) -> list[str]:
+    """Columns of the groups' table."""
+    return ["state", "cluster", "left", "right", "height", *names]
+
+
+def rows(
+    names: list[str], matrix: Array, tree: Tree, groups: list[list[int]]
+) -> list[dict[str, Any]]:
+    """The whole figure in one table: a row per state, its group and its CKA with every state.
+
+    Rows stand in the order of the dendrogram's leaves, states that are not clustered first.
+    `left`, `right` and `height` are the merges, one in each row until they end: 0, 1, ... are the
+    clustered rows, the number of clustered rows plus m is the result of merge m (scipy's linkage).
+    """
+    order = leaf_order(tree)
+    apart = [state for state in range(len(names)) if state not in tree.clustered]
+    sequence = apart + [tree.clustered[position] for position in order]
+    place = {position: row for row, position in enumerate(order)}
+    group_of = {state: number for number, group in enumerate(groups) for state in group}
+    found: list[dict[str, Any]] = []
+    for row, state in enumerate(sequence):
+        left: int | str = ""
+        right: int | str = ""
+        height: float | str = ""
+        if row < len(tree.merges):
+            left, right = (place.get(int(node), int(node)) for node in tree.merges[row, :2])
+            height = float(tree.merges[row, 2])
+        found.append(
+            {
+                "state": names[state],
+                "cluster": group_of.get(state, ""),
+                "left": left,
+                "right": right,
+                "height": height,
+            }
+            | {names[other]: float(matrix[state, other]) for other in sequence}
+        )
+    return found
+
+
+def leaf_order(tree: Tree) -> list[int]:
+    """Leaves from left to right: of two branches, the one with the shallower states first."""
+    count = len(tree.clustered)
+    leaves = {position: [position] for position in range(count)}
+    for step, (left, right) in enumerate(tree.merges[:, :2].astype(int)):
+        branches = sorted((leaves.pop(left), leaves.pop(right)), key=lambda b: sum(b) / len(b))
+        leaves[count + step] = branches[0] + branches[1]
+    return next(iter(leaves.values()))
+
+
+def curve_rows(tree: Tree, chosen: int) -> list[dict[str, Any]]:
+    """For each number of groups its silhouette, and the height of the merge that leads to it."""
+    heights = tree.merges[::-1, 2]
+    own = len(tree.own)
+    return [
+        {
+            "clusters": count,
+            "silhouette": value,
+            "height": float(heights[count - own - 1]),
+            "chosen": int(count == chosen),
+        }
+        for count, value in tree.criterion()
+    ]
+
+
+def _pair(name: str) -> list[str | int]:
+    model, _, layer = name.rpartition(":")
+    return [model, int(layer) if layer.isdigit() else layer]

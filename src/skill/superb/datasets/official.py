@@ -1,0 +1,226 @@
+"""Examples of SUPERB's tasks from the manifests of their official corpora, by the protocol's rules.
+
+LibriSpeech serves PR and ASR, where PR's words are looked up in s3prl's two lexicons. VoxCeleb1
+serves SID (official split) and ASV (the speakers of the official trials are unseen in training).
+IC, SF and ER serve synthetic speech in the sample scale, too: its manifests say the same.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from skill.config.tasks import Task
+from skill.data import converted, effects
+from skill.data.corpora.superb import KEYWORDS, SILENCE, UNKNOWN, verification_trials
+from skill.data.corpora.superb_files import needed
+from skill.data.manifest import Utterance
+from skill.superb.datasets import sample
+from skill.superb.examples import Example, Fold, Trial, Waveform, batch_order, hashed
+from skill.superb.metrics import Turn
+from skill.superb.vocabulary import LETTERS, read_lexicon
+from skill.utils.errors import SkillError
+
+EMOTIONS = ("neu", "hap", "ang", "sad")
+# what is done to a recording before an upstream hears it, by task and corpus
+EFFECTS: dict[tuple[str, str], Callable[[Waveform], Waveform]] = {
+    ("ks", "speech_commands"): effects.quieter,
+    ("qbe", "quesst14"): effects.quieter,
+    ("asv", "voxceleb1"): effects.voiced,
+}
+_NOT_SPOKEN = frozenset("?!.,;-")
+_SPELLED = frozenset(LETTERS) - {"|"}
+_HELD_OUT_SPEAKERS = 40  # for the dev trials of the `clean` protocol
+_SHORTEST_TRAINING = 32_000  # samples without silences, ASV
+_DEV_TRIALS = 20_000
+
+
+def _heard(u: Utterance, task: Task) -> Waveform:
+    signal = converted.read(u)
+    effect = EFFECTS.get((task.name, u.corpus))
+    return signal if effect is None else effect(signal)
+
+
+def _example(task: Task, u: Utterance, target: object) -> Example:
+    return Example(u.id, u.samples, target, u.speaker or u.id, partial(_heard, u, task))
+
+
+def phones(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
+    """PR: pronunciations from s3prl's two lexicons."""
+    return sample.transcripts(task, utterances, read_lexicon(needed("pr", "librispeech")))
+
+
+def keywords(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
+    """KS: ten words, unknown and silence. Dev is drawn evenly over classes, as s3prl's loader."""
+    names = (*KEYWORDS, UNKNOWN, SILENCE)
+    fold = sample.split(
+        task,
+        [(u.split, _example(task, u, (names.index(u.text),))) for u in utterances],
+        labels=(names,),
+    )
+    drawn = batch_order("balanced", fold.dev, 1, epoch=0, seed=0)
+    fold.dev[:] = [fold.dev[index] for batch in drawn for index in batch]
+    return [fold]
+
+
+def identities(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
+    """SID: the official split; the label is the number in the speaker's id."""
+    names = tuple(sorted({u.speaker for u in utterances}))
+    number = {name: index for index, name in enumerate(names)}
+    examples = [(u.split, _example(task, u, (number[u.speaker],))) for u in utterances]
+    return [sample.split(task, examples, labels=(names,))]
+
+
+def trials(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
+    """ASV: the official trials; `superb` watches them while training, `clean` other speakers."""
+    official = verification_trials()
+    tested = {key for _, first, second in official for key in (first, second)}
+    speakers = sorted({u.speaker for u in utterances if "/test/wav/" not in u.path})
+    held = set(
+        sorted(speakers, key=hashed)[:_HELD_OUT_SPEAKERS] if task.protocol == "clean" else ()
+    )
+    names = tuple(speaker for speaker in speakers if speaker not in held)
+    number = {name: index for index, name in enumerate(names)}
+    train, dev, test = [], [], []
+    for u in utterances:
+        if not u.text.isdecimal():
+            raise SkillError(f"asv: {u.id}: the manifest does not say its length without silences")
+        example = _example(task, u, (number.get(u.speaker, -1),))
+        example = replace(example, samples=int(u.text))
+        if u.id in tested:
+            test.append(example)
+        elif u.speaker in held:
+            dev.append(example)
+        elif u.speaker in number and example.samples > _SHORTEST_TRAINING:
+            train.append((u.split, example))
+    on_test = [Trial(same, a, b, a.partition("/")[0]) for same, a, b in official]
+    fold = sample.split(task, [("train", example) for _, example in train], labels=(names,))
+    fold.test[:] = test
+    fold.dev[:] = dev or test
+    fold.trials["test"] = on_test
+    fold.trials["dev"] = _random_trials(dev) if dev else on_test
+    return [fold]
+
+
+def _random_trials(examples: Sequence[Example]) -> list[Trial]:
+    generator = np.random.default_rng(0)
+    first, second = generator.integers(0, len(examples), (2, 50 * _DEV_TRIALS))
+    made = [
+        Trial(examples[a].cluster == examples[b].cluster, examples[a].id, examples[b].id,
+              examples[a].cluster)
+        for a, b in zip(first.tolist(), second.tolist(), strict=True) if a != b
+    ]  # fmt: skip
+    same = [trial for trial in made if trial.same][: _DEV_TRIALS // 2]
+    return same + [trial for trial in made if not trial.same][: len(same)]
+
+
+def intents(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
+    """IC: three labels; their classes in the order in which the training list names them."""
+    rows = [(u, _labels(u)) for u in utterances]
+    names = tuple(
+        tuple(dict.fromkeys(labels[slot] for u, labels in rows if u.split == "train"))
+        for slot in range(3)
+    )
+    examples = [
+        (u.split, _example(task, u, tuple(_number(u, names[n], labels[n]) for n in range(3))))
+        for u, labels in rows
+    ]
+    return [sample.split(task, examples, labels=names)]
+
+
+def _labels(u: Utterance) -> list[str]:
+    labels = u.text.split(";")
+    if len(labels) != 3:
+        raise SkillError(f"ic: {u.id}: {u.text!r} is no `action;object;location`")
+    return labels
+
+
+def _number(u: Utterance, names: Sequence[str], label: str) -> int:
+    if label not in names:
+        raise SkillError(f"{u.corpus}: {u.id}: {label!r} is none of {', '.join(names)}")
+    return names.index(label)
+
+
+def emotions(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
+    """ER: fold k tests session k; of the others a fifth, drawn by hash, is dev."""
+    folds = []
+    for session in range(1, task.folds + 1):
+        examples = [
+            (u.speaker[:5] == f"Ses0{session}", _example(task, u, (_number(u, EMOTIONS, u.text),)))
+            for u in utterances
+        ]
+        test = [example for inside, example in examples if inside]
+        rest = [example for inside, example in examples if not inside]
+        ranked = sorted(rest, key=lambda e: hashed(e.id))
+        size = int(0.8 * len(rest))
+        parts = {"train": ranked[:size], "dev": ranked[size:], "test": test}
+        pairs = [(part, example) for part, found in parts.items() for example in found]
+        folds.append(sample.split(task, pairs, labels=(EMOTIONS,)))
+    return folds
+
+
+def slots(text: str) -> list[str]:
+    """CTC symbols of `WORD/slot …`: letters, blanks between words, `B-slot` and `E-slot` around.
+
+    Words of one slot belong together where they are neighbours; punctuation is not spoken. What is
+    no letter (a figure, an accent) is the unknown symbol, in targets and in what is counted.
+    """
+    pairs = [token.rpartition("/")[::2] for token in text.split()]
+    symbols: list[str] = []
+    for index, (word, slot) in enumerate(pairs):
+        if word in _NOT_SPOKEN:
+            continue
+        if slot != "O" and (index == 0 or pairs[index - 1][1] != slot):
+            symbols.append(f"B-{slot}")
+        spelled = "AND" if word == "&" else word.upper()
+        symbols += [letter if letter in _SPELLED else "<unk>" for letter in spelled]
+        if slot != "O" and (index + 1 == len(pairs) or pairs[index + 1][1] != slot):
+            symbols.append(f"E-{slot}")
+        if index + 1 < len(pairs):
+            symbols.append(" ")
+    return symbols
+
+
+def slot_filling(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
+    """SF: transcripts with slot marks; the slot names are those of the training part."""
+    examples = [(u.split, _example(task, u, slots(u.text))) for u in utterances]
+    fold = sample.split(task, examples)
+    names = {s for e in fold.train for s in e.target if s.startswith(("B-", "E-"))}
+    return [Fold(fold.train, fold.dev, fold.test, labels=(tuple(sorted(names)),))]
+
+
+def diarization(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
+    """SD: recordings of two speakers with the turns of the corpus."""
+    examples = []
+    for u in utterances:
+        fields = [turn.rsplit(":", 2) for turn in u.text.split()]
+        turns = tuple(Turn(speaker, float(start), float(end)) for speaker, start, end in fields)
+        voices = "+".join(sorted({str(turn.speaker) for turn in turns}))  # what intervals resample
+        examples.append((u.split, replace(_example(task, u, turns), cluster=voices)))
+    return [sample.split(task, examples)]
+
+
+def search(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
+    """QbE: `train` are the documents, with the queries that match them as targets."""
+    examples = [
+        (u.split, _example(task, u, tuple(u.text.split()) if u.split == "train" else u.text))
+        for u in utterances
+    ]
+    return [sample.split(task, examples)]
+
+
+# tasks whose labels stand in the manifest in the same way, whatever the corpus
+LABELLED = {"ic": intents, "sf": slot_filling, "er": emotions}
+OFFICIAL: dict[tuple[str, str], Callable[[Task, Sequence[Utterance]], list[Fold]]] = {
+    ("pr", "librispeech"): phones,
+    ("asr", "librispeech"): sample.transcripts,
+    ("ks", "speech_commands"): keywords,
+    ("sid", "voxceleb1"): identities,
+    ("asv", "voxceleb1"): trials,
+    ("ic", "fluent_speech_commands"): intents,
+    ("er", "iemocap"): emotions,
+    ("sf", "audio_snips"): slot_filling,
+    ("sd", "libri2mix"): diarization,
+    ("qbe", "quesst14"): search,
+}

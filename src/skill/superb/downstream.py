@@ -1,0 +1,183 @@
+"""What a task asks of a head: how it is built, its loss, its answers, and how these are counted.
+
+Legend: L states, B utterances, T frames, D width, C outputs.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from skill.config.tasks import Task
+from skill.superb import metrics, vocabulary
+from skill.superb.examples import Example, Fold
+from skill.superb.heads import FrameHead, MeanHead, RecurrentHead
+
+Counts = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
+
+
+class Problem(ABC):
+    """A trainable task. `pooled`: its head needs only the time mean of each state."""
+
+    pooled = False
+
+    def __init__(self, task: Task, fold: Fold, hop: int) -> None:
+        self.task, self.fold, self.hop = task, fold, hop
+
+    @abstractmethod
+    def build(self, states: int, width: int) -> nn.Module:
+        """A new head for an upstream of so many states of this width."""
+
+    @abstractmethod
+    def loss(
+        self, head: nn.Module, states: Tensor, lengths: Tensor, examples: Sequence[Example]
+    ) -> Tensor:
+        """What training minimises, on states [L, B, T, D] or (`pooled`) means [L, B, D]."""
+
+    @abstractmethod
+    def answers(
+        self, head: nn.Module, states: Tensor, lengths: Tensor, examples: Sequence[Example]
+    ) -> list[Any]:
+        """What the head says of each example."""
+
+    @abstractmethod
+    def counts(self, examples: Sequence[Example], answers: Sequence[Any]) -> Counts:
+        """Per metric, two numbers of each item, which `value` turns into the metric."""
+
+    def items(self, examples: Sequence[Example]) -> list[tuple[str, Hashable]]:
+        """Name and cluster of each item that `counts` counts."""
+        return [(example.id, example.cluster) for example in examples]
+
+    def watched(self) -> list[Example]:
+        """What is answered during training, to choose a checkpoint."""
+        return self.fold.dev
+
+    def final(self, dev: Counts, test: Counts) -> Counts:
+        """The test counts that are reported, where something is still to be chosen on dev."""
+        return test
+
+
+def value(metric: str, counts: tuple[NDArray[np.float64], NDArray[np.float64]]) -> float:
+    """A metric in percent: Σ first / Σ second; for EER, first are scores and second are labels.
+
+    Raises:
+        ValueError: nothing to divide by, or no target or no impostor trial.
+    """
+    first, second = counts
+    if metric.startswith("eer"):
+        return 100 * metrics.equal_error_rate(second, first)
+    if second.sum() == 0:
+        raise ValueError(f"{metric}: nothing to count")
+    return float(100 * first.sum() / second.sum())
+
+
+class Labels(Problem):
+    """KS, SID, IC, ER: one class, or several of different kinds (targets are tuples of ids)."""
+
+    pooled = True
+
+    def __init__(self, task: Task, fold: Fold, hop: int = 320) -> None:
+        super().__init__(task, fold, hop)
+        self.sizes = [len(names) for names in fold.labels]
+
+    def build(self, states: int, width: int) -> nn.Module:
+        return MeanHead(states, width, self.task.hidden, sum(self.sizes))
+
+    def _scores(self, head: nn.Module, states: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
+        scores: Tensor = head(states, lengths)
+        return scores.split(self.sizes, dim=-1)
+
+    def loss(
+        self, head: nn.Module, states: Tensor, lengths: Tensor, examples: Sequence[Example]
+    ) -> Tensor:
+        targets = torch.tensor([example.target for example in examples], device=states.device).T
+        parts = zip(self._scores(head, states, lengths), targets, strict=True)
+        return torch.stack([F.cross_entropy(scores, target) for scores, target in parts]).sum()
+
+    def answers(
+        self, head: nn.Module, states: Tensor, lengths: Tensor, examples: Sequence[Example]
+    ) -> list[Any]:
+        best = [scores.argmax(dim=-1) for scores in self._scores(head, states, lengths)]
+        return [tuple(row) for row in torch.stack(best, dim=1).tolist()]
+
+    def counts(self, examples: Sequence[Example], answers: Sequence[Any]) -> Counts:
+        hits = [e.target == answer for e, answer in zip(examples, answers, strict=True)]
+        return {"accuracy": (np.array(hits, dtype=np.float64), np.ones(len(hits)))}
+
+
+class Transcription(Problem):
+    """PR, ASR and SF: connectionist temporal classification, greedy decoding."""
+
+    def __init__(self, task: Task, fold: Fold, hop: int = 320) -> None:
+        super().__init__(task, fold, hop)
+        if task.vocabulary == "slots":
+            self.vocabulary = vocabulary.slot_vocabulary(fold.labels[0])
+        elif task.vocabulary == "phones":
+            self.vocabulary = vocabulary.phone_vocabulary()
+        else:
+            self.vocabulary = vocabulary.letter_vocabulary()
+
+    def build(self, states: int, width: int) -> nn.Module:
+        task, outputs = self.task, len(self.vocabulary)
+        if not task.recurrent:
+            return FrameHead(states, width, task.hidden, outputs)
+        return RecurrentHead(
+            states, width, task.hidden, task.recurrent, task.recurrent_layers, outputs,
+            task.dropout, task.spec_augment,
+        )  # fmt: skip
+
+    def loss(
+        self, head: nn.Module, states: Tensor, lengths: Tensor, examples: Sequence[Example]
+    ) -> Tensor:
+        scores = F.log_softmax(head(states, lengths).float(), dim=-1).transpose(0, 1)
+        targets = [self.vocabulary.encode(example.target) for example in examples]
+        sizes = torch.tensor([len(target) for target in targets])
+        flat = torch.tensor([symbol for target in targets for symbol in target])
+        blank = self.vocabulary.blank
+        return F.ctc_loss(scores, flat, lengths, sizes, blank=blank, zero_infinity=True)
+
+    def answers(
+        self, head: nn.Module, states: Tensor, lengths: Tensor, examples: Sequence[Example]
+    ) -> list[Any]:
+        best = head(states, lengths).argmax(dim=-1).tolist()
+        return [
+            self.vocabulary.decode(path[: int(length)])
+            for path, length in zip(best, lengths, strict=True)
+        ]
+
+    def counts(self, examples: Sequence[Example], answers: Sequence[Any]) -> Counts:
+        targets = [example.target for example in examples]
+        if self.task.vocabulary == "phones":
+            return {"per": _edits(targets, answers)}
+        if self.task.vocabulary == "slots":
+            return _slots(
+                [vocabulary.marked(t) for t in targets], [vocabulary.marked(a) for a in answers]
+            )
+        wanted = [vocabulary.words_of(target) for target in targets]
+        found = [vocabulary.words_of(answer) for answer in answers]
+        return {
+            "wer": _edits(wanted, found),
+            "cer": _edits([" ".join(w) for w in wanted], [" ".join(w) for w in found]),
+        }
+
+
+def _edits(
+    references: Sequence[Sequence[str]], hypotheses: Sequence[Sequence[str]]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    errors, lengths = metrics.edit_counts(references, hypotheses)
+    return errors.astype(np.float64), lengths.astype(np.float64)
+
+
+def _slots(references: Sequence[str], hypotheses: Sequence[str]) -> Counts:
+    pairs = [
+        (metrics.parse_slots(reference), metrics.parse_slots(hypothesis))
+        for reference, hypothesis in zip(references, hypotheses, strict=True)
+    ]
+    values = np.array([metrics.slot_value_counts(*pair) for pair in pairs], dtype=np.float64)
+    types = np.array([metrics.slot_type_scores(*pair) for pair in pairs])
+    return {"slot_f1": (types, np.ones(len(pairs))), "slot_cer": (values[:, 0], values[:, 1])}

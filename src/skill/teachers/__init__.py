@@ -1,0 +1,1 @@
+"""Teachers: fetched from the hub, or pretrained here."""

@@ -1,0 +1,82 @@
+"""Checkpoints of a training, from which it goes on after any stop.
+
+A checkpoint is written beside the newest and renamed; the one before it is kept, and taken where
+the newest is damaged.
+"""
+
+import sys
+import time
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from skill.utils.files import write_state
+
+_CHECKPOINT_SECONDS = 60.0
+
+
+@dataclass
+class Checkpoints:
+    """Two files of one run in `folder`: the newest state, and the one before it.
+
+    `fingerprint` is what the run depends on: a checkpoint of another one is not resumed. Of several
+    processes only one `writes`.
+    """
+
+    folder: Path
+    fingerprint: str
+    writes: bool
+    saved: float = field(default_factory=time.monotonic)
+
+    def due(self) -> bool:
+        """Whether it is time to save."""
+        return time.monotonic() - self.saved > _CHECKPOINT_SECONDS
+
+    def save(self, step: int, **parts: Any) -> None:
+        """Write the state after `step` steps."""
+        if self.writes:
+            newest = self.folder / "newest.pt"
+            state = {"step": step, "fingerprint": self.fingerprint} | parts
+            write_state(self.folder / "next.pt", state)
+            if newest.exists():
+                newest.replace(self.folder / "previous.pt")
+            (self.folder / "next.pt").replace(newest)
+        self.saved = time.monotonic()  # after writing, which may take longer than the pause
+
+    def load(self) -> dict[str, Any] | None:
+        """The newest sound state of this run, "step" and parts; None: it starts from nothing."""
+        if self.writes:
+            for left in self.folder.glob(".next-*.pt"):  # of a run that was killed while it wrote
+                left.unlink(missing_ok=True)
+        for name in ("newest.pt", "next.pt", "previous.pt"):
+            path = self.folder / name
+            if not path.exists():
+                continue
+            try:
+                _check_sums(path)
+                state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            except Exception as error:  # torch raises many kinds for a damaged file
+                print(f"warning: {path}: damaged checkpoint skipped ({error})", file=sys.stderr)
+                continue
+            if state["fingerprint"] != self.fingerprint:
+                print(f"{path}: of another run, not resumed", file=sys.stderr)
+                continue
+            print(f"{path}: resumed at step {state['step']}", file=sys.stderr, flush=True)
+            return state
+        return None
+
+
+def _check_sums(path: Path) -> None:
+    """torch writes a sum for each part of a file and does not look at it when it reads."""
+    with zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():
+            raise ValueError(f"{damaged} is not what was written")
+
+
+def forget(folder: Path) -> None:
+    """Remove the checkpoints of a run whose results are written: gigabytes at Base size."""
+    for path in folder.glob("*.pt"):
+        path.unlink()

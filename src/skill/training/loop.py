@@ -1,0 +1,273 @@
+"""The training loop: schedule, precision, accumulation, several processes, resume, curves.
+
+What is trained is an `Experiment`; the loop knows neither methods nor models. A step is a pure
+function of (weights, optimiser, step number): the order of the data and every random draw follow
+from the seed and the step's number, so that a run which is stopped at any moment and started again
+ends with the same bits as one that was not (on a CPU).
+
+A step has one or more micro-batches. Process r of R takes every R-th of them, and gradients are
+averaged over audio, not over micro-batches or processes; a micro-batch's draws (gates, dropout)
+follow from its number. How many processes share a step changes nothing but the time it takes.
+"""
+
+import hashlib
+import math
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from skill.config.params import Training
+from skill.training.checkpoints import Checkpoints
+from skill.training.distributed import average_gradients, gather
+from skill.training.precision import autocast, computed
+from skill.training.signals import Stopped, signals
+from skill.utils.errors import SkillError
+from skill.utils.progress import track
+
+
+@dataclass(frozen=True)
+class Micro:
+    """One micro-batch as the loop sees it."""
+
+    ids: list[str]
+    waveforms: Tensor  # [B, S]
+    lengths: Tensor  # [B], in samples
+    extra: Any = None
+
+    @property
+    def audio(self) -> int:
+        """Samples of audio, the weight of this micro-batch's gradient."""
+        return int(self.lengths.sum())
+
+
+class Experiment(Protocol):
+    """What is trained. `losses` returns at least "loss"; every entry goes into the curve."""
+
+    def losses(self, micro: Micro, step: int) -> dict[str, Tensor]:
+        """The mean losses of one micro-batch."""
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Groups for AdamW with `lr` (the peak), and `maximize` where it ascends."""
+
+    def begin_step(self, step: int) -> None:
+        """Called before a step's first micro-batch."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> Any:
+        """The inverse."""
+
+
+@dataclass
+class Outcome:
+    """How a run ended."""
+
+    curve: list[dict[str, float]] = field(default_factory=list)
+    skipped_steps: int = 0
+    best_step: int | None = None
+    best_loss: float = math.inf
+    precision: str = "float32"
+    """What was computed in (`skill.training.precision.computed`)."""
+
+
+def learning_rate_factor(step: int, warmup: int, total: int) -> float:
+    """Linear warm-up from 0 to 1 over `warmup` steps, then linear decay to 0 at `total`.
+
+    DPHuBERT's schedule, but one step later: step 0 has the factor 0, where the authors' code counts
+    its steps from 1. Every parameter group follows it.
+    """
+    if step < warmup:
+        return step / warmup
+    return max(0.0, (total - step) / max(1, total - warmup))
+
+
+def seed_step(seed: int, step: int, micro: int = 0) -> None:
+    """Seed torch from (seed, step, micro-batch): its draws depend on no past and no process."""
+    digest = hashlib.sha256(f"{seed}/{step}/{micro}".encode()).digest()
+    torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def adamw(groups: list[dict[str, Any]]) -> torch.optim.AdamW:
+    """The optimiser of every run."""
+    return torch.optim.AdamW(groups, weight_decay=0.0)
+
+
+Reshape = Callable[[int, torch.optim.AdamW], torch.optim.AdamW | None]
+
+
+def train(
+    experiment: Experiment,
+    batches: Callable[[int], Iterable[tuple[int, list[Micro]]]],
+    settings: Training,
+    *,
+    seed: int,
+    folder: Path,
+    label: str,
+    fingerprint: str,
+    validate: Callable[[], dict[str, float]] | None = None,
+    reshape: Reshape | None = None,
+    device: str = "cpu",
+) -> Outcome:
+    """Train to `settings.steps`, from the newest sound checkpoint in `folder` if there is one.
+
+    Args:
+        batches: called with the first step that is needed; yields (step, this process's
+            micro-batches) in order.
+        fingerprint: what the run depends on (parameters, inputs); a checkpoint of another one is
+            not resumed.
+        validate: figures on held-out audio, "validation_loss" among them.
+        reshape: called with the number of steps done and the optimiser; where it changes the shapes
+            of the experiment's parameters, it returns the optimiser to go on with.
+
+    Raises:
+        SkillError: `settings.max_bad_steps` steps in a row had no finite loss or gradient, or no
+            step had one.
+        Stopped: SIGTERM or SIGINT came; the state is saved, and the same call goes on from there.
+    """
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = settings.tf32
+    checkpoints = Checkpoints(folder, fingerprint, writes=rank == 0)
+    state, first, outcome = checkpoints.load(), 0, Outcome()
+    scaler = torch.amp.GradScaler(device, enabled=settings.precision == "fp16")
+    scaler.scale(torch.zeros((), device=device))  # it has no scale before, and a step may be empty
+    if state is not None:
+        first, outcome = state["step"], Outcome(**state["outcome"])
+        experiment.load_state_dict(state["experiment"])
+        scaler.load_state_dict(state["scaler"])
+    outcome.precision = computed(settings.precision, device)
+    if outcome.precision != settings.precision and rank == 0:
+        why = f"this processor only imitates {settings.precision}"
+        print(f"{label}: computes in {outcome.precision}, {why}", file=sys.stderr, flush=True)
+    optimizer = adamw(experiment.parameter_groups())
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    if state is not None:
+        optimizer.load_state_dict(state["optimizer"])
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+
+    def save(done: int) -> None:
+        checkpoints.save(
+            done,
+            experiment=experiment.state_dict(),
+            optimizer=optimizer.state_dict(),
+            scaler=scaler.state_dict(),
+            outcome=vars(outcome),
+        )
+
+    bad: list[str] = []
+    bad_steps, audio_since, since = 0, 0, time.monotonic()
+    shown: dict[str, float] = {}
+    with signals() as stop, track(settings.steps, label, start=first) as progress:
+        for step, micros in _until(batches(first), first, settings.steps):
+            factor = learning_rate_factor(step, settings.warmup, settings.steps)
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["lr"] = peak * factor
+            experiment.begin_step(step)
+            optimizer.zero_grad(set_to_none=True)
+            numbered = zip(count(rank, world), micros)
+            figures, audio, suspects = _accumulate(
+                experiment, numbered, (seed, step), settings, scaler, device
+            )
+            audio = average_gradients(parameters, audio, figures)
+            scaler.unscale_(optimizer)
+            norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.clip))
+            figures["gradient_norm"] = norm
+            if math.isfinite(figures.get("loss", math.nan)) and math.isfinite(norm):
+                scaler.step(optimizer)
+                bad, bad_steps = [], 0
+            elif scaler.get_scale() > 1 and math.isfinite(figures.get("loss", math.nan)):
+                outcome.skipped_steps += 1  # the scale was too large: `update` halves it
+            else:
+                outcome.skipped_steps += 1
+                bad_steps += 1
+                every = [name for micro in micros for name in micro.ids]
+                named = [name for names in gather(suspects) for name in names]
+                bad += named or [name for names in gather(every) for name in names]
+                if bad_steps >= settings.max_bad_steps:
+                    raise _no_good(label, f"{bad_steps} steps in a row up to step {step}", bad)
+            scaler.update()
+            audio_since += audio
+            done = step + 1
+            if reshape is not None and (changed := reshape(done, optimizer)) is not None:
+                optimizer = changed
+                parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            if done % settings.log_every == 0 or done == settings.steps:
+                seconds = time.monotonic() - since
+                figures["audio_per_second"] = audio_since / 16000 / seconds
+                audio_since, since = 0, time.monotonic()
+                row = {"step": float(done), "learning_rate": peaks[0] * factor} | figures
+                if validate is not None and (
+                    done % settings.validate_every == 0 or done == settings.steps
+                ):
+                    seed_step(seed, 0)
+                    row |= validate()
+                    if row["validation_loss"] < outcome.best_loss:
+                        outcome.best_loss, outcome.best_step = row["validation_loss"], done
+                    since = time.monotonic()
+                outcome.curve.append(row)
+                wanted = ("loss", "sparsity", "audio_per_second")
+                shown = {key: row[key] for key in wanted if key in row}
+            progress.update(done, **shown)
+            told = stop.agreed()
+            if told or checkpoints.due():
+                save(done)
+            if told:
+                print(f"{label}: stopped at step {done}, state saved", file=sys.stderr, flush=True)
+                raise Stopped(128 + told)
+        if 0 < settings.steps <= outcome.skipped_steps:
+            raise _no_good(label, f"all {settings.steps} steps", bad)
+        save(settings.steps)
+    return outcome
+
+
+def _no_good(label: str, steps: str, utterances: list[str]) -> SkillError:
+    names = f"; their utterances: {', '.join(sorted(set(utterances))[:20])}" if utterances else ""
+    return SkillError(f"{label}: {steps} had no finite loss or gradient{names}")
+
+
+def _accumulate(
+    experiment: Experiment,
+    micros: Iterable[tuple[int, Micro]],
+    seeds: tuple[int, int],
+    settings: Training,
+    scaler: torch.amp.GradScaler,
+    device: str,
+) -> tuple[dict[str, float], int, list[str]]:
+    """Add up gradients and losses of the numbered micro-batches, each weighted by its audio.
+
+    Third, the utterances of those micro-batches whose loss is not finite.
+    """
+    sums: dict[str, float] = {}
+    suspects: list[str] = []
+    audio = 0
+    for number, micro in micros:
+        seed_step(*seeds, number)
+        with autocast(settings.precision, device):
+            losses = experiment.losses(micro, seeds[1])
+        weight = micro.audio / 16000
+        scaler.scale(losses["loss"] * weight).backward()
+        for name, value in losses.items():
+            sums[name] = sums.get(name, 0.0) + float(value.detach()) * weight
+        if not math.isfinite(float(losses["loss"].detach())):
+            suspects += micro.ids
+        audio += micro.audio
+    return sums, audio, suspects
+
+
+def _until(
+    batches: Iterable[tuple[int, list[Micro]]], first: int, steps: int
+) -> Iterator[tuple[int, list[Micro]]]:
+    if first >= steps:
+        return
+    for step, micros in batches:
+        yield step, micros
+        if step + 1 >= steps:
+            return

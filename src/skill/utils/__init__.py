@@ -1,0 +1,1 @@
+"""Errors, files, downloads, progress, provenance, statistics."""

@@ -1,0 +1,164 @@
+"""Whole files or none: everything is written beside its place and renamed; bytes are stable."""
+
+import csv
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from skill.utils.errors import SkillError
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside `path` that replaces it on success and vanishes on error.
+
+    The temporary name keeps the suffix of `path`, so that writers that look at it work.
+    Missing parent folders are made. A full disk, or a folder
+    that cannot be written to, is a `SkillError` that names `path`.
+    """
+    path = Path(path)
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent
+        )
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except OSError as error:
+        raise SkillError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def canonical_json(value: Any) -> str:
+    """One line, sorted keys: the same value gives the same text, whatever order it was made in."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, Mapping):
+        return {str(key): _rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    return value
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write JSON with sorted keys and floats of six significant digits: stable bytes."""
+    text = json.dumps(_rounded(value), sort_keys=True, ensure_ascii=False, indent=2)
+    with replacing(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """Read a JSON file; `SkillError` names the file where it is missing or damaged."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SkillError(f"{path}: not a readable JSON file: {error}") from error
+
+
+def write_csv(
+    path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]], columns: list[str]
+) -> None:
+    """Write a table with `columns` in that order; floats with six significant digits.
+
+    Raises:
+        ValueError: a row has a column that is not listed.
+    """
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow(
+                {key: f"{v:.6g}" if isinstance(v, float) else v for key, v in row.items()}
+            )
+
+
+def read_csv(path: str | os.PathLike[str]) -> list[dict[str, str]]:
+    """Read a table as rows; `SkillError` names the file where it is missing or damaged."""
+    try:
+        with Path(path).open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file, strict=True))
+    except (OSError, csv.Error, UnicodeDecodeError) as error:
+        raise SkillError(f"{path}: not a readable CSV file: {error}") from error
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_tensors(
+    path: str | os.PathLike[str], tensors: Mapping[str, Any], header: Any, **marks: str
+) -> None:
+    """Write tensors as safetensors, sorted by name; metadata: `header` as JSON, and `marks`."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    ordered = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+    with replacing(path) as temporary:
+        try:
+            save_file(ordered, temporary, metadata={"skill": canonical_json(header)} | marks)
+        except SafetensorError as error:
+            raise SkillError(f"{path}: cannot be written (is the disk full?): {error}") from error
+
+
+def write_state(path: str | os.PathLike[str], state: Any) -> None:
+    """Write what `torch.load(…, weights_only=True)` reads."""
+    import torch
+
+    with replacing(path) as temporary:
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:
+            raise SkillError(f"{path}: cannot be written (is the disk full?): {error}") from error
+
+
+def read_header(path: str | os.PathLike[str]) -> Any:
+    """The JSON header that `write_tensors` stored, without reading the tensors."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise SkillError(f"{path}: not a readable safetensors file: {error}") from error
+    if "skill" not in metadata:
+        raise SkillError(f"{path}: no `skill` header; this file was not written by skill")
+    try:
+        header = json.loads(metadata["skill"])
+    except (ValueError, RecursionError) as error:
+        raise SkillError(f"{path}: the `skill` header is damaged: {error}") from error
+    if not isinstance(header, dict):
+        raise SkillError(f"{path}: the `skill` header is no mapping")
+    return header
+
+
+def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Any]:
+    """The tensors and the header of a file that `write_tensors` wrote."""
+    from safetensors.torch import load_file
+
+    header = read_header(path)
+    return load_file(path), header

@@ -1,0 +1,111 @@
+"""sox's effects against sox and closed forms; recordings of other rates, channels and formats."""
+
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from skill.data import converted, effects
+from skill.data.manifest import Utterance
+from skill.utils.errors import SkillError
+
+LENGTHS = st.lists(st.integers(1, 6000), min_size=1, max_size=9)
+
+
+def bursts(lengths, seed=0, quiet=0.0):
+    """Noise and (nearly) silence in turn, of so many samples each."""
+    generator = np.random.default_rng(seed)
+    parts = [
+        generator.normal(0, 0.05 if number % 2 else max(quiet, 1e-12), length)
+        for number, length in enumerate(lengths)
+    ]
+    return np.concatenate(parts).astype(np.float32)
+
+
+def sample_by_sample(signal):
+    """The effect's rule as a loop: search 0.1 s of sound, then 0.1 s of silence, and again."""
+    kept, held, window, speaking = [], [], [0.0] * 320, False
+    for sample in signal.tolist():
+        window = [*window[1:], sample**2]
+        loud = sum(window) > 320 * 0.001**2
+        if speaking and loud:
+            kept, held = [*kept, *held, sample], []
+        elif speaking == loud:
+            held = []
+        else:
+            held.append(sample)
+            if len(held) == 1600:
+                kept, held = (kept if speaking else [*kept, *held]), []
+                if speaking:
+                    window = [0.0] * 320
+                speaking = not speaking
+    return np.array([*kept, *held] if speaking else kept, dtype=np.float32)
+
+
+@settings(max_examples=12, deadline=None)
+@given(LENGTHS, st.integers(0, 99))
+def test_silence_is_cut_as_sample_by_sample(lengths, seed):
+    signal = bursts(lengths, seed)
+    np.testing.assert_array_equal(effects.without_silence(signal), sample_by_sample(signal))
+
+
+def test_silence_before_within_and_none():
+    sound = bursts([0, 16000])
+    assert len(effects.without_silence(np.zeros(20000, dtype=np.float32))) == 0
+    assert len(effects.without_silence(sound[:1500])) == 0  # no tenth of a second
+    kept = effects.without_silence(sound)
+    assert len(kept) > 15990 and (kept == sound[-len(kept) :]).all()
+    paused = np.concatenate([np.zeros(5000), sound, np.zeros(9000), sound, np.zeros(900)])
+    kept = effects.without_silence(paused.astype(np.float32))
+    assert abs(len(kept) - 2 * 16000 - 900) <= 2 * 320  # a short silence at the end stays
+    assert effects.quieter(sound) == pytest.approx(0.70795 * sound, rel=1e-4)
+
+
+@pytest.mark.skipif(not shutil.which("sox"), reason="sox is not installed")
+@pytest.mark.parametrize("seed", range(24))
+def test_effects_equal_sox(tmp_path, seed):
+    generator = np.random.default_rng(seed)
+    signal = bursts(
+        generator.integers(100, 9000, 12), seed, quiet=generator.choice([0, 9e-4, 2e-3])
+    )
+    soundfile.write(tmp_path / "in.wav", signal, 16000, "FLOAT")
+    command = "sox in.wav -e floating-point -b 32 out.wav gain -3.0 silence 1 0.1 0.1% -1 0.1 0.1%"
+    subprocess.run(command.split(), cwd=tmp_path, check=True)
+    theirs, _ = soundfile.read(tmp_path / "out.wav", dtype="float32")
+    ours = effects.voiced(signal)
+    assert len(ours) == len(theirs)
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def tone(seconds, rate):
+    return 0.3 * np.sin(2 * np.pi * 440 * np.arange(int(seconds * rate)) / rate)
+
+
+@pytest.mark.parametrize(("rate", "channels", "kind"), [
+    (8000, 1, "wav"), (44100, 2, "wav"), (16000, 2, "flac"), (22050, 2, "mp3"), (16000, 1, "mp3"),
+])  # fmt: skip
+def test_other_rates_channels_and_formats(tmp_path, rate, channels, kind):
+    path = tmp_path / f"a b.{kind}"
+    soundfile.write(path, np.stack([tone(1.0, rate)] * channels, axis=1), rate)
+    assert converted.samples(path) == 16000
+    utterance = Utterance("u", "c", str(path), 4000, 8000)
+    signal = converted.read(utterance)
+    assert signal.dtype == np.float32 and len(signal) == 8000
+    expected = tone(1.0, 16000)[4000:12000]
+    assert np.corrcoef(signal, expected)[0, 1] > 0.99
+    assert np.abs(signal).max() == pytest.approx(0.3, abs=0.02)
+
+
+def test_truncated_missing_and_damaged_files_are_named(tmp_path):
+    soundfile.write(tmp_path / "a.wav", tone(1.0, 8000), 8000)
+    with pytest.raises(SkillError, match=r"a\.wav, utterance u: 16000 of 20000 samples"):
+        converted.read(Utterance("u", "c", str(tmp_path / "a.wav"), 0, 20000))
+    with pytest.raises(SkillError, match=r"b\.wav, utterance u: the file is missing"):
+        converted.read(Utterance("u", "c", str(tmp_path / "b.wav"), 0, 20000))
+    (tmp_path / "c.wav").write_text("nothing")
+    with pytest.raises(SkillError, match=r"c\.wav: not readable as audio"):
+        converted.samples(tmp_path / "c.wav")

@@ -1,0 +1,121 @@
+"""A pruned encoder gives what the gated one gives, for every kind of gate."""
+
+import pytest
+import torch
+
+from skill.distillation import gates
+from skill.distillation.pruning import prune
+from skill.encoder import EncoderConfig, SpeechEncoder
+from skill.teachers import filterbank_init
+
+KINDS = [("conv",), ("head",), ("ffn",), ("attention_layer",), ("ffn_layer",), gates.UNITS]
+
+
+def gated(
+    family: str,
+    units: tuple[str, ...],
+    *,
+    large: bool = False,
+    filters: bool = False,
+    seed: int = 0,
+) -> SpeechEncoder:
+    """Random weights and gates; `filters`: with the convolutions of the sample teachers."""
+    torch.manual_seed(seed)
+    others = {"conv_norm": "layer", "pre_norm": True, "conv_bias": True} if large else {}
+    config = EncoderConfig.uniform(
+        family,  # type: ignore[arg-type]
+        width=64,
+        blocks=3,
+        heads=4,
+        ffn=48,
+        conv=24,
+        pos_conv_kernel=16,
+        pos_conv_groups=4,
+        **others,
+    )
+    encoder = SpeechEncoder(filterbank_init.shaped(config, 8, 3) if filters else config)
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    gates.attach(encoder, units)
+    for _, gate in gates.gates_of(encoder):
+        gate.log_alpha.data.normal_(0, 2)
+    return encoder.eval()
+
+
+def assert_same(one: SpeechEncoder, other: SpeechEncoder) -> None:
+    waveforms = torch.randn(2, 9000, generator=torch.Generator().manual_seed(1))
+    lengths = torch.tensor([9000, 7000])
+    for dtype, limit in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
+        with torch.no_grad():
+            a, frames = one.to(dtype)(waveforms.to(dtype), lengths)
+            b, _ = other.to(dtype)(waveforms.to(dtype), lengths)
+        for x, y in zip(a, b, strict=True):
+            for row, count in enumerate(frames.tolist()):
+                x_row, y_row = x[row, :count], y[row, :count]
+                assert float((x_row - y_row).norm() / x_row.norm()) < limit
+
+
+@pytest.mark.parametrize("units", KINDS, ids="+".join)
+@pytest.mark.parametrize("family", ["wavlm", "hubert", "filters"])
+def test_pruned_equals_gated(family: str, units: tuple[str, ...]) -> None:
+    encoder = gated(family.replace("filters", "wavlm"), units, filters=family == "filters").double()
+    student = prune(encoder)
+    assert student.num_parameters() < gates.full_size(encoder)
+    assert not any(gates.is_gate(name) for name, _ in student.named_parameters())
+    assert_same(encoder, student)
+
+
+@pytest.mark.parametrize("family", ["wavlm", "hubert"])
+def test_large_models_without_convolutions(family: str) -> None:
+    encoder = gated(family, ("head", "ffn", "attention_layer"), large=True).double()
+    assert_same(encoder, prune(encoder))
+
+
+@pytest.mark.parametrize("block", [0, 1])
+def test_a_layer_that_loses_all_heads_or_all_units_keeps_its_bias(block: int) -> None:
+    encoder = gated("wavlm", ("head", "ffn"))
+    encoder.blocks[block].attention.gate.log_alpha.data.fill_(-20.0)
+    encoder.blocks[block].feed_forward.gate.log_alpha.data.fill_(-20.0)
+    encoder.double()
+    student = prune(encoder)
+    assert student.config.heads[block] == () and student.config.ffn[block] == 0
+    assert student.blocks[block].attention.out_proj.bias.abs().sum() > 0
+    assert_same(encoder, student)
+
+
+def test_few_channels_left_in_the_last_convolution() -> None:
+    """The layer norm after it must go on as if the removed channels were zeros."""
+    encoder = gated("hubert", ("conv",))
+    encoder.feature_extractor.conv_layers[-1].gate.log_alpha.data[2:] = -20.0
+    encoder.double()
+    student = prune(encoder)
+    assert student.config.conv_channels[-1] <= 2
+    assert_same(encoder, student)
+
+
+def test_pruning_twice_equals_pruning_once() -> None:
+    encoder = gated("wavlm", ("conv", "head", "ffn"))
+    once = prune(encoder)
+    gates.attach(once)
+    for _, gate in gates.gates_of(once):
+        gate.log_alpha.data.normal_(0, 2)
+    once.eval().double()
+    assert_same(once, prune(once))
+
+
+def test_the_configuration_says_the_physical_size() -> None:
+    student = prune(gated("wavlm", ("conv", "head", "ffn")))
+    assert SpeechEncoder(student.config).num_parameters() == student.num_parameters()
+
+
+def test_base_size_meets_every_target() -> None:
+    torch.manual_seed(0)
+    encoder = SpeechEncoder(EncoderConfig.base("wavlm"))
+    gates.attach(encoder)
+    for _, gate in gates.gates_of(encoder):
+        gate.log_alpha.data.normal_(0, 3)
+    for sparsity in (0.5, 0.75, 0.8, 0.9):
+        gates.select(encoder, sparsity)
+        size = prune(encoder).num_parameters()
+        assert size == pytest.approx((1 - sparsity) * 94_381_680, rel=0.005)

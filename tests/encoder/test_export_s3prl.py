@@ -1,0 +1,156 @@
+"""The exported folder does what s3prl asks of an upstream, without this package.
+
+s3prl itself is not installed here: `RUNNER` asks what its runner and featurizer ask
+(reference: s3prl 0.4.18, `downstream/runner.py` and `upstream/interfaces.py`).
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from test_encoder import error
+from test_formats import irregular
+
+from skill.encoder import SpeechEncoder, checkpoint
+from skill.encoder.formats import export
+from skill.utils.errors import SkillError
+
+WITHOUT_SKILL = 'import sys\nsys.modules["skill"] = None\n'
+# A package `s3prl` whose `hub` takes names from `upstream/*/hubconf.py`, and whose program builds
+# an upstream as the runner does and looks at its features as the featurizer does.
+HUB = """
+import importlib, pathlib
+for file in (pathlib.Path(__file__).parent / "upstream").glob("*/hubconf.py"):
+    found = importlib.import_module(f"s3prl.upstream.{file.parent.name}.hubconf")
+    globals().update({n: v for n, v in vars(found).items() if not n.startswith("_")})
+"""
+RUNNER = """
+import argparse, json, sys
+import torch
+from s3prl import hub
+parser = argparse.ArgumentParser()
+parser.add_argument("-u"), parser.add_argument("-k"), parser.add_argument("-g")
+a, _ = parser.parse_known_args()
+assert "skill" not in sys.modules or sys.modules["skill"] is None
+torch.manual_seed(0)
+upstream = getattr(hub, a.u)(ckpt=a.k, model_config=a.g, refresh=False).to("cpu")
+upstream.eval()
+with torch.no_grad():
+    names = sorted(upstream([torch.randn(16000)]))
+    rate = upstream.get_downsample_rates("hidden_states")
+    wavs = [torch.randn(n) for n in (16000, 9000, 12345)]
+    features = upstream(wavs)["hidden_states"]
+    again = upstream(wavs)["hidden_states"]
+assert isinstance(features, (list, tuple)) and all(isinstance(f, torch.Tensor) for f in features)
+assert all(torch.equal(x, y) for x, y in zip(features, again))
+stacked = torch.stack(tuple(features))  # all of one shape
+lengths = [round(len(wav) / rate) for wav in wavs]
+assert abs(stacked.shape[2] - max(lengths)) < 5
+upstream.train()
+assert all(p.requires_grad for p in upstream.parameters())
+print(json.dumps({"names": names, "rate": rate}))
+torch.save({"wavs": wavs, "states": stacked, "folder": sys.path}, "features.pt")
+"""
+
+
+def s3prl_stand_in(package: Path) -> Path:
+    """The part of s3prl that meets an upstream, in that folder."""
+    (package / "upstream").mkdir(parents=True)
+    for name, text in {"__init__": "", "hub": HUB, "run_downstream": RUNNER}.items():
+        (package / f"{name}.py").write_text(text)
+    return package
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> tuple[SpeechEncoder, Path, Path]:
+    """An encoder, its folder, and a checkout of the imitated s3prl."""
+    encoder = irregular("wavlm", normalize=True)
+    checkpoint.save_encoder(encoder, tmp_path / "skill-small 2.safetensors")
+    folder = tmp_path / "an upstream"
+    export.run(str(tmp_path / "skill-small 2.safetensors"), folder, ["s3prl"])
+    package = s3prl_stand_in(tmp_path / "checkout/s3prl")
+    return encoder, folder, package
+
+
+def run(checkout: Path, program: Path, *options: str) -> dict[str, torch.Tensor]:
+    """Run a program in s3prl's folder as its users do; returns what the runner saved."""
+    (checkout.parent / "sitecustomize.py").write_text(WITHOUT_SKILL)
+    done = subprocess.run(
+        [sys.executable, str(program), "-u", "skill_small_2", *options],
+        cwd=checkout,
+        env={"PYTHONPATH": str(checkout.parent), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said == {"names": ["hidden_states", "last_hidden_state"], "rate": 320}
+    return torch.load(checkout / "features.pt", weights_only=True)
+
+
+@torch.no_grad()
+def assert_same(encoder: SpeechEncoder, features: dict[str, torch.Tensor]) -> None:
+    """Each utterance's states are those that this project's encoder gives of it alone."""
+    for row, wav in enumerate(features["wavs"]):
+        for own, want in zip(features["states"], encoder(wav[None])[0], strict=True):
+            assert error(own[row, : want.shape[1]], want[0]) < 1e-5
+
+
+def test_the_launcher_registers_the_folder_with_s3prl(
+    exported: tuple[SpeechEncoder, Path, Path],
+) -> None:
+    encoder, folder, package = exported
+    assert_same(encoder, run(package, folder / "run_s3prl.py"))
+
+
+def test_the_folder_may_be_copied_into_s3prl(exported: tuple[SpeechEncoder, Path, Path]) -> None:
+    encoder, folder, package = exported
+    shutil.copytree(folder, package / "upstream/small")
+    shutil.rmtree(folder)
+    assert_same(encoder, run(package, package / "run_downstream.py"))
+
+
+def test_other_weights_are_taken_where_a_checkpoint_is_named(
+    exported: tuple[SpeechEncoder, Path, Path], tmp_path: Path
+) -> None:
+    encoder, folder, package = exported
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.mul_(1.1)
+    checkpoint.save_encoder(encoder, tmp_path / "other.safetensors")
+    other = str(tmp_path / "other.safetensors")
+    assert_same(encoder, run(package, folder / "run_s3prl.py", "-k", other))
+
+
+def test_torch_hub_reads_the_folder(exported: tuple[SpeechEncoder, Path, Path]) -> None:
+    _, folder, _ = exported
+    code = WITHOUT_SKILL + (
+        "import torch\n"
+        f"model = torch.hub.load({str(folder)!r}, 'skill_small_2', source='local').eval()\n"
+        "print(len(model([torch.zeros(8000)])['hidden_states']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "4\n", done.stderr
+
+
+def test_names_and_frames_that_s3prl_cannot_take() -> None:
+    assert export.s3prl.identifier("skill-wavlm.2") == "skill_wavlm_2"
+    assert export.s3prl.identifier("4-clusters") == "skill_4_clusters"
+    config = replace(irregular().config, conv_strides=(5, 2, 2, 2, 2, 2, 1))
+    with pytest.raises(SkillError, match="160 samples apart; s3prl's tasks need 320"):
+        export.s3prl.files(SpeechEncoder(config), "fast")
+
+
+def test_expert_imports_torch_and_safetensors_alone(
+    exported: tuple[SpeechEncoder, Path, Path],
+) -> None:
+    text = (exported[1] / "expert.py").read_text(encoding="utf-8")
+    imported = set(re.findall(r"^(?:from|import) (\w+)", text, flags=re.MULTILINE))
+    assert imported - set(sys.stdlib_module_names) == {"torch", "safetensors"}

@@ -1,0 +1,143 @@
+"""What fine-tuning asks of an exported folder: precision, memory, and a second save and load."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_encoder import error
+from test_formats import irregular
+from transformers import AutoModel, AutoModelForCTC
+
+from skill.encoder import checkpoint
+from skill.encoder.formats import export
+
+TUNE = """
+import sys
+import torch
+from transformers import AutoModelForCTC
+folder, tuned = sys.argv[1:]
+torch.manual_seed(0)
+model = AutoModelForCTC.from_pretrained(folder, trust_remote_code=True, vocab_size=6)
+model.freeze_feature_encoder()
+model.gradient_checkpointing_enable()
+model.train()
+waves = torch.randn(2, 9000)
+mask = (torch.arange(9000) < torch.tensor([[9000], [6000]])).long()
+labels = torch.tensor([[1, 2, 3], [4, -100, -100]])
+optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 3e-3)
+losses = []
+for _ in range(15):
+    optimizer.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(waves, attention_mask=mask, labels=labels).loss
+    loss.backward()
+    optimizer.step()
+    losses.append(loss.item())
+assert losses[-1] < 0.6 * losses[0], losses
+assert all(p.grad is None for p in model.speech.feature_extractor.parameters())
+model.eval().save_pretrained(tuned)
+with torch.no_grad():
+    torch.save([waves, model(waves, attention_mask=mask).logits], tuned + "/answer.pt")
+"""
+AGAIN = """
+import json, sys, torch
+from transformers import AutoModelForCTC
+folder, = sys.argv[1:]
+model = AutoModelForCTC.from_pretrained(folder, trust_remote_code=True).eval()
+waves, logits = torch.load(folder + "/answer.pt", weights_only=True)
+mask = (torch.arange(9000) < torch.tensor([[9000], [6000]])).long()
+with torch.no_grad():
+    difference = (model(waves, attention_mask=mask).logits - logits).abs().max().item()
+print(json.dumps(difference))
+"""
+REGISTERED = """
+import sys
+import skill.export
+skill.encoder.formats.export.register()
+from transformers import AutoModel, AutoModelForCTC
+print(type(AutoModel.from_pretrained(sys.argv[1])).__module__)
+print(type(AutoModelForCTC.from_pretrained(sys.argv[1], vocab_size=5)).__module__)
+"""
+
+
+def python(
+    code: str, home: Path, *arguments: Path, program: str = sys.executable, **environment: str
+) -> str:
+    """What a program prints that sees nothing of this one's settings."""
+    done = subprocess.run(
+        [program, "-c", code, *map(str, arguments)],
+        env={"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    checkpoint.save_encoder(irregular(), tmp_path / "small.safetensors")
+    export.run(str(tmp_path / "small.safetensors"), tmp_path / "a folder")
+    return tmp_path / "a folder"
+
+
+def test_a_stranger_fine_tunes_saves_and_loads_again(
+    stranger: Path, folder: Path, tmp_path: Path
+) -> None:
+    """With `transformers` only, in three processes: export, training with checkpointing, use."""
+    home, tuned = tmp_path / "cache", tmp_path / "tuned"
+    python(TUNE, home, folder, tuned, program=str(stranger))
+    assert (tuned / "modeling_skill.py").exists()
+    assert json.loads(python(AGAIN, home, tuned, program=str(stranger))) < 1e-5
+
+
+def test_registered_classes_need_no_code_in_the_folder(folder: Path, tmp_path: Path) -> None:
+    (folder / "modeling_skill.py").unlink()
+    source = str(Path(export.__file__).parents[2])
+    printed = python(REGISTERED, tmp_path / "cache", folder, PYTHONPATH=source)
+    assert printed.split() == ["skill.encoder.formats.modeling_skill"] * 2
+
+
+def inputs() -> dict[str, Any]:
+    waves = torch.randn(2, 9000, generator=torch.Generator().manual_seed(0))
+    mask = (torch.arange(9000) < torch.tensor([[9000], [6000]])).long()
+    return {"input_values": waves, "attention_mask": mask}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "limit"), [(torch.bfloat16, 0.05), (torch.float16, 0.01)], ids=["bfloat16", "float16"]
+)
+@torch.no_grad()
+def test_states_in_half_precision(folder: Path, dtype: torch.dtype, limit: float) -> None:
+    export.register()
+    whole, half = (
+        AutoModel.from_pretrained(folder, dtype=d).eval()(**inputs(), output_hidden_states=True)
+        for d in (torch.float32, dtype)
+    )
+    for own, want in zip(half.hidden_states, whole.hidden_states, strict=True):
+        assert own.dtype == dtype
+        assert 0 < error(own[0].float(), want[0]) < limit
+
+
+def test_weights_in_bfloat16_get_gradients(folder: Path) -> None:
+    """The same with and without checkpointing."""
+    export.register()
+    model = AutoModelForCTC.from_pretrained(folder, vocab_size=6, dtype=torch.bfloat16).train()
+    found = []
+    for checkpointed in (False, True):
+        if checkpointed:
+            model.gradient_checkpointing_enable()
+        model.zero_grad()
+        torch.manual_seed(1)
+        model(**inputs(), labels=torch.tensor([[1, 2], [3, -100]])).loss.backward()
+        found.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+        assert all(torch.isfinite(g).all() for g in found[-1].values())
+        assert all(g.dtype == torch.bfloat16 for g in found[-1].values())
+    assert found[0].keys() == found[1].keys() and found[0]["lm_head.weight"].abs().max() > 0
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(found[1][name], gradient)

@@ -1,0 +1,235 @@
+"""An exported folder loads where this package is not, and computes the same."""
+
+import ast
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from test_encoder import pair
+from transformers import AutoConfig, AutoModel, AutoModelForCTC
+
+import skill
+from skill.encoder import EncoderConfig, SpeechEncoder, checkpoint
+from skill.encoder.formats import export
+from skill.utils.errors import SkillError
+from skill.utils.files import write_csv, write_json
+
+STRANGER = """
+import importlib.util, sys
+assert all(importlib.util.find_spec(n) is None for n in ("skill", "torchaudio", "snakemake"))
+import torch
+from transformers import AutoFeatureExtractor, AutoModel
+folder, answer = sys.argv[1:]
+extractor = AutoFeatureExtractor.from_pretrained(folder)
+model = AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
+waves = torch.load(answer, weights_only=True)["waves"]
+inputs = extractor([w.numpy() for w in waves], sampling_rate=16000, padding=True,
+                   return_tensors="pt")
+with torch.no_grad():
+    states = model(**inputs, output_hidden_states=True).hidden_states
+torch.save({"states": list(states)}, answer)
+"""
+
+
+def irregular(family: str = "wavlm", normalize: bool = False) -> SpeechEncoder:
+    """A pruned architecture: every layer another width, one layer with nothing left."""
+    torch.manual_seed(0)
+    others = {"relative_buckets": 32, "relative_distance": 80} if family == "wavlm" else {}
+    config = EncoderConfig(
+        family=family,  # type: ignore[arg-type]
+        width=32,
+        conv_channels=(8, 7, 8, 6, 5, 8, 9),
+        conv_full_width=12,
+        conv_masked=True,
+        heads=((0, 2), (), (1, 2, 3)),
+        total_heads=4,
+        ffn=(20, 7, 0),
+        pos_conv_kernel=16,
+        pos_conv_groups=4,
+        normalize_waveform=normalize,
+        **others,  # type: ignore[arg-type]
+    )
+    encoder = SpeechEncoder(config).eval()
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return encoder
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> tuple[SpeechEncoder, Path]:
+    encoder = irregular()
+    checkpoint.save_encoder(encoder, tmp_path / "small.safetensors", {"student": "small"})
+    folder = tmp_path / "a folder"
+    export.run(str(tmp_path / "small.safetensors"), folder)
+    return encoder, folder
+
+
+@pytest.mark.parametrize(("family", "normalize"), [("wavlm", False), ("hubert", True)])
+def test_a_stranger_gets_the_same_states(
+    stranger: Path, tmp_path: Path, family: str, normalize: bool
+) -> None:
+    """In an environment with `transformers` and `torch` only."""
+    encoder = irregular(family, normalize)
+    checkpoint.save_encoder(encoder, tmp_path / "small.safetensors")
+    export.run(str(tmp_path / "small.safetensors"), tmp_path / "out")
+    waves = [torch.randn(9000), torch.randn(6000)]
+    padded = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True)
+    with torch.no_grad():
+        expected, frames = encoder(padded, torch.tensor([9000, 6000]))
+    answer = tmp_path / "answer.pt"
+    torch.save({"waves": waves}, answer)
+    command = [stranger, "-I", "-c", STRANGER, str(tmp_path / "out"), str(answer)]
+    environment = {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1", "PATH": ""}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    states = torch.load(answer, weights_only=True)["states"]
+    assert len(states) == len(expected) == 4
+    for ours, theirs in zip(expected, states, strict=True):
+        for row, count in enumerate(frames.tolist()):
+            torch.testing.assert_close(theirs[row, :count], ours[row, :count], atol=1e-5, rtol=0)
+
+
+def test_the_carried_modules_do_not_hide_each_other(exported: tuple[SpeechEncoder, Path]) -> None:
+    """They stand one after another in one file: a name of two of them would be the later one's."""
+    tree = ast.parse((exported[1] / "modeling_skill.py").read_text(encoding="utf-8"))
+    names = [node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
+    assert len(names) == len(set(names))
+    carried = {path.stem for path in Path(export.__file__).parents[1].glob("encoder/*.py")}
+    assert carried == {"__init__", *export.CARRIED}
+
+
+def test_the_folder_is_an_encoder_of_this_project_too(
+    exported: tuple[SpeechEncoder, Path],
+) -> None:
+    encoder, folder = exported
+    again = skill.config.load(folder)
+    assert again.config == encoder.config
+    for name, tensor in encoder.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor)
+
+
+def test_registered_models_need_no_foreign_code(exported: tuple[SpeechEncoder, Path]) -> None:
+    export.register()
+    encoder, folder = exported
+    model = AutoModel.from_pretrained(folder)
+    assert type(model).__module__ == "skill.encoder.formats.modeling_skill"
+    assert AutoConfig.from_pretrained(folder).num_hidden_layers == 3
+    waves = torch.randn(2, 5000)
+    with torch.no_grad():
+        torch.testing.assert_close(model(waves).last_hidden_state, encoder(waves)[0][-1])
+        half = AutoModel.from_pretrained(folder, dtype=torch.bfloat16)
+        assert half(waves).last_hidden_state.dtype == torch.bfloat16
+
+
+def test_a_head_is_trained_with_and_without_checkpointing(
+    exported: tuple[SpeechEncoder, Path], tmp_path: Path
+) -> None:
+    export.register()
+    model = AutoModelForCTC.from_pretrained(exported[1], vocab_size=6)
+    assert torch.equal(
+        model.speech.feature_projection.projection.weight,
+        exported[0].feature_projection.projection.weight,
+    )
+    waves, labels = torch.randn(2, 9000), torch.tensor([[1, 2, 3], [4, -100, -100]])
+    mask = torch.ones(2, 9000, dtype=torch.long)
+    mask[1, 6000:] = 0
+    gradients = []
+    for checkpointed in (False, True):
+        if checkpointed:
+            model.gradient_checkpointing_enable()
+            assert model.is_gradient_checkpointing
+        model.train()
+        torch.manual_seed(1)
+        model.zero_grad()
+        model(waves, attention_mask=mask, labels=labels).loss.backward()
+        gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    for plain, saved in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, saved)
+    model.gradient_checkpointing_disable()
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    losses = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = model(waves, attention_mask=mask, labels=labels).loss
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+    model.eval().save_pretrained(tmp_path / "tuned")
+    again = AutoModelForCTC.from_pretrained(tmp_path / "tuned").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(again(waves).logits, model(waves).logits)
+
+
+def test_the_card_says_what_the_run_says(stranger: Path, tmp_path: Path) -> None:
+    """And its example runs where only `transformers` is installed."""
+    _, encoder = pair("hubert", large=False)
+    checkpoint.save_encoder(
+        encoder,
+        tmp_path / "small.safetensors",
+        {"provenance": {"inputs": {"queen.csv": "1"}, "params": {"teachers": ["big"], "seed": 7}}},
+    )
+    targets = [
+        {"teacher": [["big", 0]], "student": [0], "loss": -0.75},
+        {"teacher": [["big", 1], ["big", 2]], "student": [1, 2], "loss": -0.5},
+    ]
+    summary = {"targets": targets, "parameters": 250, "teacher_parameters": 1000}
+    write_json(tmp_path / "small.json", summary)
+    row = {
+        "upstream": "small", "kind": "student", "method": "skill", "teachers": "big",
+        "task": "pr", "metric": "per", "value": "12.345", "low": "11", "high": "13",
+        "items": "77", "low_is_good": "True", "synthetic": "False", "official": "False",
+        "macs": "5e9", "real_time_factor": "0.01",
+    }  # fmt: skip
+    others = [
+        row | {"upstream": "other"},
+        row | {"upstream": "big", "kind": "teacher", "value": "10", "teachers": ""},
+        row | {"upstream": "fbank", "kind": "fbank", "value": "12", "teachers": ""},
+    ]
+    write_csv(tmp_path / "scores.csv", [row, *others], list(row))
+    export.run(
+        str(tmp_path / "small.safetensors"), tmp_path / "small", scores=tmp_path / "scores.csv"
+    )
+    text = (tmp_path / "small/README.md").read_text(encoding="utf-8")
+    assert "A student of big by the method `skill`, 75% of whose" in text and "Seed 7." in text
+    assert "| big 0 | 0 | -0.75 |\n| big 1 2 | 1 2 | -0.5 |" in text
+    result = "| PR | phone error rate in % (lower is better) | 12.35 | 11.00 to 13.00 "
+    assert text.count(f"{result}| 10.00 | 12.00 | 77 |") == 1
+    assert "| `queen.csv` | Flight of the Amazon Queen | freeware" in text
+    assert f"{encoder.num_parameters():,} (teacher: 1,000)" in text and "5.0 billion" in text
+    assert "not to be read beside published" in text
+    assert "* PR per: small (12.35) does not beat fbank (12.00)" in text
+    head, example = text.split("---")[1], text.split("```python")[1].split("```")[0]
+    assert yaml.safe_load(head)["library_name"] == "transformers"
+    waveform = "import numpy\nwaveform = numpy.zeros(16000, numpy.float32)\n"
+    done = subprocess.run(
+        [stranger, "-I", "-c", f"{waveform}{example}\nprint(len(states))"],
+        env={"HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1", "PATH": ""},
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == encoder.config.num_blocks + 1
+
+
+def test_the_card_of_a_model_that_no_run_knows(tmp_path: Path) -> None:
+    checkpoint.save_encoder(irregular(), tmp_path / "alone.safetensors")
+    export.run(str(tmp_path / "alone.safetensors"), tmp_path / "out", scores=tmp_path / "no.csv")
+    text = (tmp_path / "out/README.md").read_text(encoding="utf-8")
+    assert "None were measured" in text and "header does not say" in text
+    assert "What it learned" not in text
+
+
+def test_the_verb_exports_and_refuses(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from skill.__main__ import main
+
+    checkpoint.save_encoder(irregular(), tmp_path / "small.safetensors")
+    assert main(["export", str(tmp_path / "small.safetensors"), str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out/modeling_skill.py").exists()
+    assert main(["export", "nobody", str(tmp_path / "no")]) == 1
+    assert "error: nobody: neither a file nor a model" in capfd.readouterr().err
+    assert not (tmp_path / "no").exists()
+    with pytest.raises(SkillError):
+        export.find("nobody")

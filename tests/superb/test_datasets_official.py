@@ -1,0 +1,279 @@
+"""The official corpora in miniature: same folders and files, split rules, vocabularies, errors."""
+
+import re
+from hashlib import sha1
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+
+from skill.config.tasks import PROTOCOL, configured
+from skill.data.corpora import superb as layouts
+from skill.data.corpora.superb_files import needed
+from skill.data.manifest import read_manifest
+from skill.superb import metrics, vocabulary
+from skill.superb.datasets import folds_of
+from skill.superb.datasets.official import slots
+from skill.superb.downstream import Transcription
+from skill.utils.errors import SkillError
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("SKILL_CORPORA", str(tmp_path / "my corpora"))
+    return tmp_path / "my corpora"
+
+
+def wav(path, seconds=0.2, rate=16000, channels=1):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    samples = np.random.default_rng(len(str(path))).normal(0, 0.1, (int(seconds * rate), channels))
+    soundfile.write(path, samples, rate)
+
+
+def lines(path, *rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(rows) + "\n")
+
+
+def folds(kind, tmp_path, task, **settings):
+    manifest = tmp_path / f"{kind}.csv"
+    layouts.build(kind, kind, manifest)
+    return folds_of(configured(task, settings), read_manifest(manifest))
+
+
+def test_speech_commands(root, tmp_path):
+    base = root / "speech_commands"
+    names = [f"{n:08x}_nohash_{n % 2}.wav" for n in range(60)]
+    wanted = {}
+    for name in names:
+        # the rule of the corpus's own README, written the other way round
+        share = int(sha1(name.split("_nohash_")[0].encode()).hexdigest(), 16) % 2**27
+        share = share * 100 / (2**27 - 1)
+        wanted[name] = "dev" if share < 10 else None if share < 20 else "train"
+        for word in ("yes", "bed"):
+            wav(base / "speech_commands_v0.01" / word / name)
+    assert {layouts.keyword_split(n) or None for n in names} == {"dev", "train", None}
+    wav(base / "speech_commands_v0.01/_background_noise_/hum.wav", 2.0)
+    for label in ("yes", "_unknown_", "_silence_"):
+        wav(base / "speech_commands_test_set_v0.01" / label / "0a_nohash_0.wav")
+    fold = folds("speech_commands", tmp_path, "ks")[0]
+    assert fold.labels[0][-2:] == ("_unknown_", "_silence_") and len(fold.labels[0]) == 12
+    spoken = [e for e in fold.train if "yes" in e.id or "bed" in e.id]
+    assert len(spoken) == 2 * sum(split == "train" for split in wanted.values())
+    assert {e.target for e in spoken if "bed" in e.id} == {(10,)}
+    silent = [e for e in fold.train if e.target == (11,)]
+    assert len(silent) == layouts.SILENT_EXCERPTS and {e.samples for e in silent} == {16000}
+    assert len(silent[0].read()) == 16000
+    whole, _ = soundfile.read(base / "speech_commands_test_set_v0.01/yes/0a_nohash_0.wav")
+    assert fold.test[2].read() == pytest.approx(whole * 10 ** (-3 / 20), abs=1e-7)
+    # dev is drawn evenly over the classes, so the few `yes` are as frequent as the silences
+    share = np.mean([e.target == (0,) for e in fold.dev])
+    assert share == pytest.approx(1 / 3, abs=0.12)
+    assert [e.target for e in fold.test] == [(11,), (10,), (0,)]
+
+
+def speech(seconds, loudness=0.1, seed=0):
+    samples = np.random.default_rng(seed).normal(0, loudness, int(seconds * 16000))
+    return samples.astype(np.float32)
+
+
+def voxceleb(root):
+    base = root / "VoxCeleb1"
+    rows = []
+    for speaker in range(10001, 10007):
+        for number in range(1, 4):
+            key = f"id{speaker}/abc/0000{number}.wav"
+            part = "test" if speaker > 10004 else "dev"
+            wav(base / part / "wav" / key, 2.1)
+            rows.append(f"{number} {key}")
+    lines(base / "iden_split.txt", *rows)
+    lines(
+        base / "voxceleb1_test_v2.txt",
+        "1 id10005/abc/00001.wav id10005/abc/00002.wav",
+        "0 id10005/abc/00001.wav id10006/abc/00003.wav",
+    )
+
+
+def test_voxceleb_identification(root, tmp_path):
+    voxceleb(root)
+    fold = folds("voxceleb1", tmp_path, "sid", crop_seconds=1.5, crops=2)[0]
+    assert len(fold.labels[0]) == 6
+    assert len(fold.train) == 12 and {e.samples for e in fold.train} == {24000}
+    assert [e.id[-9:] for e in fold.dev] == ["00002.wav"] * 6
+    assert fold.test[5].target == (5,)
+
+
+@pytest.mark.parametrize("protocol", ["superb", "clean"])
+def test_voxceleb_verification(root, tmp_path, monkeypatch, protocol):
+    voxceleb(root)
+    monkeypatch.setattr("skill.superb.datasets.official._HELD_OUT_SPEAKERS", 2)
+    pause = np.concatenate([speech(2.1), np.zeros(40000), speech(0.5)])
+    soundfile.write(root / "VoxCeleb1/dev/wav/id10001/abc/00001.wav", pause, 16000)
+    soundfile.write(root / "VoxCeleb1/dev/wav/id10001/abc/00002.wav", pause[30000:], 16000)
+    fold = folds("voxceleb1", tmp_path, "asv", protocol=protocol)[0]
+    paused = [e for e in (*fold.train, *fold.dev) if e.id.startswith("id10001/abc/00001")]
+    assert [e.samples for e in paused] == [len(e.read()) for e in paused]
+    assert all(abs(e.samples - 2.6 * 16000) < 1500 for e in paused)
+    if protocol == "superb":  # 3 s long, but not without its pause
+        assert paused and "id10001/abc/00002.wav" not in {e.id for e in fold.train}
+    training = {e.cluster for e in fold.train}
+    assert not training & {"id10005", "id10006"}
+    assert {e.id for e in fold.test} == {t.first for t in fold.trials["test"]} | {
+        t.second for t in fold.trials["test"]
+    }
+    if protocol == "superb":
+        assert len(training) == len(fold.labels[0]) == 4
+        assert fold.trials["dev"] == fold.trials["test"]
+    else:
+        assert len(training) == len(fold.labels[0]) == 2
+        assert not training & {e.cluster for e in fold.dev}
+        same = [t.same for t in fold.trials["dev"]]
+        assert sum(same) > 0 and len(same) == 2 * sum(same)
+
+
+def test_fluent_speech_commands(root, tmp_path):
+    base = root / "fluent_speech_commands_dataset"
+    header = ",path,speakerId,transcription,action,object,location"
+    rows = ["change language,none,none", "activate,lights,kitchen", "activate,music,none"]
+    for part in ("train", "valid", "test"):
+        listed = []
+        for number, row in enumerate(rows):
+            wav(base / f"wavs/speakers/s{number}/{part}{number}.wav")
+            listed.append(f"{number},wavs/speakers/s{number}/{part}{number}.wav,s{number},x,{row}")
+        lines(base / "data" / f"{part}_data.csv", header, *listed)
+    fold = folds("fluent_speech_commands", tmp_path, "ic")[0]
+    assert fold.labels[0] == ("change language", "activate")
+    assert [e.target for e in fold.test] == [(0, 0, 0), (1, 1, 1), (1, 2, 0)]
+    listed = base / "data/test_data.csv"
+    listed.write_text(listed.read_text().replace("kitchen", "attic"))
+    with pytest.raises(SkillError, match="test1: 'attic' is none of none, kitchen"):
+        folds("fluent_speech_commands", tmp_path, "ic")
+
+
+def test_audio_snips(root, tmp_path):
+    base = root / "audio_snips"
+    spoken = "BOS play ABBA & friends on youtube , now EOS"
+    iob = "O O artist artist artist O service O timeRange O"
+    wanted = []
+    for part, speaker in (("train", "Ivy"), ("valid", "Amy"), ("test", "Brian"), ("test", "Ivy")):
+        key = f"{speaker}-snips-{part}-0"
+        wav(base / part / f"{key}.{'mp3' if part == 'valid' else 'wav'}", rate=22050)
+        wanted.append(f"{key} {spoken}\t{iob}")
+    lines(base / "all.iob.snips.txt", *wanted)
+    fold = folds("audio_snips", tmp_path, "sf")[0]
+    assert [len(part) for part in (fold.train, fold.dev, fold.test)] == [1, 1, 1]
+    assert [len(e.read()) for e in fold.dev] == [fold.dev[0].samples] == [3200]
+    target = vocabulary.marked(fold.train[0].target)
+    assert target == (
+        "PLAY B-artist ABBA AND FRIENDS E-artist ON B-service YOUTUBE E-service "
+        "B-timeRange NOW E-timeRange"
+    )
+    assert metrics.parse_slots(target)[0] == ("artist", "ABBA AND FRIENDS")
+    problem = Transcription(PROTOCOL["sf"], fold)
+    assert len(problem.vocabulary) == 3 + 28 + 2 * 3
+    counts = problem.counts(fold.test, [fold.test[0].target])
+    assert counts["slot_f1"][0].tolist() == [1] and counts["slot_cer"][0].tolist() == [0]
+
+
+def test_snips_drops_a_last_punctuation_mark():
+    assert "".join(slots("go/O home/O ./O")) == "GO HOME "
+
+
+def test_snips_knows_no_figures():
+    symbols = slots("4/n café/O")
+    assert symbols == ["B-n", "<unk>", "E-n", " ", "C", "A", "F", "<unk>"]
+    assert vocabulary.slot_vocabulary(["B-n", "E-n"]).encode(symbols)[1] == 2
+
+
+def test_iemocap(root, tmp_path):
+    base = root / "IEMOCAP_full_release"
+    for session in range(1, 6):
+        dialog = f"Ses0{session}F_impro01"
+        rows = ["% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]", ""]
+        emotions = ("neu", "exc", "hap", "ang", "sad", "fru", "xxx")
+        for number, emotion in enumerate(emotions):
+            key = f"{dialog}_{'FM'[number % 2]}00{number}"
+            rows.append(f"[6.29 - 8.23]\t{key}\t{emotion}\t[2.5, 2.5, 2.5]")
+            wav(base / f"Session{session}/sentences/wav/{dialog}/{key}.wav")
+        lines(base / f"Session{session}/dialog/EmoEvaluation/{dialog}.txt", *rows)
+    five = folds("iemocap", tmp_path, "er")
+    assert len(five) == 5
+    for number, fold in enumerate(five, 1):
+        assert {str(e.cluster)[:5] for e in fold.test} == {f"Ses0{number}"}
+        assert [len(part) for part in (fold.train, fold.dev, fold.test)] == [16, 4, 5]
+        assert sorted(e.target[0] for e in fold.test) == [0, 1, 1, 2, 3]
+
+
+def test_libri2mix(root, tmp_path):
+    base = root / "Libri2Mix"
+    for split in ("train", "dev", "test"):
+        wav(base / f"wav16k/max/{split}/mix_both/a_b.wav", 3.0)
+        place = base / "diarization/data" / split
+        made_at = {"dev": "/elsewhere/Libri2Mix/", "test": f"{base}/"}.get(split, "")
+        lines(place / "wav.scp", f"a_b {made_at}wav16k/max/{split}/mix_both/a_b.wav")
+        lines(place / "segments", "a_b-a a_b 0.00 1.50", "a_b-b a_b 1.00 3.00")
+        lines(place / "utt2spk", "a_b-a a", "a_b-b b")
+    fold = folds("libri2mix", tmp_path, "sd")[0]
+    assert fold.test[0].target == (("a", 0.0, 1.5), ("b", 1.0, 3.0))
+    assert fold.test[0].samples == 48000 and fold.test[0].cluster == "a+b"
+    lines(base / "diarization/data/dev/wav.scp", "a_b /elsewhere/a_b.wav")
+    with pytest.raises(SkillError, match=r"/elsewhere/a_b\.wav is not below"):
+        folds("libri2mix", tmp_path, "sd")
+
+
+def test_quesst14(root, tmp_path):
+    base = root / "quesst14Database"
+    for name in ("Audio/quesst14_00001", "Audio/quesst14_00002", "dev_queries/quesst14_dev_0001",
+                 "eval_queries/quesst14_eval_0001"):  # fmt: skip
+        wav(base / f"{name}.wav", rate=8000)
+    inside = "quesst14Database/Audio"
+    listed = (("1", "nnenglish"), ("2", "nnenglish"), ("3", "czech"))
+    lines(base / "scoring/language_key_utterances.lst",
+          *(f"{inside}/quesst14_0000{n}.wav {language}" for n, language in listed))  # fmt: skip
+    for part in ("dev", "eval"):
+        lines(base / f"scoring/language_key_{part}.lst",
+              f"quesst14Database/{part}_queries/quesst14_{part}_0001.wav nnenglish")  # fmt: skip
+        lines(base / f"scoring/groundtruth_quesst14_{part}/truth.rttm",
+              f"LEXEME quesst14_00002 1 0.0 1.0 quesst14_{part}_0001 lex <NA> <NA>")  # fmt: skip
+    fold = folds("quesst14", tmp_path, "qbe")[0]
+    assert [e.target for e in fold.train] == [(), ("quesst14_dev_0001", "quesst14_eval_0001")]
+    assert fold.dev[0].target in fold.train[1].target
+    assert fold.dev[0].samples == len(fold.dev[0].read()) == 3200  # of 0.2 s at 8 kHz
+
+
+@pytest.mark.parametrize("kind", layouts.LAYOUTS)
+def test_a_missing_corpus_says_where_it_belongs(root, tmp_path, kind):
+    with pytest.raises(SkillError, match=re.escape(layouts.FOLDERS[kind])) as caught:
+        layouts.build(kind, kind, tmp_path / "m.csv")
+    assert (kind in layouts.GATED) == (
+        "apply" in str(caught.value) or "licence" in str(caught.value)
+    )
+
+
+def test_no_audio_and_unlisted_audio_are_named(root, tmp_path):
+    voxceleb(root)
+    (root / "VoxCeleb1/dev/wav/id10001/abc/00001.wav").write_text("nothing")
+    with pytest.raises(SkillError, match=r"00001\.wav: not readable as audio"):
+        layouts.build("voxceleb1", "voxceleb1", tmp_path / "m.csv")
+    lines(root / "VoxCeleb1/iden_split.txt", "1 id10002/abc/00001.wav")
+    (root / "VoxCeleb1/dev/wav/id10001/abc/00001.wav").unlink()
+    with pytest.raises(SkillError, match="does not list id10001"):
+        layouts.build("voxceleb1", "voxceleb1", tmp_path / "m.csv")
+
+
+def test_librispeech_uses_the_two_lexicons(root):
+    place = root / "LibriSpeech/lexicon"
+    with pytest.raises(SkillError, match=r"pr needs .*200k-g2p\.txt, .* from s3prl/"):
+        needed("pr", "librispeech")
+    lines(place / "librispeech-lexicon-200k-g2p.txt", "HELLO\tHH AH0 L OW1", "HELLO\tHH EH0 L OW1")
+    lines(place / "librispeech-lexicon-allothers-g2p.txt", "ZYX\tZ IH1 K S")
+    utterances = [
+        SimpleNamespace(id=f"{split}{said}", corpus="librispeech", samples=16000, text=said,
+                        split=split, speaker="1", language="en", kind="human")
+        for split in ("train", "dev", "test") for said in ("hello zyx", "hello nobody")
+    ]  # fmt: skip
+    assert needed("pr", "librispeech") == sorted(place.iterdir()) and not needed("pr", "queen")
+    fold = folds_of(configured("pr", {}), utterances)[0]
+    assert [e.target for e in fold.test] == [["HH", "AH0", "L", "OW1", "Z", "IH1", "K", "S"]]
+    assert fold.left_out == {"a word is not in the dictionary": 3}
