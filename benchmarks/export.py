@@ -144,9 +144,9 @@ def main() -> None:
     load = os.getloadavg()[0]
     torch.manual_seed(0)
     shape = configuration(options.family, options.size)
-    teacher = skill.config.load(options.teacher) if options.teacher else SpeechEncoder(shape).eval()
+    teacher = skill.load(options.teacher) if options.teacher else SpeechEncoder(shape).eval()
     small = (
-        skill.config.load(options.model)
+        skill.load(options.model)
         if options.model
         else SpeechEncoder(student(teacher.config, None)).eval()
     )

@@ -99,7 +99,7 @@ def test_tour(project: Project) -> None:
     page = (project.folder / "plots/index.html").read_text()
     assert "Distillation loss" in page and "First metric of each task" in page
     assert all(page.count(f'"{name}"') > 3 for name in ("skill-wavlm", "dphubert-wavlm", "sid"))
-    loaded = next(text for line, text in printed.items() if "skill.config.load" in line)
+    loaded = next(text for line, text in printed.items() if "skill.load" in line)
     assert (
         int(loaded) == read_json(project.folder / "results/stage2/skill-wavlm.json")["parameters"]
     )

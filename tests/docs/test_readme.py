@@ -170,10 +170,10 @@ def test_every_command_is_run(smoke: Smoke, tmp_path: Path) -> None:
         command = line
         for said, done in INSTEAD.items():
             command = command.replace(said, done)
-        if line.startswith("skill.config.load"):
+        if line.startswith("skill.load"):
             command = f"python -c 'import skill; print({line}.num_parameters())'"
         printed[line] = project.run("bash", "-o", "pipefail", "-ec", command)
-    assert int(printed['skill.config.load("skill-wavlm")']) > 0
+    assert int(printed['skill.load("skill-wavlm")']) > 0
     assert (project.folder / "DIR/modeling_skill.py").exists()
     assert "group_layers" in printed["dvc repro"] and "fetch_teacher" not in printed["dvc repro"]
     assert "prune_student" in printed["dvc exp run -S stage1.steps=800"]

@@ -105,7 +105,7 @@ def test_the_folder_is_an_encoder_of_this_project_too(
     exported: tuple[SpeechEncoder, Path],
 ) -> None:
     encoder, folder = exported
-    again = skill.config.load(folder)
+    again = skill.load(folder)
     assert again.config == encoder.config
     for name, tensor in encoder.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor)

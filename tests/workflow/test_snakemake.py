@@ -126,7 +126,7 @@ def test_fresh_clone_has_nothing_to_do_then_reruns_one_student(
     clone = Project(folder)
     clone.run("dvc", "pull", "-q")
     assert NOTHING in clone.run("snakemake", "-n")
-    by_name = "import skill; print(skill.config.load('skill-wavlm').num_parameters())"
+    by_name = "import skill; print(skill.load('skill-wavlm').num_parameters())"
     pulled = clone.run("python", "-c", by_name)
     kept = load_encoder(project.folder / "results/stage2/skill-wavlm.safetensors")
     assert pulled.split()[-1] == str(kept.num_parameters())
