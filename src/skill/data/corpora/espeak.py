@@ -67,7 +67,7 @@ def spoken(sentence: str, voice: str, style: Style | None = None) -> tuple[Signa
     except ImportError as error:
         raise SkillError("espeak-ng is missing: pip install espeakng-loader") from error
     places = espeakng_loader.get_library_path(), espeakng_loader.get_data_path()
-    program = Path(__file__).with_name("voice.py")
+    program = Path(__file__).with_name("espeak_process.py")
     values = [*places, voice, *(style or Style()), sentence]
     command = [sys.executable, "-S", "-E", str(program), *map(str, values)]
     done = subprocess.run(command, capture_output=True, timeout=_SECONDS, check=False)

@@ -1,4 +1,4 @@
-"""One utterance of espeak-ng: `voice.py LIBRARY DATA VOICE RATE PITCH RANGE VOLUME TEXT`.
+"""One utterance of espeak-ng: `espeak_process.py LIBRARY DATA VOICE RATE PITCH RANGE VOLUME TEXT`.
 
 A process of its own, because the library is GPL-3 and calls inside one process influence each
 other. Imports no package, so that it starts quickly. Writes the rate (32 bits), then the samples
