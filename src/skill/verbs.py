@@ -177,8 +177,12 @@ def predict(a: Arguments) -> None:
 
 def export(a: Arguments) -> None:
     from skill.encoder.formats.export import FORMS, run
+    from skill.paper import model_card
 
-    run(a.student, a.folder, [form for form in FORMS if getattr(a, form, False)], a.states)
+    forms = [form for form in FORMS if getattr(a, form, False)]
+    run(a.student, a.folder, forms, a.states)
+    if not forms:
+        model_card.write(a.student, a.folder)
 
 
 def check(a: Arguments) -> None:

@@ -56,7 +56,7 @@ print(json.dumps(difference))
 """
 REGISTERED = """
 import sys
-import skill.export
+import skill.encoder.formats.export
 skill.encoder.formats.export.register()
 from transformers import AutoModel, AutoModelForCTC
 print(type(AutoModel.from_pretrained(sys.argv[1])).__module__)

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from skill.encoder import SpeechEncoder
+from skill.encoder.checkpoint import load_encoder
+from skill.encoder.formats.export import find as find_student
 from skill.paper.sanity import violations
 from skill.superb.metrics import METRICS
-from skill.utils.files import read_csv, read_json
+from skill.utils.files import read_csv, read_header, read_json, replacing
 from skill.utils.repository import find
 
 _REPRODUCED = "[SKILL](https://arxiv.org/abs/2402.16830)"
@@ -29,6 +31,21 @@ _LIMITS = """The model gives representations, no decisions; a head has to be tra
 hears what its training data taught it: other languages, channels and speaking styles are untested.
 Voices can be told apart by its states, so treat stored states as personal data."""
 Row = dict[str, str]
+
+
+def write(student: str, folder: Path, scores: Path = Path("results/superb/scores.csv")) -> None:
+    """Write the card of a student (a name or a file) as `README.md` of its exported folder.
+
+    Args:
+        scores: the table of all upstreams' results.
+
+    Raises:
+        SkillError: there is no such student, or a file cannot be read or written.
+    """
+    path = find_student(student)
+    text = card(load_encoder(path), read_header(path), path, scores)
+    with replacing(folder / "README.md") as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def card(encoder: SpeechEncoder, header: dict[str, Any], path: Path, scores: Path) -> str:

@@ -12,7 +12,6 @@ from typing import Any, Literal
 from skill.encoder import SpeechEncoder
 from skill.encoder.checkpoint import load_encoder
 from skill.encoder.formats import layouts, s3prl
-from skill.paper import model_card
 from skill.utils.errors import SkillError
 from skill.utils.files import read_header, replacing, write_json, write_tensors
 
@@ -26,14 +25,12 @@ def run(
     folder: Path,
     forms: Sequence[str] = (),
     states: Literal["all", "last"] = "all",
-    scores: Path = Path("results/superb/scores.csv"),
 ) -> None:
-    """The verb `export`: write the student (a name or a file) in the given forms of `FORMS`.
+    """Write the student (a name or a file) in the given forms of `FORMS`.
 
     Args:
         forms: none means the folder for `transformers`.
         states: which states ONNX models return.
-        scores: the table whose rows the model card shows.
 
     Raises:
         SkillError: there is no such student, or the form needs a package that is not installed.
@@ -42,17 +39,11 @@ def run(
     header = read_header(path)
     encoder = load_encoder(path)
     for form in forms or ["transformers"]:
-        FORMS[form](encoder, folder, path=path, header=header, scores=scores, states=states)
+        FORMS[form](encoder, folder, path=path, header=header, states=states)
 
 
 def _transformers(
-    encoder: SpeechEncoder,
-    folder: Path,
-    *,
-    path: Path,
-    header: dict[str, Any],
-    scores: Path,
-    **_: Any,
+    encoder: SpeechEncoder, folder: Path, *, header: dict[str, Any], **_: Any
 ) -> None:
     write_weights(encoder, header, folder / "model.safetensors")
     write_json(folder / "config.json", configuration(encoder))
@@ -71,7 +62,6 @@ def _transformers(
     _write_text(
         folder / "modeling_skill.py", self_contained(_PACKAGE / "encoder/formats/modeling_skill.py")
     )
-    _write_text(folder / "README.md", model_card.card(encoder, header, path, scores))
 
 
 def _onnx(
