@@ -1,0 +1,72 @@
+"""The model card of an exported student says what its run measured."""
+
+import subprocess
+from pathlib import Path
+
+import yaml
+from test_encoder import pair
+from test_formats import irregular
+
+from skill.encoder import checkpoint
+from skill.encoder.formats import export
+from skill.paper import model_card
+from skill.utils.files import write_csv, write_json
+
+
+def test_the_card_says_what_the_run_says(stranger: Path, tmp_path: Path) -> None:
+    """And its example runs where only `transformers` is installed."""
+    _, encoder = pair("hubert", large=False)
+    checkpoint.save_encoder(
+        encoder,
+        tmp_path / "small.safetensors",
+        {"provenance": {"inputs": {"queen.csv": "1"}, "params": {"teachers": ["big"], "seed": 7}}},
+    )
+    targets = [
+        {"teacher": [["big", 0]], "student": [0], "loss": -0.75},
+        {"teacher": [["big", 1], ["big", 2]], "student": [1, 2], "loss": -0.5},
+    ]
+    summary = {"targets": targets, "parameters": 250, "teacher_parameters": 1000}
+    write_json(tmp_path / "small.json", summary)
+    row = {
+        "upstream": "small", "kind": "student", "method": "skill", "teachers": "big",
+        "task": "pr", "metric": "per", "value": "12.345", "low": "11", "high": "13",
+        "items": "77", "low_is_good": "True", "synthetic": "False", "official": "False",
+        "macs": "5e9", "real_time_factor": "0.01",
+    }  # fmt: skip
+    others = [
+        row | {"upstream": "other"},
+        row | {"upstream": "big", "kind": "teacher", "value": "10", "teachers": ""},
+        row | {"upstream": "fbank", "kind": "fbank", "value": "12", "teachers": ""},
+    ]
+    write_csv(tmp_path / "scores.csv", [row, *others], list(row))
+    export.run(str(tmp_path / "small.safetensors"), tmp_path / "small")
+    model_card.write(
+        str(tmp_path / "small.safetensors"), tmp_path / "small", tmp_path / "scores.csv"
+    )
+    text = (tmp_path / "small/README.md").read_text(encoding="utf-8")
+    assert "A student of big by the method `skill`, 75% of whose" in text and "Seed 7." in text
+    assert "| big 0 | 0 | -0.75 |\n| big 1 2 | 1 2 | -0.5 |" in text
+    result = "| PR | phone error rate in % (lower is better) | 12.35 | 11.00 to 13.00 "
+    assert text.count(f"{result}| 10.00 | 12.00 | 77 |") == 1
+    assert "| `queen.csv` | Flight of the Amazon Queen | freeware" in text
+    assert f"{encoder.num_parameters():,} (teacher: 1,000)" in text and "5.0 billion" in text
+    assert "not to be read beside published" in text
+    assert "* PR per: small (12.35) does not beat fbank (12.00)" in text
+    head, example = text.split("---")[1], text.split("```python")[1].split("```")[0]
+    assert yaml.safe_load(head)["library_name"] == "transformers"
+    waveform = "import numpy\nwaveform = numpy.zeros(16000, numpy.float32)\n"
+    done = subprocess.run(
+        [stranger, "-I", "-c", f"{waveform}{example}\nprint(len(states))"],
+        env={"HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1", "PATH": ""},
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == encoder.config.num_blocks + 1
+
+
+def test_the_card_of_a_model_that_no_run_knows(tmp_path: Path) -> None:
+    checkpoint.save_encoder(irregular(), tmp_path / "alone.safetensors")
+    model_card.write(str(tmp_path / "alone.safetensors"), tmp_path / "out", tmp_path / "no.csv")
+    text = (tmp_path / "out/README.md").read_text(encoding="utf-8")
+    assert "None were measured" in text and "header does not say" in text
+    assert "What it learned" not in text
