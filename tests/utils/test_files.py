@@ -10,8 +10,8 @@ from conftest import ENVIRONMENT, ROOT
 FULL = """
 import resource, sys
 import torch
-from skill import files
-from skill.errors import SkillError
+from skill.utils import files
+from skill.utils.errors import SkillError
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 value = torch.zeros(10_000)
 write = {

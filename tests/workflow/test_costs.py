@@ -11,8 +11,7 @@ import yaml
 
 from skill.config import params
 from skill.utils.errors import SkillError
-from skill.utils.files import read_csv
-from skill.utils.repository import table
+from skill.utils.files import data_table, read_csv
 from skill.workflow import costs, plan
 
 ROOT = Path(__file__).parents[2]
@@ -97,7 +96,7 @@ def test_hours_grow_with_steps_and_models_and_shrink_with_what_is_done() -> None
 
 
 def test_download_is_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = {r["part"]: int(r["bytes"] or 0) for r in table("corpora")}
+    sizes = {r["part"]: int(r["bytes"] or 0) for r in data_table("corpora")}
     needed = ["train-clean-100", "train-clean-360", "train-other-500", "dev-clean", "dev-other",
               "test-clean"]  # fmt: skip
     made = costs.make(preset("paper"))

@@ -17,10 +17,9 @@ from skill.workflow import locks, outputs
 from skill.workflow.checks import check_students
 from skill.data.corpora import superb_files
 from skill.utils.errors import SkillError
-from skill.utils.files import canonical_json, sha256
+from skill.utils.files import canonical_json, checkout_path, data_table, sha256
 from skill.config.load import load
 from skill.utils.provenance import fingerprint
-from skill.utils.repository import find, table
 from skill.config.students import baselines, references, sweeps
 
 locks.prepare(Path(workflow.basedir), here=workflow.is_main_process)
@@ -85,7 +84,7 @@ def teachers(names):
 # The hashes of a teacher's file, or of the files of its folder, so that other weights are noticed.
 def weights(teacher):
     source = P.teachers[teacher].source
-    place = find(source) if source else None
+    place = checkout_path(source) if source else None
     if place is None or not place.exists():
         return None
     if place.is_file():
@@ -98,7 +97,7 @@ def weights(teacher):
 
 # What data/corpora.csv says of a kind of corpora: where it is fetched from, and its checksums.
 def archives(kind):
-    return canonical_json([row for row in table("corpora") if row["kind"] == kind])
+    return canonical_json([row for row in data_table("corpora") if row["kind"] == kind])
 
 
 def clusters(student):

@@ -19,7 +19,7 @@ rule convert_corpus:
         corpus=one_of(STORED),
     params:
         job=lambda w: job(P.corpora[w.corpus]),
-        checksums=sha256(find("data/checksums.csv")),
+        checksums=sha256(checkout_path("data/checksums.csv")),
         code=fingerprint("skill.data.corpora.prepare"),
     shell:
         "python -m skill corpora {wildcards.corpus} --params {params.job:q} "

@@ -10,8 +10,7 @@ from skill.encoder.checkpoint import load_encoder
 from skill.encoder.formats.export import find as find_student
 from skill.paper.sanity import violations
 from skill.superb.metrics import METRICS
-from skill.utils.files import read_csv, read_header, read_json, replacing
-from skill.utils.repository import find
+from skill.utils.files import checkout_path, read_csv, read_header, read_json, replacing
 
 _REPRODUCED = "[SKILL](https://arxiv.org/abs/2402.16830)"
 _USE = """```python
@@ -170,7 +169,7 @@ def _data(header: dict[str, Any], student: bool) -> str:
     manifests = sorted(name for name in inputs if name.endswith(".csv"))
     if not manifests:
         return "The file's header does not say."
-    listed = find("data/corpora.csv")
+    listed = checkout_path("data/corpora.csv")
     known = read_csv(listed) if listed.exists() else []
     lines = ["| manifest | what it is | licence |", "|---|---|---|"]
     for manifest in manifests:

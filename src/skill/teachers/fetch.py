@@ -9,8 +9,7 @@ from skill.config.params import Teacher
 from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.encoder.checkpoint import load_encoder, save_encoder
 from skill.utils.errors import SkillError
-from skill.utils.files import sha256
-from skill.utils.repository import find
+from skill.utils.files import checkout_path, sha256
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
@@ -36,7 +35,7 @@ def run_teacher(name: str, job: Teacher, output: Path) -> None:
             )
         )
     else:
-        source = _from_hub(name, job) if job.hub is not None else find(str(job.source))
+        source = _from_hub(name, job) if job.hub is not None else checkout_path(str(job.source))
         if not source.exists():
             raise SkillError(f"teachers.{name}: {source} does not exist")
         _check(name, job, source)

@@ -104,6 +104,24 @@ def read_csv(path: str | os.PathLike[str]) -> list[dict[str, str]]:
         raise SkillError(f"{path}: not a readable CSV file: {error}") from error
 
 
+def checkout_path(source: str) -> Path:
+    """`source` below the working directory or, where nothing is there, in the checkout."""
+    path = Path(source)
+    return path if path.exists() else Path(__file__).parents[3] / path
+
+
+def data_table(name: str) -> list[dict[str, str]]:
+    """The rows of the checkout's `data/NAME.csv`.
+
+    Raises:
+        SkillError: it is damaged, or missing: this is no clone.
+    """
+    path = checkout_path(f"data/{name}.csv")
+    if not path.is_file():
+        raise SkillError(f"data/{name}.csv is missing: work in a clone of the repository")
+    return read_csv(path)
+
+
 def sha256(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with Path(path).open("rb") as file:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from skill.config.params import Params, Student, Teacher
 from skill.distillation.targets import build_targets
 from skill.utils.errors import SkillError
-from skill.utils.repository import find
+from skill.utils.files import checkout_path
 
 _HUB = {  # blocks and width
     "microsoft/wavlm-base": (12, 768),
@@ -60,7 +60,7 @@ def known_size(teacher: Teacher) -> tuple[int, int] | None:
         return teacher.random.blocks, teacher.random.width
     if teacher.hub is not None:
         return _HUB.get(teacher.hub)
-    file = find(teacher.source or "")
+    file = checkout_path(teacher.source or "")
     if file.suffix != ".safetensors" or not file.is_file():
         return None
     try:

@@ -14,7 +14,7 @@ from skill.config.params import Corpus, Params, Student, Training
 from skill.config.tasks import Task
 from skill.data.corpora import archives, superb_files
 from skill.data.manifest import read_manifest
-from skill.utils.repository import table
+from skill.utils.files import data_table
 from skill.workflow import outputs
 from skill.workflow.checks import known_size
 
@@ -60,8 +60,8 @@ def make(params: Params) -> Plan:
 
 class _Planner:
     def __init__(self, params: Params) -> None:
-        self.p, self.table = params, table("corpora")
-        self.cost = {row["name"]: float(row["value"]) for row in table("costs")}
+        self.p, self.table = params, data_table("corpora")
+        self.cost = {row["name"]: float(row["value"]) for row in data_table("costs")}
         self.sizes = {n: known_size(t) or _BASE for n, t in params.teachers.items()}
         self.tasks = outputs.tasks(params)
         self.notes: list[str] = []

@@ -8,7 +8,7 @@ from skill.config.params import Params, Similarity, Student
 from skill.config.students import baselines, references, sweeps
 from skill.config.tasks import Task, configured, official
 from skill.superb.score import REFERENCE_POINTS
-from skill.utils.repository import find
+from skill.utils.files import checkout_path
 
 
 def clustered_students(params: Params) -> list[Student]:
@@ -69,7 +69,7 @@ def figures(params: Params) -> dict[str, list[str]]:
         "layers": [f"results/stage1/{n}.{k}" for n in students for k in ("json", "safetensors")],
         "regression": [f"results/paper/regression/{name}.csv" for name in compared],
         "size": [scores],
-        "published": [scores, str(find("data/published.csv"))],
+        "published": [scores, str(checkout_path("data/published.csv"))],
     }
     found |= {"sparsity": [scores]} if sweeps(students) else {}
     found |= {"methods": [comparisons]} if baselines(params) else {}

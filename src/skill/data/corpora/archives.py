@@ -19,8 +19,8 @@ from pathlib import Path, PurePosixPath
 from skill.data.corpora.debian import cache
 from skill.utils.download import fetch
 from skill.utils.errors import SkillError
+from skill.utils.files import data_table
 from skill.utils.remote import Patience, Remote, locked, need_space
-from skill.utils.repository import table
 
 _GROWTH = 1.2  # compressed audio hardly compresses: what an archive unpacks to, over its size
 _PATIENCE = Patience()
@@ -49,7 +49,7 @@ def listed() -> list[Archive]:
         SkillError: the table is missing, or a row of it is wrong.
     """
     found = []
-    for row in table("corpora"):
+    for row in data_table("corpora"):
         if row["checksum"]:
             if not row["bytes"].isdecimal() or not row["folder"]:
                 raise SkillError(f"data/corpora.csv: {row['name']}: bytes or folder are missing")

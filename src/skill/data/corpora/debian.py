@@ -20,9 +20,9 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from skill.utils import remote, repository
+from skill.utils import remote
 from skill.utils.errors import SkillError
-from skill.utils.files import sha256
+from skill.utils.files import data_table, sha256
 
 _TOOLS = ("apt-get", "dpkg-deb")
 _ELSE = (
@@ -49,7 +49,7 @@ def fetched(names: Sequence[str]) -> bool:
 def checksums() -> dict[str, dict[str, str]]:
     """SHA-256 by package and path, from `data/checksums.csv` of the repository."""
     table: dict[str, dict[str, str]] = {}
-    for row in repository.table("checksums"):
+    for row in data_table("checksums"):
         table.setdefault(row["package"], {})[row["path"]] = row["sha256"]
     return table
 
