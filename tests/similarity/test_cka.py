@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from skill.similarity.centering import as_states, centred
-from skill.similarity.cka import cka
+from skill.similarity.centering import as_states, center_states
+from skill.similarity.cka import ESTIMATORS, KERNELS, cka
+from skill.similarity.feature_space import feature_sums
 from skill.similarity.hsic import align, hsic
+from skill.similarity.minibatches import minibatches
 from skill.similarity.sample_space import block_sums
 from skill.similarity.streaming import StreamingCKA
 from skill.utils.errors import SkillError
@@ -118,19 +120,143 @@ def test_products_of_chunks_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(cka(states, space="feature"), whole, rtol=0, atol=1e-7)
 
 
-def test_minibatch_is_the_mean_of_the_unbiased_hsic_of_batches() -> None:
+@pytest.mark.parametrize("kernel", ["linear", "rbf"])
+def test_minibatch_is_the_mean_of_the_unbiased_hsic_of_batches(kernel: str) -> None:
     states = make(260)
+    batches = list(minibatches(260, 64, seed=0))
+    assert [len(batch) for batch in batches] == [64, 64, 64, 64, 4]
+    assert torch.equal(torch.cat(batches).sort().values, torch.arange(260))
     values = torch.zeros(3, 3, dtype=torch.float64)
-    for start in range(0, 256, 64):
-        grams = linear([state[start : start + 64] for state in states])
-        values += torch.tensor([[direct_hsic(a, b, "unbiased") * 64 for b in grams] for a in grams])
-    grams = linear([state[256:] for state in states])
-    values += torch.tensor([[direct_hsic(a, b, "unbiased") * 4 for b in grams] for a in grams])
-    found = cka(states, "minibatch", batch_size=64)
-    torch.testing.assert_close(found, align(values), rtol=0, atol=1e-6)
-    torch.testing.assert_close(
-        stream(states, [1, 100, 101], "minibatch", batch_size=64), found, rtol=0, atol=1e-7
-    )
+    for batch in batches:
+        chosen = [state[batch] for state in states]
+        grams = linear(chosen) if kernel == "linear" else rbf(chosen, 0.8)
+        each = [[direct_hsic(a, b, "unbiased") * len(batch) for b in grams] for a in grams]
+        values += torch.tensor(each)
+    expected = cka(states, "minibatch", batch_size=64, kernel=kernel)
+    torch.testing.assert_close(expected, align(values), rtol=0, atol=1e-6)
+    if kernel == "linear":
+        streamed = stream(states, [1, 100, 101], "minibatch", batch_size=64)
+        torch.testing.assert_close(streamed, expected, rtol=0, atol=1e-7)
+
+
+def alike_in_time(frames: int, widths: tuple[int, ...] = (12, 20, 16)) -> list[Tensor]:
+    """States that drift: neighbouring frames have a correlation of 0.98, as those of speech."""
+    generator = torch.Generator().manual_seed(7)
+    drift = torch.empty(frames, 8)
+    drift[0] = torch.randn(8, generator=generator)
+    for frame in range(1, frames):
+        step = torch.randn(8, generator=generator)
+        drift[frame] = 0.98 * drift[frame - 1] + (1 - 0.98**2) ** 0.5 * step
+    return [
+        torch.tanh(drift @ torch.randn(8, width, generator=generator))
+        + 0.3 * torch.randn(frames, width, generator=generator)
+        for width in widths
+    ]
+
+
+def test_minibatches_are_fair_where_neighbours_are_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    states = alike_in_time(6000)
+    full = cka(states)
+    drawn = cka(states, "minibatch", batch_size=64)
+    consecutive = align(
+        sum(64 * hsic(feature_sums(center_states([s[i : i + 64] for s in states])), "unbiased")
+            for i in range(0, 5952, 64))
+    )  # fmt: skip
+    assert (drawn - full).abs().max() < 0.01 < 0.05 < (consecutive - full).abs().max()
+    other = cka(states, "minibatch", batch_size=64, seed=1)
+    assert not torch.equal(other, drawn) and (other - drawn).abs().max() < 0.02
+    streamed = stream(states, [17, 3000], "minibatch", batch_size=64)
+    torch.testing.assert_close(streamed, drawn, rtol=0, atol=1e-6)
+    monkeypatch.setattr("skill.similarity.minibatches.WINDOW", 1000)  # several windows
+    windowed = cka(states, "minibatch", batch_size=64)
+    streamed = stream(states, [17, 3000], "minibatch", batch_size=64)
+    torch.testing.assert_close(streamed, windowed, rtol=0, atol=1e-6)
+    assert (windowed - full).abs().max() < (consecutive - full).abs().max() / 2
+
+
+DEGENERATE = {
+    "constant": lambda x: x.fill_(1.7),
+    "all but one frame equal": lambda x: x[1:].fill_(0.3),
+    "all frames equally far": lambda x: x.copy_(torch.eye(len(x))),
+    "zero": lambda x: x.zero_(),
+}
+
+
+@pytest.mark.parametrize("name", DEGENERATE)
+@pytest.mark.parametrize("frames", [4, 40])
+def test_all_estimators_name_the_same_states(frames: int, name: str) -> None:
+    generator = torch.Generator().manual_seed(3)
+    states = [torch.randn(frames, frames, generator=generator) for _ in range(3)]
+    DEGENERATE[name](states[1])
+    names = ["a:0", "a:1", "a:2"]
+    for estimator, kernel, space in itertools.product(ESTIMATORS, KERNELS, ("feature", "sample")):
+        if kernel == "linear" or space == "sample":
+            with pytest.raises(SkillError, match="a:1 "):
+                cka(states, estimator, kernel=kernel, space=space, names=names)
+    for estimator in ESTIMATORS:
+        with pytest.raises(SkillError, match="a:1 "):
+            stream(states, [2], estimator, names=names)
+
+
+def silence(states: list[Tensor]) -> list[Tensor]:
+    """The first 60 % of the frames are equal, as padding and silence are."""
+    for state in states:
+        state[: int(0.6 * len(state))] = state[0].clone()
+    return states
+
+
+ORDINARY = {
+    "gradients": lambda states: [state.requires_grad_() * 1.0 for state in states],
+    "half": lambda states: [state.half() for state in states],
+    "bfloat16": lambda states: [state.bfloat16() for state in states],
+    "integers": lambda states: [(10 * state).long() for state in states],
+    "one layer": lambda states: states[:1],
+    "four frames": lambda states: [state[:4] for state in states],
+    "five frames": lambda states: [state[:5] for state in states],
+    "silence": silence,
+    "constant features": lambda states: [
+        torch.cat([state, torch.full((len(state), 3), 5.1)], 1) for state in states
+    ],
+    "tiny values": lambda states: [state * 1e-30 for state in states],
+    "huge values": lambda states: [state * 1e30 for state in states],
+    "one dimension": lambda states: [state[:, :1] for state in states],
+}
+
+
+@pytest.mark.parametrize("name", ORDINARY)
+@pytest.mark.parametrize("standardize", [False, True])
+def test_all_estimators_are_finite_for(name: str, standardize: bool) -> None:
+    states = ORDINARY[name](make(300))
+    expected = [direct(linear([s.detach() for s in states]), "unbiased")]
+    for estimator, kernel, space in itertools.product(ESTIMATORS, KERNELS, ("feature", "sample")):
+        if kernel == "linear" or space == "sample":
+            options = {"kernel": kernel, "space": space, "standardize": standardize}
+            value = cka(states, estimator, batch_size=64, **options)
+            assert bool(torch.isfinite(value).all()) and not value.requires_grad
+            if (estimator, kernel, standardize) == ("unbiased", "linear", False):
+                torch.testing.assert_close(value, expected[0], rtol=0, atol=2e-6)
+    for estimator in ESTIMATORS:
+        if estimator == "minibatch" and standardize:
+            continue
+        streamed = stream(states, [2], estimator, batch_size=64, standardize=standardize)
+        value = cka(states, estimator, batch_size=64, standardize=standardize)
+        torch.testing.assert_close(streamed, value, rtol=0, atol=2e-6)
+
+
+def test_a_constant_batch_adds_nothing() -> None:
+    states = make(256)
+    states[1][:128] = 0.5
+    value = cka(states, "minibatch", batch_size=4)
+    streamed = stream(states, [64], "minibatch", batch_size=4)
+    torch.testing.assert_close(streamed, value, rtol=0, atol=1e-6)
+
+
+def test_values_beyond_single_precision_are_named() -> None:
+    states = [x.double() for x in make(20)]
+    states[2][5, 1] = 1e300
+    for give in (cka, lambda s, **options: stream(s, [], **options)):
+        with pytest.raises(SkillError, match="a:2 is NaN or infinite"):
+            give(states, names=["a:0", "a:1", "a:2"])
 
 
 @settings(max_examples=15)
@@ -211,7 +337,7 @@ def test_block_sums_give_every_choice_of_blocks(seed: int, times: list[int]) -> 
     sizes = torch.randint(4, 30, (5,), generator=generator)
     bounds = [0, *torch.cumsum(sizes, 0).tolist()]
     states = make(int(sizes.sum()))
-    sums = block_sums(centred(states), bounds)
+    sums = block_sums(center_states(states), bounds)
     kept = torch.repeat_interleave(torch.tensor(times), sizes).bool()
     chosen = [state[kept] for state in states]
     torch.testing.assert_close(
@@ -229,19 +355,19 @@ def test_repeated_blocks_weigh_every_quadruple_of_distinct_frames() -> None:
         each = w[i] * w[j] * w[q] * w[r]
         value += each * k[i, j] * (other[i, j] - 2 * other[i, q] + other[q, r])
         weight += each
-    found = block_sums(centred(states), [0, 2, 3, 7]).hsic(times)[0, 1]
+    found = block_sums(center_states(states), [0, 2, 3, 7]).hsic(times)[0, 1]
     torch.testing.assert_close(found, value / weight, rtol=1e-5, atol=1e-6)
 
 
 def test_unbiased_hsic_does_not_see_a_shift_of_the_features() -> None:
     shifted = make(50, mean=3.0)
-    sums = block_sums(centred(shifted), [0, 20, 50])
+    sums = block_sums(center_states(shifted), [0, 20, 50])
     times = torch.tensor([3, 1])
     moved = [x + 2.0 for x in shifted]
     again = block_sums(
         [
             s.__class__(x, s.coarse, s.fine, None)
-            for x, s in zip(moved, centred(shifted), strict=True)
+            for x, s in zip(moved, center_states(shifted), strict=True)
         ],
         [0, 20, 50],
     )

@@ -7,15 +7,15 @@ Axes: L states, N frames pooled over utterances, D width (may differ from state 
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from skill.similarity.centering import Centred, as_states, centred
+from skill.similarity.centering import CenteredState, as_states, center_states
 from skill.similarity.feature_space import feature_sums
-from skill.similarity.hsic import KernelSums, align, hsic
+from skill.similarity.hsic import KernelSums, align, hsic, mean_square, require_spread
+from skill.similarity.minibatches import check_batch_size, minibatches
 from skill.similarity.sample_space import block_sums
 from skill.utils.errors import SkillError
 
@@ -35,6 +35,7 @@ def cka(
     bandwidth: float = 0.8,
     standardize: bool = False,
     batch_size: int = 256,
+    seed: int = 0,
     space: str = "auto",
     names: Sequence[str] | None = None,
 ) -> Tensor:
@@ -42,36 +43,37 @@ def cka(
 
     `states` is [L, N, D], or a list of [N, D_l] whose widths may differ (several teachers).
     `estimator`: "unbiased" normalises HSIC_1 and "biased" HSIC_0 (formulas in `skill.similarity.
-    hsic`); "minibatch" averages HSIC_1 over consecutive batches of `batch_size` frames before it
-    normalises (Nguyen, Raghu, Kornblith 2021, arXiv:2010.15327, equation 3), a last batch weighing
-    by its frames and left out below four. `kernel`: "linear" (x·y), or "rbf" with a width of
-    `bandwidth` times the median distance between frames. `standardize` divides each dimension by
-    its standard deviation first; a dimension without variance drops out.
+    hsic`); "minibatch" averages HSIC_1 over batches of `batch_size` frames before it normalises
+    (Nguyen, Raghu, Kornblith 2021, arXiv:2010.15327, equation 3), drawn from a permutation that
+    `seed` fixes (`skill.similarity.minibatches`). `kernel`: "linear" (x·y), or "rbf" with a width
+    of `bandwidth` times the median distance between frames. `standardize` divides each dimension
+    by its standard deviation first; a dimension without variance drops out.
 
     Linear CKA is computed from D x D or from N x N products, whichever is cheaper; `space`
     ("feature" or "sample") overrides that. Products are float32 of centred values, summed in
-    float64: means far larger than the spread do no harm.
+    float64: means far larger than the spread do no harm. The result has no gradient.
 
     Raises:
-        SkillError: unknown option, fewer than four frames, or a constant or not finite state,
-            named by `names`.
+        SkillError: unknown option, fewer than four frames, or a state (named by `names`) that is
+            not finite, constant, or equal in all frames but one.
     """
     _check(estimator, kernel, space, batch_size)
-    prepared = centred(as_states(states), names, standardize)
+    prepared = center_states(as_states(states), names, standardize)
     if estimator == "minibatch":
-        frames = prepared[0].frames
-        bounds = [*range(0, frames, batch_size), frames]
-        batches = [(start, stop) for start, stop in pairwise(bounds) if stop - start >= 4]
         total = torch.zeros(len(prepared), len(prepared), dtype=torch.float64)
-        for start, stop in batches:
-            batch = [state.cut(start, stop) for state in prepared]
-            sums = _sums(batch, kernel, bandwidth, space)
-            total += (stop - start) * hsic(sums, "unbiased")
+        squares = torch.zeros(len(prepared), dtype=torch.float64)
+        for batch in minibatches(prepared[0].frames, batch_size, seed):
+            sums = _sums([state.select(batch) for state in prepared], kernel, bandwidth, space)
+            total += len(batch) * hsic(sums, "unbiased")
+            squares += len(batch) * mean_square(sums)
+        require_spread(total.diagonal(), squares, names)
         return align(total, names)
-    return align(hsic(_sums(prepared, kernel, bandwidth, space), estimator), names)
+    sums = _sums(prepared, kernel, bandwidth, space)
+    require_spread(hsic(sums, "unbiased").diagonal(), mean_square(sums), names)
+    return align(hsic(sums, estimator), names)
 
 
-def _sums(states: list[Centred], kernel: str, bandwidth: float, space: str) -> KernelSums:
+def _sums(states: list[CenteredState], kernel: str, bandwidth: float, space: str) -> KernelSums:
     if space == "auto":
         space = "feature" if kernel == "linear" and _feature_is_cheaper(states) else "sample"
     if space == "feature":
@@ -81,7 +83,7 @@ def _sums(states: list[Centred], kernel: str, bandwidth: float, space: str) -> K
     return block_sums(states, bounds, kernel=kernel, bandwidth=bandwidth).total()
 
 
-def _feature_is_cheaper(states: list[Centred]) -> bool:
+def _feature_is_cheaper(states: list[CenteredState]) -> bool:
     frames, widths = states[0].frames, [state.width for state in states]
     feature = frames * sum(2 * a * b for i, a in enumerate(widths) for b in widths[i:])
     sample = frames**2 * (sum(widths) + _ENTRY_COST * len(widths))
@@ -97,5 +99,4 @@ def _check(estimator: str, kernel: str, space: str, batch_size: int) -> None:
         raise SkillError(f"similarity: space `{space}` is not one of auto, feature, sample")
     if space == "feature" and kernel != "linear":
         raise SkillError("similarity: only the linear kernel has a finite feature space")
-    if batch_size < 4:
-        raise SkillError(f"similarity: batch_size {batch_size} is below the four that HSIC_1 needs")
+    check_batch_size(batch_size)

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from skill.encoder.linear import linear
-from skill.similarity.centering import Centred
+from skill.similarity.centering import CenteredState
 from skill.similarity.hsic import KernelSums, from_centred_products
 
 _CHUNK = 1024  # frames in one float32 product, whose result is added up in float64
 
 
-def feature_sums(states: list[Centred]) -> KernelSums:
+def feature_sums(states: list[CenteredState]) -> KernelSums:
     """Kernel sums of all pairs of states; 2 N D^2 operations for each of L(L+1)/2 pairs.
 
     Both states of a pair are centred a chunk of frames at a time while the chunk is in the cache,
@@ -45,7 +45,7 @@ def feature_sums(states: list[Centred]) -> KernelSums:
     return from_centred_products(frames, squares, (energy @ energy.T).cpu(), traces.cpu())
 
 
-def _transposed(state: Centred, start: int, stop: int, memory: Tensor) -> Tensor:
+def _transposed(state: CenteredState, start: int, stop: int, memory: Tensor) -> Tensor:
     """Frames `start` to `stop`, centred, as [D, n] at the beginning of a flat tensor."""
     out = memory[: (stop - start) * state.width].view(state.width, stop - start)
     state.block(start, stop, out=out.T)

@@ -31,6 +31,8 @@ from torch import Tensor
 
 from skill.utils.errors import SkillError
 
+_ROUNDING = 1e-6  # of products in float32
+
 
 @dataclass(frozen=True)
 class KernelSums:
@@ -65,9 +67,37 @@ def hsic(sums: KernelSums, estimator: str) -> Tensor:
         totals = torch.outer(sums.totals, sums.totals) / ((n - 1) * (n - 2))
         return (sums.pairs + totals - 2 / (n - 2) * sums.rows) / (n * (n - 3))
     rows = sums.rows + sums.mixed + sums.mixed.T + sums.diagonal
-    whole = sums.totals + sums.traces
-    centred = sums.pairs + sums.diagonal - 2 / n * rows + torch.outer(whole, whole) / n**2
+    totals = sums.totals + sums.traces
+    centred = sums.pairs + sums.diagonal - 2 / n * rows + torch.outer(totals, totals) / n**2
     return centred / (n - 1) ** 2
+
+
+def require_spread(own: Tensor, squares: Tensor, names: Sequence[str] | None = None) -> None:
+    """Refuse states that no estimator can compare, by the same rule for all of them.
+
+    HSIC_1 of a kernel with itself is never negative, and 0 where all frames but one are equal, or
+    all are equally far from each other: CKA is 0/0 then. HSIC_0 would still give a number, which
+    is that of the one frame.
+
+    Args:
+        own: [L] HSIC_1 of each state with itself.
+        squares: [L] `mean_square` of each, which rounding is proportional to.
+
+    Raises:
+        SkillError: a state has no spread beyond rounding; it is named.
+    """
+    for state in torch.nonzero(~(own > _ROUNDING * squares)).flatten().tolist():
+        name = names[state] if names else f"state {state}"
+        raise SkillError(
+            f"similarity: {name} varies too little over these frames to be compared: all but one "
+            "are (nearly) equal, or all are equally far from each other"
+        )
+
+
+def mean_square(sums: KernelSums) -> Tensor:
+    """[L] the sum of k_ij^2, on the scale of HSIC_1."""
+    squares = (sums.pairs + sums.diagonal).diagonal()
+    return squares / (sums.frames * (sums.frames - 3))
 
 
 def align(values: Tensor, names: Sequence[str] | None = None) -> Tensor:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from skill.similarity.activations import checksum
-from skill.similarity.centering import centred
+from skill.similarity.centering import center_states
 from skill.similarity.sample_space import BlockSums, block_sums
 from skill.similarity.stability import utterance_bounds
 from skill.utils.errors import SkillError
@@ -73,7 +73,7 @@ class Stack:
 
     def sums(self, *, kernel: str, bandwidth: float, standardize: bool) -> BlockSums:
         """Kernel sums between all utterances."""
-        prepared = centred(self.states, self.names, standardize)
+        prepared = center_states(self.states, self.names, standardize)
         bounds = utterance_bounds(self.utterance.numpy())
         return block_sums(prepared, bounds, kernel=kernel, bandwidth=bandwidth)
 

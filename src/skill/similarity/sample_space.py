@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from skill.similarity.centering import Centred
+from skill.similarity.centering import CenteredState
 from skill.similarity.hsic import KernelSums
 from skill.utils.errors import SkillError
 
@@ -81,7 +81,11 @@ class BlockSums:
 
 
 def block_sums(
-    states: list[Centred], bounds: Sequence[int], *, kernel: str = "linear", bandwidth: float = 0.8
+    states: list[CenteredState],
+    bounds: Sequence[int],
+    *,
+    kernel: str = "linear",
+    bandwidth: float = 0.8,
 ) -> BlockSums:
     """Sums between the blocks that `bounds` (0, ..., N) cut the frames into.
 
@@ -129,10 +133,22 @@ def _squared(inner: Tensor, left: Tensor, right: Tensor) -> Tensor:
     return (sides - 2 * inner).clamp_(min=0.0)
 
 
-def _width(state: Centred, bandwidth: float) -> float:
-    """`bandwidth` times the median distance between frames (Kornblith et al. 2019, section 4)."""
+def _width(state: CenteredState, bandwidth: float) -> float:
+    """`bandwidth` times the median distance between frames (Kornblith et al. 2019, section 4).
+
+    Where most frames are equal (silence, padding) the median would be 0, and the kernel undefined:
+    it is taken over the frames that differ. 1 where none does, which any width serves.
+    """
+    median = _median_distance(state)
+    if median == 0:
+        distinct = replace(state, values=torch.unique(state.values, dim=0))
+        median = _median_distance(distinct) if distinct.frames > 1 else 0.0
+    return bandwidth * median if median > 0 else 1.0
+
+
+def _median_distance(state: CenteredState) -> float:
     spaced = replace(state, values=state.values[:: -(-state.frames // _MEDIAN_FRAMES)])
-    some = spaced.block(0, spaced.frames)
-    distances = _squared(some @ some.T, some, some)
-    above = torch.triu_indices(len(some), len(some), offset=1, device=some.device)
-    return bandwidth * float(distances[above[0], above[1]].median().sqrt())
+    frames = spaced.block(0, spaced.frames)
+    distances = _squared(frames @ frames.T, frames, frames)
+    above = torch.triu_indices(len(frames), len(frames), offset=1, device=frames.device)
+    return float(distances[above[0], above[1]].median().sqrt())

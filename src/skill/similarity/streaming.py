@@ -11,9 +11,17 @@ import torch
 from torch import Tensor
 
 from skill.encoder.linear import linear
-from skill.similarity.centering import as_states, centred
+from skill.similarity.centering import CenteredState, as_states, power_of_two
 from skill.similarity.feature_space import feature_sums
-from skill.similarity.hsic import KernelSums, align, from_centred_products, hsic
+from skill.similarity.hsic import (
+    KernelSums,
+    align,
+    from_centred_products,
+    hsic,
+    mean_square,
+    require_spread,
+)
+from skill.similarity.minibatches import check_batch_size, window_batches, window_frames
 from skill.utils.errors import SkillError
 
 _CHUNK = 4096  # frames in one float32 product, whose result is added up in float64
@@ -31,8 +39,9 @@ class StreamingCKA:
     Frames are gathered to chunks of a fixed size, so the result does not depend on how they were
     divided into updates. Memory: L(L+1)/2 products of D x D in float64 and one chunk, whatever N.
 
-    `estimator`: "unbiased" or "biased"; or "minibatch", HSIC_1 over each `batch_size` frames
-    (arXiv:2010.15327, equation 3), which needs one batch and [L, L] sums only.
+    `estimator`: "unbiased" or "biased"; or "minibatch", the mean of HSIC_1 over batches of
+    `batch_size` frames (arXiv:2010.15327, equation 3), which keeps the frames of one window
+    (`skill.similarity.minibatches`) and [L, L] sums only.
     """
 
     def __init__(
@@ -41,21 +50,28 @@ class StreamingCKA:
         *,
         standardize: bool = False,
         batch_size: int = 256,
+        seed: int = 0,
         names: Sequence[str] | None = None,
     ) -> None:
         if estimator not in ("unbiased", "biased", "minibatch"):
             raise SkillError(f"similarity: estimator `{estimator}` is not known")
         if estimator == "minibatch" and standardize:
             raise SkillError("similarity: a minibatch stream cannot be standardised in one pass")
+        check_batch_size(batch_size)
         self.estimator, self.standardize, self.names = estimator, standardize, names
-        self.chunk = batch_size if estimator == "minibatch" else _CHUNK
+        self.batch_size, self.seed = batch_size, seed
+        self.chunk = window_frames(batch_size) if estimator == "minibatch" else _CHUNK
         self.frames = 0
-        self._widths: list[int] = []
+        self._first: list[Tensor] = []  # frame of each state
+        self._varies: list[bool] = []
+        self._scales: list[float] = []
+        self._windows = 0
         self._waiting: list[list[Tensor]] = []
         self._waiting_frames = 0
         self._shifts: list[Tensor] = []
         self._moments: dict[tuple[int, int], Tensor] = {}
         self._batches: Tensor | float = 0.0
+        self._squares: Tensor | float = 0.0
 
     def update(self, states: Any) -> None:
         """Add frames: [L, n, D], or a list of [n, D_l]; n may be anything, also 0.
@@ -64,16 +80,23 @@ class StreamingCKA:
             SkillError: a value is NaN or infinite (the state is named), or the shape changed.
         """
         tensors = as_states(states)
+        if not tensors:
+            raise SkillError("similarity: no states were given")
+        count, start = tensors[0].shape[0], 0
+        if not count:
+            return
+        if not self._first:
+            self._first = [tensor[0].clone() for tensor in tensors]
+            self._varies = [False] * len(tensors)
         widths = [tensor.shape[1] for tensor in tensors]
-        self._widths = self._widths or widths
         if widths != self._widths:
             raise SkillError(
                 f"similarity: states of widths {widths} follow states of widths {self._widths}"
             )
         for index, tensor in enumerate(tensors):
-            if not bool(torch.isfinite(tensor).all()):
+            if not bool(torch.isfinite(tensor.float()).all()):
                 raise SkillError(f"similarity: {self._name(index)} is NaN or infinite")
-        count, start = tensors[0].shape[0], 0
+            self._varies[index] |= bool((tensor != self._first[index]).any())
         while start < count:
             stop = min(count, start + self.chunk - self._waiting_frames)
             self._waiting.append([tensor[start:stop].clone() for tensor in tensors])
@@ -87,38 +110,75 @@ class StreamingCKA:
         """CKA of all frames so far: [L, L] in float64. More updates may follow.
 
         Raises:
-            SkillError: fewer than four frames, or a state that is constant over them.
+            SkillError: as `cka`.
         """
         if self.frames < 4:
             raise SkillError(f"similarity: {self.frames} frames are fewer than four")
+        for index, varies in enumerate(self._varies):
+            if not varies:
+                raise SkillError(f"similarity: {self._name(index)} is constant over all frames")
         if self.estimator == "minibatch":
-            last = self._batch() if self._waiting_frames >= 4 else 0.0
-            return align(torch.as_tensor(self._batches + last), self.names)
+            values, squares = self._window()
+            values, squares = self._batches + values, self._squares + squares
+            require_spread(values.diagonal(), squares, self.names)
+            return align(values, self.names)
         self._flush()
-        return align(hsic(self._sums(), self.estimator), self.names)
+        sums = self._sums()
+        require_spread(hsic(sums, "unbiased").diagonal(), mean_square(sums), self.names)
+        return align(hsic(sums, self.estimator), self.names)
+
+    @property
+    def _widths(self) -> list[int]:
+        return [len(frame) for frame in self._first]
 
     def _name(self, index: int) -> str:
         return self.names[index] if self.names else f"state {index}"
 
     def _gather(self) -> list[Tensor]:
-        return [torch.cat(parts) for parts in zip(*self._waiting, strict=True)]
+        """The frames that wait, [n, D_l] each, less a shift; the first ones set shift and scale."""
+        states = [torch.cat(parts) for parts in zip(*self._waiting, strict=True)]
+        if not self._shifts:
+            for state in states:
+                mean = state.double().mean(0)
+                shift = mean if state.dtype == torch.float64 else mean.float()
+                self._shifts.append(shift)
+                self._scales.append(power_of_two(float((state - shift).abs().max())))
+        return [
+            (state - shift).float() * scale
+            for state, shift, scale in zip(states, self._shifts, self._scales, strict=True)
+        ]
 
-    def _batch(self) -> Tensor:
-        return self._waiting_frames * hsic(feature_sums(centred(self._gather())), "unbiased")
+    def _window(self) -> tuple[Tensor, Tensor]:
+        """Sums over the batches of the frames that wait: of HSIC_1 [L, L] and of squares [L]."""
+        count = len(self._first)
+        values = torch.zeros(count, count, dtype=torch.float64)
+        squares = torch.zeros(count, dtype=torch.float64)
+        if not self._waiting:
+            return values, squares
+        states = [
+            CenteredState(state, state.new_zeros(()), state.new_zeros(()), None)
+            for state in self._gather()
+        ]
+        frames = self._waiting_frames
+        for batch in window_batches(frames, self.batch_size, self.seed, self._windows):
+            sums = feature_sums([state.select(batch) for state in states])
+            values += len(batch) * hsic(sums, "unbiased")
+            squares += len(batch) * mean_square(sums)
+        return values, squares
 
     def _flush(self) -> None:
         if not self._waiting:
             return
         if self.estimator == "minibatch":
-            self._batches = self._batches + self._batch()
+            values, squares = self._window()
+            self._batches, self._squares = self._batches + values, self._squares + squares
+            self._windows += 1
         else:
             self._multiply()
         self._waiting, self._waiting_frames = [], 0
 
     def _multiply(self) -> None:
-        chunk = self._gather()
-        self._shifts = self._shifts or [x.double().mean(0).float() for x in chunk]
-        rows = [self._row(x - shift) for x, shift in zip(chunk, self._shifts, strict=True)]
+        rows = [self._row(state) for state in self._gather()]
         for left, right in combinations_with_replacement(range(len(rows)), 2):
             product = linear(rows[left], rows[right])
             if (left, right) in self._moments:
@@ -128,7 +188,6 @@ class StreamingCKA:
 
     def _row(self, z: Tensor) -> Tensor:
         """Shifted frames [n, D] to the rows u as [E, n], as the fastest product wants them."""
-        z = z.float()
         squares = z.square()
         extra = squares if self.standardize else squares.sum(1, keepdim=True)
         return torch.cat([z, extra, torch.ones_like(z[:, :1])], dim=1).T.contiguous()
@@ -137,14 +196,13 @@ class StreamingCKA:
         count, n = len(self._widths), self.frames
         means, scales, forms = [], [], []
         for index, width in enumerate(self._widths):
-            own = self._moments[index, index]
-            mean = own[:width, -1] / n
-            variance = own.diagonal()[:width] / n - mean.square()
-            if not bool((own.diagonal()[:width] > 0).any()):
-                raise SkillError(f"similarity: {self._name(index)} is constant over all frames")
+            products = self._moments[index, index]
+            mean = products[:width, -1] / n
+            power = products.diagonal()[:width] / n
+            variance = power - mean.square()
             weight = torch.ones_like(mean)
-            if self.standardize:
-                weight = torch.where(variance > 0, 1 / variance, 0.0)
+            if self.standardize:  # below that, a variance is a rounding error
+                weight = torch.where(variance > 1e-7 * power, 1 / variance, 0.0)
             middle = weight if self.standardize else weight[:1]
             last = (weight * mean.square()).sum().reshape(1)
             means.append(mean)
