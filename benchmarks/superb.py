@@ -26,13 +26,14 @@ import numpy as np
 import torch
 from scipy.spatial.distance import cdist
 
-from skill.config.tasks import configured
+from skill.config.tasks import make_task
 from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.superb import dtw as alignment
 from skill.superb import train_heads
-from skill.superb.downstream import Labels
+from skill.superb.downstream import Classification
 from skill.superb.examples import Example, Fold
-from skill.superb.upstream import Encoder, Features
+from skill.superb.feature_cache import FeatureCache
+from skill.superb.upstream import Encoder
 
 STEPS = 200_000
 
@@ -54,14 +55,14 @@ def means(blocks: int = 12, width: int = 160, count: int = 64, seconds: float = 
     config = EncoderConfig.uniform("wavlm", width=width, blocks=blocks, heads=5, ffn=4 * width,
                                    conv=96)  # fmt: skip
     upstream = Encoder(SpeechEncoder(config))
-    task = configured("ks", {"steps": 100, "eval_every": 100, "learning_rates": [1e-3],
+    task = make_task("ks", {"steps": 100, "eval_every": 100, "learning_rates": [1e-3],
                              "order": "shuffled"})  # fmt: skip
     examples = _examples(count, seconds)
     fold = Fold(examples, examples, examples, labels=(tuple("abcdefghijkl"),))
-    problem = Labels(task, fold)
+    problem = Classification(task, fold)
     rates = {}
     for name, pooled, room, steps in (("uncached", False, 0.0, 4), ("cached", True, 1e9, 400)):
-        features = Features(upstream, pooled, room)
+        features = FeatureCache(upstream, pooled, room)
         began = time.process_time()
         if room:
             features.prepare(examples)

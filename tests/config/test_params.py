@@ -26,7 +26,7 @@ def smoke() -> dict[str, Any]:
     return params.read_yaml(SMOKE)
 
 
-def written(tmp_path: Path, value: Any) -> Path:
+def format_value(tmp_path: Path, value: Any) -> Path:
     path = tmp_path / "params.yaml"
     path.write_text(yaml.safe_dump(value), encoding="utf-8")
     return path
@@ -102,7 +102,7 @@ def test_every_scale_is_valid(path: Path) -> None:
     ],
 )
 def test_mistake_is_named(tmp_path: Path, key: str, value: Any, message: str) -> None:
-    path = written(tmp_path, put(smoke(), key, value))
+    path = format_value(tmp_path, put(smoke(), key, value))
     with pytest.raises(SkillError) as error:
         load(path)
     assert str(error.value).startswith(f"{path}: ")
@@ -148,7 +148,7 @@ def test_any_value_is_accepted_or_refused_in_words(key: str, value: Any) -> None
 
 def test_overrides_are_merged_into_the_defaults(tmp_path: Path) -> None:
     value = put(smoke(), "students.skill-wavlm.stage1", {"learning_rate": 1e-3})
-    loaded = load(written(tmp_path, value))
+    loaded = load(format_value(tmp_path, value))
     one, other = loaded.students["skill-wavlm"], loaded.students["dphubert-wavlm"]
     assert one.stage1.learning_rate == 1e-3
     assert one.stage1.model_copy(update={"learning_rate": 2e-4}) == other.stage1 == loaded.stage1
@@ -161,7 +161,7 @@ def test_lists_expand_to_students(tmp_path: Path) -> None:
         "method": "skill", "teachers": ["wavlm-random"], "sparsity": [0.5, 0.625],
         "num_clusters": [2, 3], "calibration_frames": [100], "seeds": [1, 2],
     }  # fmt: skip
-    loaded = load(written(tmp_path, put(smoke(), "students", {"a": entry})))
+    loaded = load(format_value(tmp_path, put(smoke(), "students", {"a": entry})))
     assert len(loaded.students) == 8
     student = loaded.students["a-s62.5-k3-n100-seed2"]
     assert (student.base, student.sparsity, student.seed) == ("a-s62.5-k3-n100", 0.625, 2)
@@ -173,7 +173,7 @@ def test_two_students_of_one_name_are_refused(tmp_path: Path) -> None:
     entry = {"method": "skill", "teachers": ["wavlm-random"]}
     students = {"a": entry | {"sparsity": [0.5]}, "a-s50": entry | {"sparsity": 0.5}}
     with pytest.raises(SkillError, match="a second student would be named a-s50"):
-        load(written(tmp_path, put(smoke(), "students", students)))
+        load(format_value(tmp_path, put(smoke(), "students", students)))
 
 
 def test_job_survives_the_command_line() -> None:

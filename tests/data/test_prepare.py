@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from skill.config.params import Corpus
-from skill.config.tasks import configured
+from skill.config.tasks import make_task
 from skill.config.yaml_file import read_yaml
 from skill.data import splits
 from skill.data.audio import read
@@ -485,7 +485,7 @@ def test_what_espeak_says_serves_every_task_of_the_sample_scale():
     """Speakers, phrases and splits are enough; nothing has to be spoken to know it."""
     tasks = read_yaml(ROOT / "params.yaml")["superb"]["tasks"]
     for name, settings in tasks.items():
-        task = configured(name, settings)
+        task = make_task(name, settings)
         utterances = [
             Utterance(
                 id=clip.id, corpus=corpus, path="a.flac", start=0, samples=40_000,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from skill.config.params import Corpus
-from skill.config.tasks import configured
+from skill.config.tasks import make_task
 from skill.data.corpora import espeak, spoken_templates
 from skill.data.corpora.prepare import store
 from skill.data.manifest import read_manifest, write_manifest
@@ -36,7 +36,7 @@ def test_the_tasks_read_them_and_mark_them(manifests):
         ("ic", "spoken_commands", (6, 12, 4)), ("sf", "spoken_requests", (18,)),
         ("er", "spoken_moods", (4,)),
     ):  # fmt: skip
-        folds = folds_of(configured(task, {"corpora": [kind]}), manifests[kind])
+        folds = folds_of(make_task(task, {"corpora": [kind]}), manifests[kind])
         assert all(fold.synthetic for fold in folds)
         assert tuple(len(names) for names in folds[0].labels) == classes
         assert len(folds) == (5 if task == "er" else 1)

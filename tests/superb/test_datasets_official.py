@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from skill.config.tasks import PROTOCOL, configured
+from skill.config.tasks import PROTOCOL, make_task
 from skill.data.corpora import superb as layouts
 from skill.data.corpora.superb_files import needed
 from skill.data.manifest import read_manifest
@@ -39,7 +39,7 @@ def lines(path, *rows):
 def folds(kind, tmp_path, task, **settings):
     manifest = tmp_path / f"{kind}.csv"
     layouts.build(kind, kind, manifest)
-    return folds_of(configured(task, settings), read_manifest(manifest))
+    return folds_of(make_task(task, settings), read_manifest(manifest))
 
 
 def test_speech_commands(root, tmp_path):
@@ -164,15 +164,15 @@ def test_audio_snips(root, tmp_path):
     fold = folds("audio_snips", tmp_path, "sf")[0]
     assert [len(part) for part in (fold.train, fold.dev, fold.test)] == [1, 1, 1]
     assert [len(e.read()) for e in fold.dev] == [fold.dev[0].samples] == [3200]
-    target = vocabulary.marked(fold.train[0].target)
+    target = vocabulary.slot_text(fold.train[0].target)
     assert target == (
         "PLAY B-artist ABBA AND FRIENDS E-artist ON B-service YOUTUBE E-service "
         "B-timeRange NOW E-timeRange"
     )
     assert metrics.parse_slots(target)[0] == ("artist", "ABBA AND FRIENDS")
-    problem = Transcription(PROTOCOL["sf"], fold)
-    assert len(problem.vocabulary) == 3 + 28 + 2 * 3
-    counts = problem.counts(fold.test, [fold.test[0].target])
+    downstream = Transcription(PROTOCOL["sf"], fold)
+    assert len(downstream.vocabulary) == 3 + 28 + 2 * 3
+    counts = downstream.counts(fold.test, [fold.test[0].target])
     assert counts["slot_f1"][0].tolist() == [1] and counts["slot_cer"][0].tolist() == [0]
 
 
@@ -274,6 +274,6 @@ def test_librispeech_uses_the_two_lexicons(root):
         for split in ("train", "dev", "test") for said in ("hello zyx", "hello nobody")
     ]  # fmt: skip
     assert needed("pr", "librispeech") == sorted(place.iterdir()) and not needed("pr", "queen")
-    fold = folds_of(configured("pr", {}), utterances)[0]
+    fold = folds_of(make_task("pr", {}), utterances)[0]
     assert [e.target for e in fold.test] == [["HH", "AH0", "L", "OW1", "Z", "IH1", "K", "S"]]
     assert fold.left_out == {"a word is not in the dictionary": 3}

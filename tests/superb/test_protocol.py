@@ -13,11 +13,12 @@ import pytest
 import torch
 
 from skill.config.load import load
-from skill.config.tasks import PROTOCOL, configured, official
+from skill.config.tasks import PROTOCOL, make_task, official
 from skill.superb import diarization, query_by_example, train_heads
-from skill.superb.downstream import Labels, Transcription
+from skill.superb.downstream import Classification, Transcription
 from skill.superb.examples import Example, Fold
-from skill.superb.upstream import Fbank, Features
+from skill.superb.feature_cache import FeatureCache
+from skill.superb.upstream import Fbank
 from skill.utils.errors import SkillError
 from skill.utils.files import read_csv
 
@@ -53,7 +54,7 @@ def test_the_protocol_is_the_leaderboards(name):
 
 def test_the_study_runs_all_ten_tasks():
     params = load(ROOT / "presets" / "study.yaml")
-    tasks = {name: configured(name, settings) for name, settings in params.superb.tasks.items()}
+    tasks = {name: make_task(name, settings) for name, settings in params.superb.tasks.items()}
     assert set(tasks) == set(PROTOCOL)
     kinds = {name: {params.corpora[c].kind for c in task.corpora} for name, task in tasks.items()}
     made = {"spoken_commands", "spoken_requests", "spoken_moods"}
@@ -78,8 +79,8 @@ def noise(count, classes=3):
 
 def labels(examples, **settings):
     basic = {"steps": 6, "eval_every": 3, "learning_rates": [1e-3], "batch": 8, "accumulate": 1}
-    task = configured("sid", {**basic, **settings})
-    return task, Labels(task, Fold(examples, examples, examples, labels=(("a", "b", "c"),)))
+    task = make_task("sid", {**basic, **settings})
+    return task, Classification(task, Fold(examples, examples, examples, labels=(("a", "b", "c"),)))
 
 
 def counted(features):
@@ -93,34 +94,34 @@ def test_a_step_is_an_update_whatever_its_micro_batches(monkeypatch):
     made = noise(16)
     heads = []
     for batch, accumulate in ((8, 1), (2, 4)):
-        task, problem = labels(made, batch=batch, accumulate=accumulate)
-        features = Features(Fbank(), pooled=True)
-        candidate = train_heads._candidate(problem, features, task, 1e-2, 0)
+        task, downstream = labels(made, batch=batch, accumulate=accumulate)
+        features = FeatureCache(Fbank(), pooled=True)
+        candidate = train_heads._candidate(downstream, features, task, 1e-2, 0)
         parts = [made[n : n + batch] for n in range(0, 8, batch)]
-        train_heads._step(problem, features, task, [candidate], parts, 0, 1)
+        train_heads._step(downstream, features, task, [candidate], parts, 0, 1)
         heads.append(candidate.head.state_dict())
     for name, tensor in heads[0].items():
         torch.testing.assert_close(heads[1][name], tensor, atol=1e-5, rtol=1e-4)
-    task, problem = labels(made, batch=2, accumulate=4)
-    features = Features(Fbank(), pooled=True)
+    task, downstream = labels(made, batch=2, accumulate=4)
+    features = FeatureCache(Fbank(), pooled=True)
     monkeypatch.setattr(train_heads, "_evaluate", lambda *a: None)
     monkeypatch.setattr(train_heads.math, "isnan", lambda x: False)  # nothing was evaluated
     asked = counted(features)
-    train_heads.fit(problem, features, task, made, 0)
+    train_heads.fit(downstream, features, task, made, 0)
     assert asked == [2] * 4 * task.steps
 
 
 def test_no_schedule_and_the_protocols_optimisers():
     made = noise(12)
-    task, problem = labels(made, learning_rates=[3e-3, 1e-4])
-    found = train_heads.fit(problem, Features(Fbank(), pooled=True), task, made, 0)
+    task, downstream = labels(made, learning_rates=[3e-3, 1e-4])
+    found = train_heads.fit(downstream, FeatureCache(Fbank(), pooled=True), task, made, 0)
     for candidate, rate in zip(found, (3e-3, 1e-4), strict=True):
         (group,) = candidate.optimizer.param_groups
         assert group["lr"] == candidate.learning_rate == rate and group["betas"] == (0.9, 0.999)
         assert type(candidate.optimizer) is torch.optim.Adam and group["weight_decay"] == 0
         assert any("featurizer" in name for name in candidate.best_head)
     task = task.model_copy(update={"weight_decay": 0.01})
-    decayed = train_heads._candidate(problem, Features(Fbank(), pooled=True), task, 1e-4, 0)
+    decayed = train_heads._candidate(downstream, FeatureCache(Fbank(), pooled=True), task, 1e-4, 0)
     assert type(decayed.optimizer) is torch.optim.AdamW
 
 
@@ -128,19 +129,19 @@ def test_one_pass_over_the_audio_serves_all_rates():
     made = noise(12)
     heard = []
     for rates in ([1e-3], [1e-1, 1e-2, 1e-3, 1e-4]):
-        task, problem = labels(made, learning_rates=rates)
+        task, downstream = labels(made, learning_rates=rates)
         for room in (0, 1e9):
-            features = Features(Fbank(), pooled=True, cache_bytes=room)
-            train_heads.fit(problem, features, task, made, 0)
+            features = FeatureCache(Fbank(), pooled=True, cache_bytes=room)
+            train_heads.fit(downstream, features, task, made, 0)
             heard.append(features.audio_seconds)
     assert heard[:2] == heard[2:] and heard[1] == sum(e.samples for e in made) / 16000 < heard[0]
 
 
 def test_training_on_cached_means_is_training_on_all_frames():
     made = noise(24)
-    task, problem = labels(made, steps=12, learning_rates=[1e-3, 1e-4])
+    task, downstream = labels(made, steps=12, learning_rates=[1e-3, 1e-4])
     means, frames = (
-        train_heads.fit(problem, Features(Fbank(), pooled, cache_bytes=0), task, made, 0)
+        train_heads.fit(downstream, FeatureCache(Fbank(), pooled, cache_bytes=0), task, made, 0)
         for pooled in (True, False)
     )
     for one, other in zip(means, frames, strict=True):
@@ -158,24 +159,26 @@ def test_the_worst_result_still_leaves_a_head(monkeypatch, name, counts, best):
     small = {"hidden": 8, "recurrent": 0, "recurrent_layers": 0, "steps": 2, "eval_every": 1,
              "learning_rates": [1e-3], "batch": 4}  # fmt: skip
     made = [Example(e.id, e.samples, ["A"], e.cluster, e.read) for e in noise(6)]
-    task = configured(name, small)
-    problem = Transcription(task, Fold([], made, [], labels=(("B-x", "E-x"),)))
-    monkeypatch.setattr(problem, "counts", lambda *a: counts)
-    (found,) = train_heads.fit(problem, Features(Fbank(), pooled=False), task, made, 0)
+    task = make_task(name, small)
+    downstream = Transcription(task, Fold([], made, [], labels=(("B-x", "E-x"),)))
+    monkeypatch.setattr(downstream, "counts", lambda *a: counts)
+    (found,) = train_heads.fit(downstream, FeatureCache(Fbank(), pooled=False), task, made, 0)
     assert found.best == best and found.best_step == 1 and found.best_head
 
 
 @pytest.mark.parametrize(("protocol", "reported"), [("superb", 10), ("clean", 30)])
 def test_diarization_chooses_its_setting_where_the_protocol_says(protocol, reported):
-    task = configured("sd", {"protocol": protocol})
-    problem = diarization.Diarization(task, Fold([], [], []), 320)
+    task = make_task("sd", {"protocol": protocol})
+    downstream = diarization.Diarization(task, Fold([], [], []), 320)
 
     def counts(**errors):
         return {name: (np.array([float(e)]), np.array([100.0])) for name, e in errors.items()}
 
     dev = counts(frame_accuracy=50, der_median1_threshold5=20, der_median11_threshold3=40)
     test = counts(frame_accuracy=50, der_median1_threshold5=30, der_median11_threshold3=10)
-    final = {name: float(top[0]) for name, (top, _) in problem.final(dev, test).items()}
+    final = {
+        name: float(top[0]) for name, (top, _) in downstream.choose_reported(dev, test).items()
+    }
     assert final == {"der": reported, "der_clean": 30, "der_superb": 10}
 
 
@@ -193,21 +196,21 @@ def test_search_reports_the_state_that_dev_chose(monkeypatch):
                         else [bad])  # fmt: skip
 
     monkeypatch.setattr(query_by_example, "scores", scores)
-    monkeypatch.setattr(Features, "prepare", lambda *a: None)
-    outcome = query_by_example.evaluate(upstream, configured("qbe", {"bootstrap": 20}), fold, 0)
+    monkeypatch.setattr(FeatureCache, "prepare", lambda *a: None)
+    outcome = query_by_example.evaluate(upstream, make_task("qbe", {"bootstrap": 20}), fold, 0)
     assert outcome.result["layer"] == 1 and [s["dev"] for s in outcome.result["sweep"]][1] == 1
     assert outcome.result["metrics"]["mtwv"]["value"] == 0
     assert outcome.result["metrics"]["mtwv"]["clusters"] == 2
 
 
 def test_only_the_whole_protocol_stands_beside_published_results():
-    assert official(configured("asr", {"learning_rates": [1e-3], "precision": "bf16"}))
+    assert official(make_task("asr", {"learning_rates": [1e-3], "precision": "bf16"}))
     for settings in ({"steps": 4000}, {"test_seconds": 600.0}, {"selection": "cer"}, {"batch": 4}):
-        assert not official(configured("asr", settings))
-    assert not official(configured("asr", {"corpora": ["queen"]}))
+        assert not official(make_task("asr", settings))
+    assert not official(make_task("asr", {"corpora": ["queen"]}))
 
 
 def test_the_metric_that_chooses_is_one_of_the_tasks():
-    assert configured("asr", {"selection": "cer"}).selection == "cer"
+    assert make_task("asr", {"selection": "cer"}).selection == "cer"
     with pytest.raises(SkillError, match=r"superb\.tasks\.asr\.selection: one of cer, wer"):
-        configured("asr", {"selection": "per"})
+        make_task("asr", {"selection": "per"})

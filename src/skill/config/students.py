@@ -12,7 +12,7 @@ from itertools import product
 from typing import Any
 
 from skill.config.params import Params, Student, StudentEntry
-from skill.config.tasks import OFFICIAL_CORPORA, SUPERB_PARTS, configured
+from skill.config.tasks import OFFICIAL_CORPORA, SUPERB_PARTS, make_task
 from skill.config.types import Model, parse
 from skill.utils.errors import SkillError
 
@@ -146,7 +146,7 @@ def _check_tasks(params: Params) -> None:
                 "SUPERB's; give it another name"
             )
     for name, settings in params.superb.tasks.items():
-        for corpus in configured(name, settings).corpora:
+        for corpus in make_task(name, settings).corpora:
             if corpus not in params.corpora:
                 raise SkillError(
                     f"superb.tasks.{name}.corpora: there is no corpus {corpus} in corpora"

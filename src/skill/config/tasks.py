@@ -1,6 +1,6 @@
 """The ten tasks of SUPERB as data: what each head, loss, batch, schedule and metric is.
 
-The values are the protocol's (s3prl's `downstream/`); `configured` replaces some of them, as
+The values are the protocol's (s3prl's `downstream/`); `make_task` replaces some of them, as
 `params.yaml` says, and knows which may be replaced. Imports no torch.
 """
 
@@ -224,7 +224,7 @@ def official(task: Task) -> bool:
     return all(getattr(task, key) == getattr(protocol, key) for key in kept)
 
 
-def configured(name: str, settings: Mapping[str, Any]) -> Task:
+def make_task(name: str, settings: Mapping[str, Any]) -> Task:
     """The protocol's task with `settings` replaced.
 
     Raises:

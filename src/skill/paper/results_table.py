@@ -11,7 +11,7 @@ from typing import Any
 
 from skill.config.tasks import PROTOCOL
 from skill.paper.sanity import violations
-from skill.superb.metrics import METRICS, written
+from skill.superb.metrics import METRICS, format_value
 from skill.superb.score import REFERENCE_POINTS, superb_score
 from skill.utils.errors import SkillError
 
@@ -113,8 +113,8 @@ def note(rows: Sequence[Row]) -> str:
 def _cell(row: Row | None) -> str:
     if row is None:
         return ""
-    value, low, high = (written(row[key], row["metric"]) for key in ("value", "low", "high"))
-    spread = f" ± {written(row['deviation'], row['metric'])}" if row["deviation"] != "" else ""
+    value, low, high = (format_value(row[key], row["metric"]) for key in ("value", "low", "high"))
+    spread = f" ± {format_value(row['deviation'], row['metric'])}" if row["deviation"] != "" else ""
     return f"{value}{spread} [{low}, {high}]"
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from skill.config.tasks import PROTOCOL
-from skill.superb.metrics import written
+from skill.superb.metrics import format_value
 
 TASKS = ("pr", "asr", "ks", "qbe", "sid", "asv", "sd")  # content, then speaker
 Row = Mapping[str, Any]
@@ -56,7 +56,7 @@ def _merit(row: Row) -> float:
 
 
 def _named(row: Row) -> str:
-    return f"{row['upstream']} ({written(float(row['value']), row['metric'])})"
+    return f"{row['upstream']} ({format_value(float(row['value']), row['metric'])})"
 
 
 def _why(student: Row, other: Row, teacher: Row | None = None) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from skill.superb.downstream import Counts, Problem, value
+from skill.superb.downstream import Counts, Downstream, value
 from skill.superb.examples import Example
 from skill.superb.heads import WeightedSum
 from skill.superb.metrics import Turn, diarization_counts
@@ -112,7 +112,7 @@ def setting_name(median: int, threshold: float) -> str:
     return f"der_median{median}_threshold{threshold}"
 
 
-class Diarization(Problem):
+class Diarization(Downstream):
     """SD: who of two speakers is active in each frame. Targets are turns in seconds."""
 
     def build(self, states: int, width: int) -> nn.Module:
@@ -139,7 +139,7 @@ class Diarization(Problem):
         ]
         return torch.stack(losses).sum() / lengths.sum()
 
-    def answers(
+    def predictions(
         self, head: nn.Module, states: Tensor, lengths: Tensor, examples: Sequence[Example]
     ) -> list[Any]:
         logits = head(states, lengths)
@@ -166,7 +166,7 @@ class Diarization(Problem):
             for name, rows in table.items()
         }
 
-    def final(self, dev: Counts, test: Counts) -> Counts:
+    def choose_reported(self, dev: Counts, test: Counts) -> Counts:
         """`der` by the task's protocol; `der_superb` is the least of ten on test, as published."""
         on_dev, on_test = _best_setting(dev), _best_setting(test)
         chosen = on_test if self.task.protocol == "superb" else on_dev

@@ -21,7 +21,7 @@ from skill.superb.heads import FrameHead, MeanHead, RecurrentHead
 Counts = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
 
 
-class Problem(ABC):
+class Downstream(ABC):
     """A trainable task. `pooled`: its head needs only the time mean of each state."""
 
     pooled = False
@@ -40,7 +40,7 @@ class Problem(ABC):
         """What training minimises, on states [L, B, T, D] or (`pooled`) means [L, B, D]."""
 
     @abstractmethod
-    def answers(
+    def predictions(
         self, head: nn.Module, states: Tensor, lengths: Tensor, examples: Sequence[Example]
     ) -> list[Any]:
         """What the head says of each example."""
@@ -53,11 +53,11 @@ class Problem(ABC):
         """Name and cluster of each item that `counts` counts."""
         return [(example.id, example.cluster) for example in examples]
 
-    def watched(self) -> list[Example]:
+    def dev_examples(self) -> list[Example]:
         """What is answered during training, to choose a checkpoint."""
         return self.fold.dev
 
-    def final(self, dev: Counts, test: Counts) -> Counts:
+    def choose_reported(self, dev: Counts, test: Counts) -> Counts:
         """The test counts that are reported, where something is still to be chosen on dev."""
         return test
 
@@ -76,7 +76,7 @@ def value(metric: str, counts: tuple[NDArray[np.float64], NDArray[np.float64]]) 
     return float(100 * first.sum() / second.sum())
 
 
-class Labels(Problem):
+class Classification(Downstream):
     """KS, SID, IC, ER: one class, or several of different kinds (targets are tuples of ids)."""
 
     pooled = True
@@ -99,7 +99,7 @@ class Labels(Problem):
         parts = zip(self._scores(head, states, lengths), targets, strict=True)
         return torch.stack([F.cross_entropy(scores, target) for scores, target in parts]).sum()
 
-    def answers(
+    def predictions(
         self, head: nn.Module, states: Tensor, lengths: Tensor, examples: Sequence[Example]
     ) -> list[Any]:
         best = [scores.argmax(dim=-1) for scores in self._scores(head, states, lengths)]
@@ -110,7 +110,7 @@ class Labels(Problem):
         return {"accuracy": (np.array(hits, dtype=np.float64), np.ones(len(hits)))}
 
 
-class Transcription(Problem):
+class Transcription(Downstream):
     """PR, ASR and SF: connectionist temporal classification, greedy decoding."""
 
     def __init__(self, task: Task, fold: Fold, hop: int = 320) -> None:
@@ -141,7 +141,7 @@ class Transcription(Problem):
         blank = self.vocabulary.blank
         return F.ctc_loss(scores, flat, lengths, sizes, blank=blank, zero_infinity=True)
 
-    def answers(
+    def predictions(
         self, head: nn.Module, states: Tensor, lengths: Tensor, examples: Sequence[Example]
     ) -> list[Any]:
         best = head(states, lengths).argmax(dim=-1).tolist()
@@ -156,7 +156,8 @@ class Transcription(Problem):
             return {"per": _edits(targets, answers)}
         if self.task.vocabulary == "slots":
             return _slots(
-                [vocabulary.marked(t) for t in targets], [vocabulary.marked(a) for a in answers]
+                [vocabulary.slot_text(t) for t in targets],
+                [vocabulary.slot_text(a) for a in answers],
             )
         wanted = [vocabulary.words_of(target) for target in targets]
         found = [vocabulary.words_of(answer) for answer in answers]

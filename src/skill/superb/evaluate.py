@@ -25,18 +25,19 @@ from skill.data.manifest import read_manifest
 from skill.superb import query_by_example, train_heads
 from skill.superb.datasets import folds_of
 from skill.superb.diarization import Diarization
-from skill.superb.downstream import Counts, Labels, Problem, Transcription, value
+from skill.superb.downstream import Classification, Counts, Downstream, Transcription, value
 from skill.superb.examples import Fold
+from skill.superb.feature_cache import FeatureCache
 from skill.superb.result import EvaluationResult, item_rows, metric_with_interval, result_header
-from skill.superb.upstream import Features, Upstream, load_upstream
+from skill.superb.upstream import Upstream, load_upstream
 from skill.superb.verification import Verification
 from skill.utils import provenance
 from skill.utils.errors import SkillError
 from skill.utils.files import write_csv, write_json, write_tensors
 
-PROBLEMS: dict[str, type[Problem]] = {
+DOWNSTREAM: dict[str, type[Downstream]] = {
     "ctc": Transcription,
-    "labels": Labels,
+    "labels": Classification,
     "verification": Verification,
     "diarization": Diarization,
 }
@@ -102,30 +103,32 @@ def evaluate(
     identity: str = "",
 ) -> EvaluationResult:
     """Train, choose and test the heads of `task` on every fold; tensors are prefixed `foldK.`."""
-    kind = PROBLEMS[task.kind]
-    problems = [kind(task, fold, upstream.hop) for fold in folds]
-    features = Features(upstream, kind.pooled, task.cache_gib * 2**30, task.batch_seconds)
+    kind = DOWNSTREAM[task.kind]
+    downstreams = [kind(task, fold, upstream.hop) for fold in folds]
+    features = FeatureCache(upstream, kind.pooled, task.cache_gib * 2**30, task.batch_seconds)
     trained = []
-    for number, (fold, problem) in enumerate(zip(folds, problems, strict=True)):
+    for number, (fold, downstream) in enumerate(zip(folds, downstreams, strict=True)):
         checkpoint = None if scratch is None else scratch / f"fold{number}.pt"
         label = f"{task.name} fold {number + 1}/{len(folds)}" if len(folds) > 1 else task.name
         trained.append(
-            train_heads.fit(problem, features, task, fold.train, seed, checkpoint, identity, label)
+            train_heads.fit(
+                downstream, features, task, fold.train, seed, checkpoint, identity, label
+            )
         )
     names: list[tuple[str, Hashable]] = []
     parts: list[Counts] = []
     tensors: dict[str, Tensor] = {}
     chosen = [best_of(candidates, task.selection) for candidates in trained]
-    for number, (problem, best) in enumerate(zip(problems, chosen, strict=True)):
+    for number, (downstream, best) in enumerate(zip(downstreams, chosen, strict=True)):
         head = best.head
         head.load_state_dict(best.best_head)
         dev, test = (
-            problem.counts(part, train_heads.answer(problem, [head], features, part)[0])
-            for part in (problem.fold.dev, problem.fold.test)
+            downstream.counts(part, train_heads.answer(downstream, [head], features, part)[0])
+            for part in (downstream.fold.dev, downstream.fold.test)
         )
-        parts.append(_weighted(problem.final(dev, test)) if task.fold_mean else
-                     problem.final(dev, test))  # fmt: skip
-        names += problem.items(problem.fold.test)
+        parts.append(_weighted(downstream.choose_reported(dev, test)) if task.fold_mean else
+                     downstream.choose_reported(dev, test))  # fmt: skip
+        names += downstream.items(downstream.fold.test)
         tensors |= {f"fold{number}.{name}": t for name, t in head.state_dict().items()}
     counts = _joined(parts)
     weights = torch.stack(

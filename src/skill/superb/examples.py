@@ -50,7 +50,7 @@ def hashed(text: str, seed: int = 0) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}:{text}".encode()).digest()[:8], "big")
 
 
-def limited(examples: Iterable[Example], seconds: float, seed: int = 0) -> list[Example]:
+def limit_seconds(examples: Iterable[Example], seconds: float, seed: int = 0) -> list[Example]:
     """At most `seconds` of audio, chosen by the hash of the id, in the given order."""
     examples = list(examples)
     kept: set[str] = set()

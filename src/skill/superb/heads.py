@@ -104,7 +104,7 @@ def spec_augment(
     channel_masks: int = 4,
     widest_channel_mask: int = 50,
 ) -> Tensor:
-    """Features [B, T, D] warped in time and masked with zeros, differently for each utterance.
+    """FeatureCache [B, T, D] warped in time and masked with zeros, differently for each utterance.
 
     Draws from torch's generator. Widths are uniform in 0…limit-1, as in s3prl's configuration.
     """

@@ -43,7 +43,7 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def written(value: float, metric: str) -> str:
+def format_value(value: float, metric: str) -> str:
     """A value as tables print it: percent with two digits, a term weighted value with four."""
     return f"{value:.2f}" if METRICS[metric].unit else f"{value:.4f}"
 

@@ -24,10 +24,11 @@ from skill.config.tasks import PROTOCOL, Task
 from skill.data.corpora.clips import as_pcm, band_limited
 from skill.superb import diarization, vocabulary
 from skill.superb.datasets.official import EFFECTS, OFFICIAL
-from skill.superb.downstream import Problem
-from skill.superb.evaluate import PROBLEMS
+from skill.superb.downstream import Downstream
+from skill.superb.evaluate import DOWNSTREAM
 from skill.superb.examples import Example, Fold, Waveform
-from skill.superb.upstream import Features, Upstream, load_upstream
+from skill.superb.feature_cache import FeatureCache
+from skill.superb.upstream import Upstream, load_upstream
 from skill.utils.errors import SkillError
 from skill.utils.files import read_tensors
 
@@ -87,15 +88,17 @@ class Predictor:
         self.labels = tuple(tuple(names) for names in header["labels"])
         self.upstream: Upstream = load_upstream(encoder, self.task.precision)
         fold = Fold([], [], [], labels=self.labels)
-        self.problem: Problem = PROBLEMS[self.task.kind](self.task, fold, self.upstream.hop)
-        self.head: nn.Module = self.problem.build(self.upstream.states, self.upstream.width)
+        self.downstream: Downstream = DOWNSTREAM[self.task.kind](self.task, fold, self.upstream.hop)
+        self.head: nn.Module = self.downstream.build(self.upstream.states, self.upstream.width)
         own = {n.removeprefix("fold0."): t for n, t in tensors.items() if n.startswith("fold0.")}
         try:
             self.head.load_state_dict(own)
         except RuntimeError as error:
             raise SkillError(f"{head}: not a head for this upstream: {error}") from error
         self.head.to(self.upstream.device).eval()
-        self.features = Features(self.upstream, self.problem.pooled, 0, self.task.batch_seconds)
+        self.features = FeatureCache(
+            self.upstream, self.downstream.pooled, 0, self.task.batch_seconds
+        )
 
     @torch.no_grad()
     def answers(self, parts: Sequence[Waveform]) -> list[Any]:
@@ -104,7 +107,7 @@ class Predictor:
         for part in parts:
             example = Example("audio", len(part), None, "", partial(np.asarray, part))
             states, lengths = self.features.batch([example])
-            found += self.problem.answers(self.head, states, lengths, [example])
+            found += self.downstream.predictions(self.head, states, lengths, [example])
         return found
 
     @torch.no_grad()
@@ -119,7 +122,7 @@ class Predictor:
             frames += count
         assert total is not None
         mean = total / frames
-        chosen = self.problem.answers(self.head, mean, torch.ones(1), [])[0]
+        chosen = self.downstream.predictions(self.head, mean, torch.ones(1), [])[0]
         return [names[index] for names, index in zip(self.labels, chosen, strict=True)]
 
     def predict(self, path: Path) -> dict[str, Any]:
@@ -147,7 +150,7 @@ class Predictor:
         if self.task.vocabulary == "phones":
             return {**said, "phones": " ".join(" ".join(piece) for piece in symbols)}
         if self.task.vocabulary == "slots":
-            return {**said, "slots": " ".join(vocabulary.marked(piece) for piece in symbols)}
+            return {**said, "slots": " ".join(vocabulary.slot_text(piece) for piece in symbols)}
         words = [word for piece in symbols for word in vocabulary.words_of(piece)]
         return {**said, "transcript": " ".join(words)}
 

@@ -17,9 +17,10 @@ from torch import Tensor
 from skill.config.tasks import Task
 from skill.superb.dtw import search_scores, z_scores
 from skill.superb.examples import Example, Fold, by_length
+from skill.superb.feature_cache import FeatureCache
 from skill.superb.metrics import METRICS, maximum_term_weighted_value
 from skill.superb.result import EvaluationResult, result_header
-from skill.superb.upstream import Features, Upstream
+from skill.superb.upstream import Upstream
 from skill.utils import bootstrap
 from skill.utils.progress import track
 
@@ -33,7 +34,7 @@ def matches(queries: list[Example], documents: list[Example]) -> NDArray[np.bool
     )
 
 
-def _moments(features: Features, examples: Sequence[Example]) -> tuple[int, Tensor, Tensor]:
+def _moments(features: FeatureCache, examples: Sequence[Example]) -> tuple[int, Tensor, Tensor]:
     """Number of frames, their sum and the sum of their squares, [L, D] in double precision."""
     frames, total, squares = 0, torch.zeros(1), torch.zeros(1)
     for group in by_length(examples, features.batch_seconds):
@@ -46,7 +47,7 @@ def _moments(features: Features, examples: Sequence[Example]) -> tuple[int, Tens
 
 
 def scores(
-    features: Features,
+    features: FeatureCache,
     states: Sequence[int],
     queries: Sequence[Example],
     documents: Sequence[Example],
@@ -86,7 +87,7 @@ def scores(
 
 def evaluate(upstream: Upstream, task: Task, fold: Fold, seed: int) -> EvaluationResult:
     """The outcome of `task`: `fold.dev` and `fold.test` are queries, `fold.train` documents."""
-    features = Features(upstream, False, task.cache_gib * 2**30, task.batch_seconds)
+    features = FeatureCache(upstream, False, task.cache_gib * 2**30, task.batch_seconds)
     features.prepare([*fold.dev, *fold.test, *fold.train], task.name)
     targets = {"dev": matches(fold.dev, fold.train), "test": matches(fold.test, fold.train)}
     every = range(upstream.states)

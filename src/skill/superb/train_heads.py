@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from skill.config.tasks import Task
-from skill.superb.downstream import Problem, value
+from skill.superb.downstream import Downstream, value
 from skill.superb.examples import Example, batch_order, by_length
+from skill.superb.feature_cache import FeatureCache
 from skill.superb.metrics import METRICS
-from skill.superb.upstream import Features
 from skill.utils.errors import SkillError
 from skill.utils.files import canonical_json, write_state
 from skill.utils.progress import track
@@ -68,7 +68,10 @@ def better(value: float, than: float, metric: str) -> bool:
 
 
 def answer(
-    problem: Problem, heads: Sequence[nn.Module], features: Features, examples: Sequence[Example]
+    downstream: Downstream,
+    heads: Sequence[nn.Module],
+    features: FeatureCache,
+    examples: Sequence[Example],
 ) -> list[list[Any]]:
     """Each head's answers to `examples`, in their order; one pass over the audio for all heads."""
     found: list[dict[str, Any]] = [{} for _ in heads]
@@ -78,14 +81,14 @@ def answer(
         for group in by_length(examples, math.inf if features.pooled else features.batch_seconds):
             states, lengths = features.batch(group)
             for head, answers in zip(heads, found, strict=True):
-                given = problem.answers(head, states, lengths, group)
+                given = downstream.predictions(head, states, lengths, group)
                 answers.update(zip((example.id for example in group), given, strict=True))
     return [[answers[example.id] for example in examples] for answers in found]
 
 
 def fit(
-    problem: Problem,
-    features: Features,
+    downstream: Downstream,
+    features: FeatureCache,
     task: Task,
     train: Sequence[Example],
     seed: int,
@@ -100,22 +103,24 @@ def fit(
     Raises:
         SkillError: training or dev is empty, or no candidate was ever updated or had a dev value.
     """
-    dev = problem.watched()
+    dev = downstream.dev_examples()
     for name, part in (("training", train), ("development", dev)):
         if not part:
             raise SkillError(f"{task.name}: there is no {name} example")
     features.prepare([*dev, *train], label)
-    candidates = [_candidate(problem, features, task, rate, seed) for rate in task.learning_rates]
+    candidates = [
+        _candidate(downstream, features, task, rate, seed) for rate in task.learning_rates
+    ]
     parts = [canonical_json([identity, task.model_dump(), seed]), *(e.id for e in train)]
     identity = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     first = _resume(candidates, checkpoint, identity)
     batches = _batches(task, train, seed, first * task.accumulate)
     with track(task.steps, label, first) as progress:
         for step in range(first + 1, task.steps + 1):
-            loss = _step(problem, features, task, candidates, [next(batches) for _ in
+            loss = _step(downstream, features, task, candidates, [next(batches) for _ in
                          range(task.accumulate)], seed, step)  # fmt: skip
             if step % task.eval_every == 0 or step == task.steps:
-                _evaluate(problem, features, task, candidates, dev, step)
+                _evaluate(downstream, features, task, candidates, dev, step)
                 if checkpoint is not None:
                     _save(candidates, checkpoint, identity, step)
             best = [c.best for c in candidates if not math.isnan(c.best)]
@@ -126,11 +131,11 @@ def fit(
 
 
 def _candidate(
-    problem: Problem, features: Features, task: Task, rate: float, seed: int
+    downstream: Downstream, features: FeatureCache, task: Task, rate: float, seed: int
 ) -> Candidate:
     torch.manual_seed(seed)
     upstream = features.upstream
-    head = problem.build(upstream.states, upstream.width).to(upstream.device)
+    head = downstream.build(upstream.states, upstream.width).to(upstream.device)
     kind = torch.optim.AdamW if task.weight_decay else torch.optim.Adam
     return Candidate(
         rate, head, kind(head.parameters(), lr=rate, weight_decay=task.weight_decay, foreach=True)
@@ -149,8 +154,8 @@ def _batches(task: Task, train: Sequence[Example], seed: int, skip: int) -> Iter
 
 
 def _step(
-    problem: Problem,
-    features: Features,
+    downstream: Downstream,
+    features: FeatureCache,
     task: Task,
     candidates: Sequence[Candidate],
     micro_batches: Sequence[Sequence[Example]],
@@ -164,7 +169,7 @@ def _step(
         for index, candidate in enumerate(candidates):
             candidate.head.train()
             torch.manual_seed(((seed << 40) + (step << 8) + number) % 2**63)
-            loss = problem.loss(candidate.head, states, lengths, examples) / len(micro_batches)
+            loss = downstream.loss(candidate.head, states, lengths, examples) / len(micro_batches)
             loss.backward()
             losses[index] += float(loss.detach())
     for candidate in candidates:
@@ -179,16 +184,16 @@ def _step(
 
 
 def _evaluate(
-    problem: Problem,
-    features: Features,
+    downstream: Downstream,
+    features: FeatureCache,
     task: Task,
     candidates: Sequence[Candidate],
     dev: Sequence[Example],
     step: int,
 ) -> None:
-    every = answer(problem, [candidate.head for candidate in candidates], features, dev)
+    every = answer(downstream, [candidate.head for candidate in candidates], features, dev)
     for candidate, answers in zip(candidates, every, strict=True):
-        counts = problem.counts(dev, answers)
+        counts = downstream.counts(dev, answers)
         values = {metric: value(metric, pair) for metric, pair in counts.items()}
         candidate.curve.append({"step": step, **values})
         if better(values[task.selection], candidate.best, task.selection):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skill.config.tasks import Task
-from skill.superb.downstream import Counts, Problem
+from skill.superb.downstream import Counts, Downstream
 from skill.superb.examples import Example, Fold
 from skill.superb.heads import WeightedSum
 
@@ -74,7 +74,7 @@ def additive_margin_loss(cosines: Tensor, speakers: Tensor) -> Tensor:
     return F.cross_entropy(SCALE * (cosines - margin), speakers)
 
 
-class Verification(Problem):
+class Verification(Downstream):
     """ASV: train on some speakers, tell whether two utterances of unseen speakers agree."""
 
     def __init__(self, task: Task, fold: Fold, hop: int = 320) -> None:
@@ -92,7 +92,7 @@ class Verification(Problem):
         assert isinstance(head, XVector)
         return additive_margin_loss(head.similarities(head(states, lengths)), targets)
 
-    def answers(
+    def predictions(
         self, head: nn.Module, states: Tensor, lengths: Tensor, examples: Sequence[Example]
     ) -> list[Any]:
         return list(F.normalize(head(states, lengths), dim=1).cpu().numpy())
@@ -124,6 +124,6 @@ class Verification(Problem):
         split = self._splits(examples)[0]
         return [(f"{t.first}:{t.second}", t.cluster) for t in self.trials[split]]
 
-    def watched(self) -> list[Example]:
+    def dev_examples(self) -> list[Example]:
         """Dev and test: the protocol's number is the best that any checkpoint had on the test."""
         return list({example.id: example for example in (*self.fold.dev, *self.fold.test)}.values())

@@ -66,7 +66,7 @@ def slot_vocabulary(marks: Sequence[str]) -> Vocabulary:
     return Vocabulary(("<pad>", "<eos>", "<unk>", *letters, *marks), blank=0, end=1)
 
 
-def marked(symbols: Iterable[str]) -> str:
+def slot_text(symbols: Iterable[str]) -> str:
     """Symbols as one string in which slot marks stand as words of their own."""
     spaced = (
         f"{s} " if s.startswith("B-") else f" {s}" if s.startswith("E-") else s for s in symbols
@@ -74,7 +74,7 @@ def marked(symbols: Iterable[str]) -> str:
     return "".join(spaced)
 
 
-def spelled(text: str) -> list[str]:
+def letters_of(text: str) -> list[str]:
     """Letters of a transcript with `|` after every word."""
     return list("|".join(text.upper().split()) + "|")
 
@@ -119,7 +119,7 @@ def read_lexicon(paths: Iterable[Path]) -> Lexicon:
     return first
 
 
-def pronounced(text: str, lexicon: Lexicon) -> list[str] | None:
+def phones_of(text: str, lexicon: Lexicon) -> list[str] | None:
     """Phones of a transcript, or None where a word is not in the lexicon."""
     spoken = [lexicon.get(word.upper()) for word in text.split()]
     if not spoken or any(phones is None for phones in spoken):

@@ -6,7 +6,7 @@ Imports no torch: the Snakefile imports this.
 
 from skill.config.params import Params, Similarity, Student
 from skill.config.students import baselines, references, sweeps
-from skill.config.tasks import Task, configured, official
+from skill.config.tasks import Task, make_task, official
 from skill.superb.score import REFERENCE_POINTS
 from skill.utils.files import checkout_path
 
@@ -39,7 +39,7 @@ def trees(params: Params) -> list[str]:
 
 def tasks(params: Params) -> dict[str, Task]:
     """The tasks with all their settings."""
-    return {name: configured(name, settings) for name, settings in params.superb.tasks.items()}
+    return {name: make_task(name, settings) for name, settings in params.superb.tasks.items()}
 
 
 def upstreams(params: Params) -> list[str]:

@@ -24,7 +24,7 @@ from skill.superb.examples import (
     cropped,
     group_folds,
     hashed,
-    limited,
+    limit_seconds,
 )
 from skill.superb.metrics import Turn
 from skill.utils.errors import SkillError
@@ -72,9 +72,9 @@ def trials(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
     def chosen(speakers: Sequence[str], seconds: float) -> list[Example]:
         ranked = {s: sorted(clips[s], key=lambda u: hashed(u.id)) for s in speakers}
         some = [example(u) for s in speakers for u in ranked[s][:_CLIPS_PER_TRIAL_SPEAKER]]
-        return limited(some, seconds)
+        return limit_seconds(some, seconds)
 
-    heard = limited([example(u) for s in train for u in clips[s]], task.train_seconds)
+    heard = limit_seconds([example(u) for s in train for u in clips[s]], task.train_seconds)
     watched, tested = chosen(dev, task.dev_seconds), chosen(test, task.test_seconds)
     return [
         Fold(
@@ -177,7 +177,7 @@ def searches(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
         row = sorted(clips[speaker], key=lambda u: hashed(u.id))
         for first in range(0, len(row) - _PHRASES_PER_DOCUMENT + 1, _PHRASES_PER_DOCUMENT):
             documents.append(_document(row[first : first + _PHRASES_PER_DOCUMENT]))
-    documents = limited(documents, task.train_seconds)
+    documents = limit_seconds(documents, task.train_seconds)
     said = {phrase for document in documents for phrase in document.target}
     queries = [
         [
@@ -188,8 +188,8 @@ def searches(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
         ]
         for group in (1, 0)
     ]
-    return [Fold(documents, limited(queries[0], task.dev_seconds),
-                 limited(queries[1], task.test_seconds))]  # fmt: skip
+    return [Fold(documents, limit_seconds(queries[0], task.dev_seconds),
+                 limit_seconds(queries[1], task.test_seconds))]  # fmt: skip
 
 
 def _document(row: Sequence[Utterance]) -> Example:

@@ -14,7 +14,7 @@ from skill.data import audio
 from skill.data.manifest import Utterance
 from skill.superb import vocabulary
 from skill.superb.datasets import constructed
-from skill.superb.examples import Example, Fold, cropped, group_folds, hashed, limited
+from skill.superb.examples import Example, Fold, cropped, group_folds, hashed, limit_seconds
 from skill.utils.errors import SkillError
 
 _SHORTEST = 1600  # samples: a tenth of a second
@@ -37,10 +37,13 @@ def split(task: Task, examples: Sequence[tuple[str, Example]], **kept: object) -
         parts[split].append(example)
     train = [
         excerpt
-        for example in limited(parts["train"], task.train_seconds)
+        for example in limit_seconds(parts["train"], task.train_seconds)
         for excerpt in cropped(example, task.crop_seconds, task.crops)
     ]
-    dev, test = limited(parts["dev"], task.dev_seconds), limited(parts["test"], task.test_seconds)
+    dev, test = (
+        limit_seconds(parts["dev"], task.dev_seconds),
+        limit_seconds(parts["test"], task.test_seconds),
+    )
     return Fold(train, dev, test, **kept)  # type: ignore[arg-type]
 
 
@@ -60,10 +63,10 @@ def transcripts(
         if not utterance.text or utterance.language != "en" or utterance.samples < _SHORTEST:
             continue
         if task.vocabulary == "phones":
-            target = vocabulary.pronounced(utterance.text.upper(), lexicon or {})
+            target = vocabulary.phones_of(utterance.text.upper(), lexicon or {})
             reason = "a word is not in the dictionary"
         else:
-            target = vocabulary.spelled(utterance.text)
+            target = vocabulary.letters_of(utterance.text)
             target = target if letters.issuperset(target) else None
             reason = "a character is not in the alphabet"
         if target is None:

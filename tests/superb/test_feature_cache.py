@@ -1,0 +1,70 @@
+"""FBANK, and hidden states from the cache."""
+
+import numpy as np
+import pytest
+import torch
+from tone_corpus import spoken
+
+from skill.data import fbank
+from skill.encoder import EncoderConfig, SpeechEncoder
+from skill.superb import heads
+from skill.superb.examples import Example
+from skill.superb.feature_cache import FeatureCache
+from skill.superb.upstream import Encoder, Fbank
+from skill.utils.errors import SkillError
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    torch.manual_seed(0)
+    config = EncoderConfig.uniform("wavlm", width=16, blocks=2, heads=2, ffn=32, conv=16)
+    return Encoder(SpeechEncoder(config))
+
+
+def test_fbank_equals_torchaudio():
+    kaldi = pytest.importorskip("torchaudio.compliance.kaldi")
+    transforms = pytest.importorskip("torchaudio.transforms")
+    waveform = torch.randn(12345, generator=torch.Generator().manual_seed(0)) * 0.1
+    expected = kaldi.fbank(waveform[None], num_mel_bins=80, sample_frequency=16000)
+    torch.testing.assert_close(fbank.log_mel(waveform), expected, atol=2e-3, rtol=1e-4)
+    delta = transforms.ComputeDeltas(win_length=5)
+    torch.testing.assert_close(fbank.differences(expected), delta(expected.T[None])[0].T)
+    assert fbank.fbank(waveform).shape == (fbank.frames(12345), 240)
+
+
+def test_fbank_refuses_less_than_a_window():
+    with pytest.raises(ValueError, match="399"):
+        fbank.log_mel(torch.zeros(399))
+
+
+def test_time_means_give_the_same_logits_as_all_frames(encoder):
+    examples = spoken(6)
+    torch.manual_seed(1)
+    head = heads.MeanHead(encoder.states, encoder.width, 256, 12)
+    head.featurizer.weights.data.normal_()
+    means, ones = FeatureCache(encoder, pooled=True).batch(examples)
+    whole, lengths = FeatureCache(encoder, pooled=False).batch(examples)
+    assert means.shape == (3, 6, 16) and len(set(lengths.tolist())) > 1
+    torch.testing.assert_close(head(means, ones), head(whole, lengths), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_cache_changes_neither_order_nor_states(encoder, pooled):
+    examples = spoken(7)
+    fresh = FeatureCache(encoder, pooled, cache_bytes=0)
+    partly = FeatureCache(encoder, pooled, cache_bytes=900 if pooled else 8_000)
+    partly.prepare(examples, "test")
+    assert 0 < len(partly.kept) < 7
+    states, lengths = fresh.batch(examples)
+    for index, example in enumerate(examples):
+        alone, frames = fresh.batch([example])
+        assert int(frames[0]) == int(lengths[index])
+        own = states[:, index] if pooled else states[:, index, : int(frames[0])]
+        torch.testing.assert_close(own, alone[:, 0], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(partly.batch(examples)[0], states, atol=2e-3, rtol=2e-3)
+
+
+def test_short_audio_is_named():
+    short = Example("tiny", 100, ["B"], "s", lambda: np.zeros(100, dtype=np.float32))
+    with pytest.raises(SkillError, match="tiny: 100 samples"):
+        FeatureCache(Fbank(), pooled=True).batch([short])

@@ -1,0 +1,83 @@
+"""The table of scores and paired comparisons."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from skill.superb import scores
+from skill.utils.errors import SkillError
+from skill.utils.files import read_csv, read_json, write_csv, write_json
+
+
+def job(**upstreams):
+    about = {"method": "", "base": "", "teachers": (), "sparsity": None, "seed": None}
+    return SimpleNamespace(
+        upstreams={n: SimpleNamespace(kind=kind, **about) for n, kind in upstreams.items()}
+    )
+
+
+def result(upstream, task, metrics, official=False, synthetic=False):
+    measured = {"low": 0, "high": 1, "items": 9, "clusters": 3, "unit": "%", "low_is_good": True}
+    return {
+        "upstream": upstream, "task": task, "title": task, "official": official,
+        "synthetic": synthetic, "protocol": "clean", "model": {"parameters": 5},
+        "metrics": {name: {"value": v, **measured} for name, v in metrics.items()},
+    }  # fmt: skip
+
+
+def test_table_gathers_results_and_scores_only_official_ones(tmp_path):
+    board = {
+        "pr": {"per": 5.41}, "asr": {"wer": 6.42, "cer": 2.0}, "ks": {"accuracy": 96.30},
+        "qbe": {"mtwv": 0.0736}, "sid": {"accuracy": 81.42}, "asv": {"eer": 5.11},
+        "sd": {"der": 5.88, "der_clean": 6.0}, "ic": {"accuracy": 98.34},
+        "sf": {"slot_f1": 88.53, "slot_cer": 25.20}, "er": {"accuracy": 64.92},
+    }  # fmt: skip
+    paths = []
+    for name, official in (("hubert", True), ("small", False)):
+        for task, metrics in board.items():
+            paths.append(tmp_path / name / f"{task}.json")
+            write_json(paths[-1], result(name, task, metrics, official=official))
+    paths.append(tmp_path / "hubert" / "size.json")
+    write_json(paths[-1], {"upstream": "hubert", "parameters": 94, "macs": 7,
+                           "real_time_factor": 0.1})  # fmt: skip
+    scores.run(paths, job(hubert="teacher", small="student"), tmp_path / "s.json",
+              tmp_path / "s.csv")  # fmt: skip
+    values = read_json(tmp_path / "s.json")
+    assert values["hubert"]["superb_score"] == pytest.approx(941.0, abs=0.5)
+    assert "superb_score" not in values["small"] and "superb_rank" not in values["small"]
+    rows = read_csv(tmp_path / "s.csv")
+    assert rows[0]["task"] == "pr" and rows[0]["parameters"] == "94"
+    assert "der_clean" not in {row["metric"] for row in rows}
+    with pytest.raises(SkillError, match="small, which the parameters do not have"):
+        scores.run(paths, job(hubert="teacher"), tmp_path / "s.json", tmp_path / "s.csv")
+
+
+def test_comparisons_pair_the_items(tmp_path):
+    generator = np.random.default_rng(0)
+    for name, errors in (("a-seed1", 1), ("b-seed1", 3), ("a-seed2", 1), ("b-seed3", 3)):
+        rows = [
+            {"id": f"u{i}", "cluster": f"s{i % 9}", "per": float(generator.integers(0, errors + 1)),
+             "per_of": 10.0} for i in range(90)
+        ]  # fmt: skip
+        write_csv(tmp_path / name / "pr.csv", rows, list(rows[0]))
+        write_json(tmp_path / name / "pr.json", {"synthetic": True})
+    students = {
+        "a": {1: "a-seed1", 2: "a-seed2"},
+        "b": {1: "b-seed1", 3: "b-seed3"},
+        "absent": {1: "absent-seed1"},
+        "unlike": {2: "a-seed2"},
+    }
+    given = [tmp_path / name / "pr.csv" for name in ("a-seed1", "b-seed1")]
+    assert len(scores.comparisons(given, students, resamples=200)) == 1  # the others lie there, too
+    given += [tmp_path / name / "pr.csv" for name in ("a-seed2", "b-seed3")]
+    found = scores.comparisons(given, students, resamples=200)
+    assert [(row["first"], row["second"], row["seeds"]) for row in found] == [
+        ("a", "b", 1), ("a", "unlike", 1),
+    ]  # fmt: skip
+    assert found[0]["difference"] < 0 and found[0]["p_value"] < 0.05
+    assert found[1]["difference"] == 0 and found[1]["synthetic"] is True
+    write_csv(tmp_path / "b-seed3/pr.csv", [{"id": "u0", "cluster": "s0", "per": 1, "per_of": 10}],
+              ["id", "cluster", "per", "per_of"])  # fmt: skip
+    with pytest.raises(SkillError, match=r"b-seed3/pr\.csv are not of the same test items"):
+        scores.comparisons(given, students, resamples=200)
