@@ -12,9 +12,8 @@ from skill.config.tasks import PROTOCOL, make_task
 from skill.data.corpora import superb as layouts
 from skill.data.corpora.superb_files import needed
 from skill.data.manifest import read_manifest
-from skill.superb import metrics, vocabulary
+from skill.superb import slots
 from skill.superb.datasets import folds_of
-from skill.superb.datasets.official import slots
 from skill.superb.downstream import Transcription
 from skill.utils.errors import SkillError
 
@@ -161,29 +160,22 @@ def test_audio_snips(root, tmp_path):
         wav(base / part / f"{key}.{'mp3' if part == 'valid' else 'wav'}", rate=22050)
         wanted.append(f"{key} {spoken}\t{iob}")
     lines(base / "all.iob.snips.txt", *wanted)
+    lines(base / "slots.txt", "O", "artist", "city", "service", "timeRange")
     fold = folds("audio_snips", tmp_path, "sf")[0]
     assert [len(part) for part in (fold.train, fold.dev, fold.test)] == [1, 1, 1]
     assert [len(e.read()) for e in fold.dev] == [fold.dev[0].samples] == [3200]
-    target = vocabulary.slot_text(fold.train[0].target)
+    target = slots.slot_text(fold.train[0].target)
     assert target == (
         "PLAY B-artist ABBA AND FRIENDS E-artist ON B-service YOUTUBE E-service "
         "B-timeRange NOW E-timeRange"
     )
-    assert metrics.parse_slots(target)[0] == ("artist", "ABBA AND FRIENDS")
     downstream = Transcription(PROTOCOL["sf"], fold)
-    assert len(downstream.vocabulary) == 3 + 28 + 2 * 3
+    assert len(downstream.vocabulary) == 3 + 28 + 2 * 4
     counts = downstream.counts(fold.test, [fold.test[0].target])
     assert counts["slot_f1"][0].tolist() == [1] and counts["slot_cer"][0].tolist() == [0]
-
-
-def test_snips_drops_a_last_punctuation_mark():
-    assert "".join(slots("go/O home/O ./O")) == "GO HOME "
-
-
-def test_snips_knows_no_figures():
-    symbols = slots("4/n café/O")
-    assert symbols == ["B-n", "<unk>", "E-n", " ", "C", "A", "F", "<unk>"]
-    assert vocabulary.slot_vocabulary(["B-n", "E-n"]).encode(symbols)[1] == 2
+    lines(base / "slots.txt", "artist", "O")
+    with pytest.raises(SkillError, match=r"slots\.txt: the first line must be `O`"):
+        folds("audio_snips", tmp_path, "sf")
 
 
 def test_iemocap(root, tmp_path):

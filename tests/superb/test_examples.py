@@ -22,9 +22,12 @@ def test_orders_are_pure_and_cover_what_they_should():
     buckets = batch_order("buckets", examples, 8, 0, 0)
     assert {len(batch) for batch in buckets} == {4}  # halves; the lone last one is dropped
     assert all(max(batch) - min(batch) == 3 for batch in buckets)
-    for small in (1, 2):  # halves of one item are all there is
-        ones = batch_order("buckets", examples, small, 0, 0)
-        assert sorted(ones) == [[i] for i in range(33)]
+    sizes = [len(batch) for batch in batch_order("buckets", examples[:30], 8, 0, 0)]
+    assert sorted(sizes) == [4] * 6 + [6]  # the last bucket is not full, and stays whole
+    assert [len(batch) for batch in batch_order("buckets", examples[:5], 8, 0, 0)] == [5]
+    assert sorted(batch_order("buckets", examples, 1, 0, 0)) == [[i] for i in range(33)]
+    assert sorted(batch_order("buckets", examples, 2, 0, 0)) == [[i] for i in range(1, 33)]
+    assert batch_order("buckets", examples[:1], 2, 0, 0) == [[0]]
     windows = batch_order("windows", examples, 8, 0, 0)
     assert len(windows) == 33 and {len(batch) for batch in windows} == {8}
     longer = [Example(e.id, 400_000, e.target, 0, e.read) for e in examples]

@@ -140,17 +140,6 @@ def test_term_weighted_value_equals_trying_every_threshold(seed):
     assert metrics.maximum_term_weighted_value(targets, scores) == pytest.approx(best)
 
 
-def test_slots_by_hand():
-    reference = metrics.parse_slots("PLAY B-artist ABBA E-artist ON B-service TUBE E-service")
-    assert reference == [("artist", "ABBA"), ("service", "TUBE")]
-    hypothesis = [("artist", "ABA"), ("artist", "BBAA"), ("year", "NOW")]
-    # types: 1 of 2 found, 1 of 2 right
-    assert metrics.slot_f1([reference, []], [hypothesis, []]) == pytest.approx((0.5 + 1) / 2)
-    assert metrics.slot_f1([reference], [[]]) == 0
-    # ABBA against ABA is 1 edit, TUBE is missing: 5 of 8 characters
-    assert metrics.slot_value_cer([reference], [hypothesis]) == pytest.approx(5 / 8)
-
-
 def test_accuracy_of_label_tuples():
     assert metrics.accuracy([(1, 2), (3, 4)], [(1, 2), (3, 5)]) == 0.5
 

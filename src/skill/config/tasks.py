@@ -57,6 +57,8 @@ class Task(Section):
     prior: Share = 0.0008  # QbE: of a document matching a query
 
 
+_LINEAR_RATES = (1e-2, 1e-3, 5e-4, 1e-4, 5e-5)
+
 PROTOCOL: dict[str, Task] = {
     task.name: task
     for task in (
@@ -98,6 +100,7 @@ PROTOCOL: dict[str, Task] = {
             corpora=("speech_commands",),
             metrics=("accuracy",),
             selection="accuracy",
+            learning_rates=_LINEAR_RATES,
             order="balanced",
             folds=3,  # of unseen voices, where the corpus has no split of its own
         ),
@@ -165,6 +168,7 @@ PROTOCOL: dict[str, Task] = {
             corpora=("fluent_speech_commands",),
             metrics=("accuracy",),
             selection="accuracy",
+            learning_rates=_LINEAR_RATES,
         ),
         Task(
             name="sf",
@@ -189,6 +193,7 @@ PROTOCOL: dict[str, Task] = {
             corpora=("iemocap",),
             metrics=("accuracy",),
             selection="accuracy",
+            learning_rates=_LINEAR_RATES,
             batch=4,
             accumulate=8,
             steps=30_000,

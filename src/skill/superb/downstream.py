@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skill.config.tasks import Task
-from skill.superb import metrics, vocabulary
+from skill.superb import metrics, slots, vocabulary
 from skill.superb.examples import Example, Fold
 from skill.superb.heads import FrameHead, MeanHead, RecurrentHead
 
@@ -156,8 +156,8 @@ class Transcription(Downstream):
             return {"per": _edits(targets, answers)}
         if self.task.vocabulary == "slots":
             return _slots(
-                [vocabulary.slot_text(t) for t in targets],
-                [vocabulary.slot_text(a) for a in answers],
+                [slots.slot_text(t) for t in targets],
+                [slots.slot_text(a) for a in answers],
             )
         wanted = [vocabulary.words_of(target) for target in targets]
         found = [vocabulary.words_of(answer) for answer in answers]
@@ -175,10 +175,7 @@ def _edits(
 
 
 def _slots(references: Sequence[str], hypotheses: Sequence[str]) -> Counts:
-    pairs = [
-        (metrics.parse_slots(reference), metrics.parse_slots(hypothesis))
-        for reference, hypothesis in zip(references, hypotheses, strict=True)
-    ]
-    values = np.array([metrics.slot_value_counts(*pair) for pair in pairs], dtype=np.float64)
-    types = np.array([metrics.slot_type_scores(*pair) for pair in pairs])
+    pairs = list(zip(references, hypotheses, strict=True))
+    values = np.array([slots.slot_value_counts(*pair) for pair in pairs], dtype=np.float64)
+    types = np.array([slots.slot_type_score(*pair) for pair in pairs])
     return {"slot_f1": (types, np.ones(len(pairs))), "slot_cer": (values[:, 0], values[:, 1])}

@@ -111,42 +111,45 @@ def batch_order(
 ) -> list[list[int]]:
     """Index batches of one epoch, a pure function of (seed, epoch).
 
-    shuffled: a permutation, cut. buckets (ASR): by length, each bucket in two halves, halves of one
-    item dropped where there are larger ones, order shuffled. windows (PR, SF): by target length, a
-    window from each item on, in shuffled order, halved where its first item exceeds 300,000
-    samples. balanced (KS): drawn with replacement, every class as often; an incomplete batch is
-    dropped.
+    shuffled: a permutation, cut. buckets (ASR): by length, each full bucket in two halves, the last
+    one whole (a single item is dropped where there are others), order shuffled. windows (PR, SF):
+    by target length, a window from each item on, in shuffled order, halved where its first item
+    exceeds 300,000 samples. balanced (KS): drawn with replacement, every class as often; an
+    incomplete batch is dropped.
     """
     generator = np.random.default_rng([seed, epoch])
     count = len(examples)
-    batch = min(batch, count)
     if order == "shuffled":
         return _cut(generator.permutation(count).tolist(), batch)
     if order == "buckets":
         longest = sorted(range(count), key=lambda i: (-examples[i].samples, examples[i].id))
-        halves = [
-            part
-            for bucket in _cut(longest, batch)
-            for part in _cut(bucket, max(1, (len(bucket) + 1) // 2))
-        ]
-        halves = [part for part in halves if len(part) > 1] or halves
-        return [halves[i] for i in generator.permutation(len(halves))]
+        buckets = [part for items in _cut(longest, batch) for part in _halves(items, batch)]
+        if len(buckets) > 1 and len(longest) % batch == 1 < batch:
+            buckets.pop()
+        return [buckets[i] for i in generator.permutation(len(buckets))]
     if order == "windows":
         longest = sorted(range(count), key=lambda i: (-len(examples[i].target), examples[i].id))
         windows = []
         for first in generator.permutation(count):
-            start = min(int(first), count - batch)
+            start = max(0, min(int(first), count - batch))
             window = longest[start : start + batch]
             if examples[window[0]].samples > 300_000:
-                window = window[: max(1, batch // 2)]
+                window = window[: max(1, len(window) // 2)]
             windows.append(window)
         return windows
     if order == "balanced":
         sizes = Counter(example.target for example in examples)
         weight = np.array([1.0 / sizes[example.target] for example in examples])
         drawn = generator.choice(count, size=count, p=weight / weight.sum()).tolist()
-        return [part for part in _cut(drawn, batch) if len(part) == batch]
+        return [part for part in _cut(drawn, batch) if len(part) == min(batch, count)]
     raise ValueError(f"unknown order {order!r}")
+
+
+def _halves(items: list[int], size: int) -> list[list[int]]:
+    """Two halves of a full bucket, the smaller one first; what is not full stays whole."""
+    if len(items) == size > 1:
+        return [items[: size // 2], items[size // 2 :]]
+    return [items]
 
 
 def _cut(items: list[int], size: int) -> list[list[int]]:

@@ -7,7 +7,6 @@ gives the two sums per item is public too, because the bootstrap resamples items
 Legend: Q queries, D documents.
 """
 
-import re
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -56,17 +55,10 @@ __all__ = [
     "edit_counts",
     "equal_error_rate",
     "maximum_term_weighted_value",
-    "parse_slots",
     "phone_error_rate",
-    "slot_f1",
-    "slot_type_scores",
-    "slot_value_cer",
-    "slot_value_counts",
     "superb_score",
     "word_error_rate",
 ]
-
-Slots = Sequence[tuple[str, str]]
 
 
 class Turn(NamedTuple):
@@ -233,54 +225,3 @@ def maximum_term_weighted_value(
     falling = value.ravel()[order]
     last_of_tie = np.append(np.flatnonzero(np.diff(falling)), len(falling) - 1)
     return float(max(0.0, np.cumsum(gain[order])[last_of_tie].max()))
-
-
-_SLOT = re.compile(r"B-(\S+) (.+?) E-\1")
-
-
-def parse_slots(text: str) -> list[tuple[str, str]]:
-    """(slot, value) pairs of a decoded string: `B-slot value E-slot`, other words ignored."""
-    return [(slot, value) for slot, value in _SLOT.findall(text)]
-
-
-def slot_type_scores(reference: Slots, hypothesis: Slots) -> float:
-    """F1 between the sets of slot names of one utterance; 1 if both are empty, 0 if one is."""
-    wanted, found = {name for name, _ in reference}, {name for name, _ in hypothesis}
-    if not wanted and not found:
-        return 1.0
-    return 2 * len(wanted & found) / (len(wanted) + len(found))
-
-
-def slot_f1(references: Sequence[Slots], hypotheses: Sequence[Slots]) -> float:
-    """Mean over utterances of the F1 between the *sets of slot names* (s3prl's slot_type_f1)."""
-    scores = [slot_type_scores(r, h) for r, h in zip(references, hypotheses, strict=True)]
-    if not scores:
-        raise ValueError("a slot F1 needs at least one utterance")
-    return float(np.mean(scores))
-
-
-def slot_value_counts(reference: Slots, hypothesis: Slots) -> tuple[int, int]:
-    """Character edits and reference characters of one utterance's slot values.
-
-    Each reference value is compared with the closest value that the hypothesis has for that slot,
-    or with nothing where the slot is absent.
-    """
-    edits = characters = 0
-    for name, value in reference:
-        found = [other for slot, other in hypothesis if slot == name] or [""]
-        edits += min(Levenshtein.distance(value, other) for other in found)
-        characters += len(value)
-    return edits, characters
-
-
-def slot_value_cer(references: Sequence[Slots], hypotheses: Sequence[Slots]) -> float:
-    """Σ character edits of slot values / Σ their characters (s3prl's slot_value_cer).
-
-    Raises:
-        ValueError: lists of different lengths, or no reference value at all.
-    """
-    counts = [slot_value_counts(r, h) for r, h in zip(references, hypotheses, strict=True)]
-    characters = sum(length for _, length in counts)
-    if characters == 0:
-        raise ValueError("a slot value error rate needs at least one reference value")
-    return sum(edits for edits, _ in counts) / characters

@@ -22,7 +22,7 @@ from torch import nn
 
 from skill.config.tasks import PROTOCOL, Task
 from skill.data.corpora.clips import as_pcm, band_limited
-from skill.superb import diarization, vocabulary
+from skill.superb import diarization, slots, vocabulary
 from skill.superb.datasets.official import EFFECTS, OFFICIAL
 from skill.superb.downstream import Downstream
 from skill.superb.evaluate import DOWNSTREAM
@@ -150,7 +150,7 @@ class Predictor:
         if self.task.vocabulary == "phones":
             return {**said, "phones": " ".join(" ".join(piece) for piece in symbols)}
         if self.task.vocabulary == "slots":
-            return {**said, "slots": " ".join(vocabulary.slot_text(piece) for piece in symbols)}
+            return {**said, "slots": " ".join(slots.slot_text(piece) for piece in symbols)}
         words = [word for piece in symbols for word in vocabulary.words_of(piece)]
         return {**said, "transcript": " ".join(words)}
 

@@ -15,16 +15,18 @@ _CONSONANTS = (
 )
 _STRESSED = tuple(vowel + stress for vowel in _VOWELS for stress in "012")
 PHONES = ("SIL", "SPN", *sorted(_STRESSED + _CONSONANTS))
+END, UNKNOWN = "<eos>", "<unk>"
 LETTERS = tuple("|ETAONIHSRDLUMCWFGYPBVK'XJQZ")
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Symbols in the order of their ids; `blank` is CTC's, `end` closes every target."""
+    """Symbols in the order of their ids; `blank` is CTC's, `end` closes a target."""
 
     symbols: tuple[str, ...]
     blank: int
     end: int
+    appends_end: bool = True
     ids: Mapping[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -34,15 +36,16 @@ class Vocabulary:
         return len(self.symbols)
 
     def encode(self, symbols: Iterable[str]) -> list[int]:
-        """Ids of `symbols` and the end symbol.
+        """Ids of `symbols`, and of the end symbol where the targets do not say it themselves.
 
         Raises:
             SkillError: a symbol is not in the vocabulary.
         """
         try:
-            return [*(self.ids[symbol] for symbol in symbols), self.end]
+            ids = [self.ids[symbol] for symbol in symbols]
         except KeyError as error:
             raise SkillError(f"symbol {error.args[0]!r} is not in the vocabulary") from None
+        return [*ids, self.end] if self.appends_end else ids
 
     def decode(self, path: Iterable[int]) -> list[str]:
         """Symbols of a frame-wise path: repeats merged, then blanks and ends dropped."""
@@ -61,17 +64,12 @@ def letter_vocabulary() -> Vocabulary:
 
 
 def slot_vocabulary(marks: Sequence[str]) -> Vocabulary:
-    """Blank and 27 letters behind pad (CTC's blank), end and unknown; then `B-slot`, `E-slot`."""
+    """Blank and 27 letters behind pad (CTC's blank), end and unknown; then `B-slot`, `E-slot`.
+
+    A target says itself where it ends, because some do not.
+    """
     letters = (" ", *(letter for letter in sorted(LETTERS) if letter != "|"))
-    return Vocabulary(("<pad>", "<eos>", "<unk>", *letters, *marks), blank=0, end=1)
-
-
-def slot_text(symbols: Iterable[str]) -> str:
-    """Symbols as one string in which slot marks stand as words of their own."""
-    spaced = (
-        f"{s} " if s.startswith("B-") else f" {s}" if s.startswith("E-") else s for s in symbols
-    )
-    return "".join(spaced)
+    return Vocabulary(("<pad>", END, UNKNOWN, *letters, *marks), 0, 1, appends_end=False)
 
 
 def letters_of(text: str) -> list[str]:

@@ -191,6 +191,18 @@ def _snips(name: str, root: Path) -> Iterator[Utterance]:
                 yield _row(name, root, path, split, texts[path.stem], speaker)
 
 
+def slot_names(path: Path) -> list[str]:
+    """The slots of Audio SNIPS's slots.txt, whose first line is `O`: no slot.
+
+    Raises:
+        SkillError: the file cannot be read, or begins otherwise.
+    """
+    names = [" ".join(fields) for fields in _lines(path)]
+    if names[:1] != ["O"]:
+        raise SkillError(f"{path}: the first line must be `O`")
+    return names[1:]
+
+
 _EVALUATION = re.compile(r"^\[[\d.]+ - [\d.]+\]\t(\S+)\t(\w+)\t", re.MULTILINE)
 
 

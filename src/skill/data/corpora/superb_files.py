@@ -17,6 +17,10 @@ LISTS: dict[tuple[str, str], tuple[str, list[str]]] = {
             "LibriSpeech/lexicon/librispeech-lexicon-allothers-g2p.txt",
         ],
     ),
+    ("sf", "audio_snips"): (
+        "the archive of Audio SNIPS that s3prl's instructions name",
+        ["audio_snips/slots.txt"],
+    ),
     ("asv", "voxceleb1"): (
         "https://www.openslr.org/resources/49/voxceleb1_test_v2.txt",
         ["VoxCeleb1/voxceleb1_test_v2.txt"],

@@ -13,13 +13,14 @@ import numpy as np
 
 from skill.config.tasks import Task
 from skill.data import converted, effects
-from skill.data.corpora.superb import KEYWORDS, SILENCE, UNKNOWN, verification_trials
+from skill.data.corpora.superb import KEYWORDS, SILENCE, UNKNOWN, slot_names, verification_trials
 from skill.data.corpora.superb_files import needed
 from skill.data.manifest import Utterance
 from skill.superb.datasets import sample
 from skill.superb.examples import Example, Fold, Trial, Waveform, batch_order, hashed
 from skill.superb.metrics import Turn
-from skill.superb.vocabulary import LETTERS, read_lexicon
+from skill.superb.slots import slot_symbols
+from skill.superb.vocabulary import read_lexicon
 from skill.utils.errors import SkillError
 
 EMOTIONS = ("neu", "hap", "ang", "sad")
@@ -29,8 +30,6 @@ EFFECTS: dict[tuple[str, str], Callable[[Waveform], Waveform]] = {
     ("qbe", "quesst14"): effects.quieter,
     ("asv", "voxceleb1"): effects.voiced,
 }
-_NOT_SPOKEN = frozenset("?!.,;-")
-_SPELLED = frozenset(LETTERS) - {"|"}
 _HELD_OUT_SPEAKERS = 40  # for the dev trials of the `clean` protocol
 _SHORTEST_TRAINING = 32_000  # samples without silences, ASV
 _DEV_TRIALS = 20_000
@@ -160,34 +159,19 @@ def emotions(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
     return folds
 
 
-def slots(text: str) -> list[str]:
-    """CTC symbols of `WORD/slot …`: letters, blanks between words, `B-slot` and `E-slot` around.
-
-    Words of one slot belong together where they are neighbours; punctuation is not spoken. What is
-    no letter (a figure, an accent) is the unknown symbol, in targets and in what is counted.
-    """
-    pairs = [token.rpartition("/")[::2] for token in text.split()]
-    symbols: list[str] = []
-    for index, (word, slot) in enumerate(pairs):
-        if word in _NOT_SPOKEN:
-            continue
-        if slot != "O" and (index == 0 or pairs[index - 1][1] != slot):
-            symbols.append(f"B-{slot}")
-        spelled = "AND" if word == "&" else word.upper()
-        symbols += [letter if letter in _SPELLED else "<unk>" for letter in spelled]
-        if slot != "O" and (index + 1 == len(pairs) or pairs[index + 1][1] != slot):
-            symbols.append(f"E-{slot}")
-        if index + 1 < len(pairs):
-            symbols.append(" ")
-    return symbols
-
-
 def slot_filling(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
-    """SF: transcripts with slot marks; the slot names are those of the training part."""
-    examples = [(u.split, _example(task, u, slots(u.text))) for u in utterances]
+    """SF: transcripts with slot marks; the names are all of Audio SNIPS's list.
+
+    Of another corpus, those of the training part.
+    """
+    examples = [(u.split, _example(task, u, slot_symbols(u.text))) for u in utterances]
     fold = sample.split(task, examples)
-    names = {s for e in fold.train for s in e.target if s.startswith(("B-", "E-"))}
-    return [Fold(fold.train, fold.dev, fold.test, labels=(tuple(sorted(names)),))]
+    listed = needed(task.name, task.corpora[0])
+    if listed:
+        marks = [f"{mark}-{name}" for name in slot_names(*listed) for mark in "BE"]
+    else:
+        marks = sorted({s for e in fold.train for s in e.target if s.startswith(("B-", "E-"))})
+    return [replace(fold, labels=(tuple(marks),))]
 
 
 def diarization(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
