@@ -28,20 +28,17 @@ def matrix(table: Path) -> Figure:
     values = _values(rows, names)
     with style():
         figure, axes = plt.subplots(figsize=_square_size(len(names)), layout="compressed")
-        image = _heat(axes, values, _short(names))
+        image = heat_map(axes, values, _short(names))
         _separate_models(axes, names)
-        _bar(figure, image, axes, "CKA")
+        colour_bar(figure, image, axes, "CKA")
         axes.set_title(_title("Similarity of layers", names))
     return figure
 
 
 def groups(table: Path) -> Figure:
     """Heat map in the order of the dendrogram beside it, with the borders of the groups."""
-    rows, names = _square(table, ["state", "cluster", "left", "right", "height"])
-    values, labels = _values(rows, names), [row["cluster"] for row in rows]
-    merges = [
-        (int(row["left"]), int(row["right"]), float(row["height"])) for row in rows if row["height"]
-    ]
+    merges, values, labels, short = dendrogram_of(table)
+    names = [row["state"] for row in read_csv(table)]
     with style():
         width, height = _square_size(len(names))
         figure, (tree, axes) = plt.subplots(
@@ -52,14 +49,25 @@ def groups(table: Path) -> Figure:
             sharey=True,
             layout="compressed",
         )
-        image = _heat(axes, values, _short(names))
+        image = heat_map(axes, values, short)
         axes.tick_params(labelleft=True)
-        _borders(axes, labels)
-        _bar(figure, image, axes, "CKA")
-        _dendrogram(tree, merges, labels)
+        cluster_borders(axes, labels)
+        colour_bar(figure, image, axes, "CKA")
+        dendrogram_tree(tree, merges, labels)
         count = len({label for label in labels if label})
         axes.set_title(_title(f"{count} groups of layers", names))
     return figure
+
+
+def dendrogram_of(
+    table: Path,
+) -> tuple[list[tuple[int, int, float]], NDArray[np.float64], list[str], list[str]]:
+    """Merges (left, right, height), CKA [L, L], clusters [L] and short names [L] of the states."""
+    rows, names = _square(table, ["state", "cluster", "left", "right", "height"])
+    merges = [
+        (int(row["left"]), int(row["right"]), float(row["height"])) for row in rows if row["height"]
+    ]
+    return merges, _values(rows, names), [row["cluster"] for row in rows], _short(names)
 
 
 def criterion(table: Path) -> Figure:
@@ -103,9 +111,9 @@ def stability(table: Path) -> Figure:
     names, labels = [names[row] for row in order], [labels[row] for row in order]
     with style():
         figure, axes = plt.subplots(figsize=_square_size(len(names)), layout="compressed")
-        image = _heat(axes, values[np.ix_(order, order)], _short(names), low=0.0)
-        _borders(axes, labels)
-        _bar(figure, image, axes, "share of resamples")
+        image = heat_map(axes, values[np.ix_(order, order)], _short(names), low=0.0)
+        cluster_borders(axes, labels)
+        colour_bar(figure, image, axes, "share of resamples")
         axes.set_title(_title("Layers that share a group", names))
     return figure
 
@@ -201,9 +209,10 @@ def _title(text: str, names: list[str]) -> str:
     return f"{text}\n{', '.join(models)}"
 
 
-def _heat(
+def heat_map(
     axes: Axes, values: NDArray[np.float64], labels: list[str], low: float | None = None
 ) -> AxesImage:
+    """A heat map of CKA with the states' labels on both axes."""
     image = axes.imshow(
         values, cmap=SEQUENTIAL, vmin=values.min() if low is None else low, vmax=1.0, aspect="equal"
     )
@@ -218,7 +227,8 @@ def _heat(
     return image
 
 
-def _bar(figure: Figure, image: AxesImage, axes: Axes, label: str) -> None:
+def colour_bar(figure: Figure, image: AxesImage, axes: Axes, label: str) -> None:
+    """The scale beside a heat map."""
     bar = figure.colorbar(image, ax=axes, shrink=0.7, aspect=25, pad=0.02)
     bar.set_label(label)
     bar.outline.set_visible(False)  # type: ignore[operator]
@@ -232,7 +242,7 @@ def _separate_models(axes: Axes, names: list[str]) -> None:
             axes.axvline(row - 0.5, color="white", linewidth=1.5)
 
 
-def _borders(axes: Axes, labels: list[str]) -> None:
+def cluster_borders(axes: Axes, labels: list[str]) -> None:
     """A white and black frame around each run of rows of one group: seen on every shade."""
     start = 0
     for row in range(1, len(labels) + 1):
@@ -249,7 +259,7 @@ def _borders(axes: Axes, labels: list[str]) -> None:
             start = row
 
 
-def _dendrogram(axes: Axes, merges: list[tuple[int, int, float]], labels: list[str]) -> None:
+def dendrogram_tree(axes: Axes, merges: list[tuple[int, int, float]], labels: list[str]) -> None:
     """Branches from the leaves (right) to the root; merges above the cut are dashed and grey."""
     leaves = len(merges) + 1
     offset = len(labels) - leaves
