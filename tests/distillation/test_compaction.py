@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.encoders import KINDS, assert_same, gated
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_pruning import KINDS, assert_same, gated
 
 from skill.config.methods import Distances, Method
 from skill.distillation import gates

@@ -2,58 +2,11 @@
 
 import pytest
 import torch
+from helpers.encoders import KINDS, assert_same, gated
 
 from skill.distillation import gates
 from skill.distillation.pruning import prune
 from skill.encoder import EncoderConfig, SpeechEncoder
-from skill.teachers import filterbank_init
-
-KINDS = [("conv",), ("head",), ("ffn",), ("attention_layer",), ("ffn_layer",), gates.UNITS]
-
-
-def gated(
-    family: str,
-    units: tuple[str, ...],
-    *,
-    large: bool = False,
-    filters: bool = False,
-    seed: int = 0,
-) -> SpeechEncoder:
-    """Random weights and gates; `filters`: with the convolutions of the sample teachers."""
-    torch.manual_seed(seed)
-    others = {"conv_norm": "layer", "pre_norm": True, "conv_bias": True} if large else {}
-    config = EncoderConfig.uniform(
-        family,  # type: ignore[arg-type]
-        width=64,
-        blocks=3,
-        heads=4,
-        ffn=48,
-        conv=24,
-        pos_conv_kernel=16,
-        pos_conv_groups=4,
-        **others,
-    )
-    encoder = SpeechEncoder(filterbank_init.shaped(config, 8, 3) if filters else config)
-    with torch.no_grad():
-        for parameter in encoder.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    gates.attach(encoder, units)
-    for _, gate in gates.gates_of(encoder):
-        gate.log_alpha.data.normal_(0, 2)
-    return encoder.eval()
-
-
-def assert_same(one: SpeechEncoder, other: SpeechEncoder) -> None:
-    waveforms = torch.randn(2, 9000, generator=torch.Generator().manual_seed(1))
-    lengths = torch.tensor([9000, 7000])
-    for dtype, limit in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
-        with torch.no_grad():
-            a, frames = one.to(dtype)(waveforms.to(dtype), lengths)
-            b, _ = other.to(dtype)(waveforms.to(dtype), lengths)
-        for x, y in zip(a, b, strict=True):
-            for row, count in enumerate(frames.tolist()):
-                x_row, y_row = x[row, :count], y[row, :count]
-                assert float((x_row - y_row).norm() / x_row.norm()) < limit
 
 
 @pytest.mark.parametrize("units", KINDS, ids="+".join)

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import ENVIRONMENT, Project, Smoke
-from test_export_s3prl import s3prl_stand_in
-from test_formats import irregular
+from helpers.encoders import irregular
+from helpers.s3prl import s3prl_stand_in
 
 from skill.encoder import checkpoint
 from skill.utils.files import read_csv, read_json

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.encoders import gated, pair, reference_states, utterances
 from safetensors.torch import load_file, save_file
-from test_encoder import pair, reference_states, utterances
-from test_pruning import gated
 
 from skill.config.params import RandomEncoder, Teacher
 from skill.distillation.pruning import prune

@@ -1,94 +1,14 @@
 """The encoder equals `transformers` and `torchaudio`, whatever the architecture and the padding."""
 
-from typing import Any
-
 import pytest
 import torch
+from helpers.encoders import REFERENCES, error, pair, reference_states, utterances
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 from torch.nn import functional as F
-from transformers import (
-    HubertConfig,
-    HubertModel,
-    Wav2Vec2Config,
-    Wav2Vec2Model,
-    WavLMConfig,
-    WavLMModel,
-)
 
 from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.encoder.linear import linear
-
-REFERENCES = {
-    "wavlm": (WavLMConfig, WavLMModel),
-    "hubert": (HubertConfig, HubertModel),
-    "wav2vec2": (Wav2Vec2Config, Wav2Vec2Model),
-}
-
-
-def pair(family: str, large: bool, *, heads: int = 4, blocks: int = 3, seed: int = 0) -> Any:
-    """The same random weights in `transformers` and here."""
-    torch.manual_seed(seed)
-    others: dict[str, Any] = {}
-    own: dict[str, Any] = {}
-    if large:
-        others = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
-        own = {"conv_norm": "layer", "pre_norm": True, "conv_bias": True}
-    config, model = REFERENCES[family]
-    reference = model(
-        config(
-            hidden_size=16 * heads,
-            num_hidden_layers=blocks,
-            num_attention_heads=heads,
-            intermediate_size=40,
-            conv_dim=[24] * 7,
-            num_conv_pos_embeddings=16,
-            num_conv_pos_embedding_groups=4,
-            **others,
-        )
-    ).eval()
-    with torch.no_grad():
-        for parameter in reference.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    encoder = SpeechEncoder(
-        EncoderConfig.uniform(
-            family,  # type: ignore[arg-type]
-            width=16 * heads,
-            blocks=blocks,
-            heads=heads,
-            ffn=40,
-            conv=24,
-            pos_conv_kernel=16,
-            pos_conv_groups=4,
-            **own,
-        )
-    ).eval()
-    state = {k: v for k, v in reference.state_dict().items() if k != "masked_spec_embed"}
-    encoder.load_state_dict(state)
-    return reference, encoder
-
-
-def utterances(lengths: list[int], dtype: torch.dtype, seed: int = 0) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    waveforms = torch.randn(len(lengths), max(lengths), dtype=dtype, generator=generator)
-    return waveforms * (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]), torch.tensor(
-        lengths
-    )
-
-
-def reference_states(reference: Any, waveforms: Tensor, mask: Tensor | None) -> list[Tensor]:
-    """All states by this project's convention: the last one is the model's output.
-
-    For pre-norm models `transformers` 5 records the last state before the final layer norm, while
-    its version 4 and s3prl, whose convention SUPERB has, take it after.
-    """
-    out = reference(waveforms, attention_mask=mask, output_hidden_states=True)
-    return [*out.hidden_states[:-1], out.last_hidden_state]
-
-
-def error(a: Tensor, b: Tensor) -> float:
-    return float((a - b).norm() / b.norm())
 
 
 @pytest.mark.parametrize("large", [False, True], ids=["base", "large"])

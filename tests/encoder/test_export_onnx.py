@@ -9,9 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from test_encoder import error, pair
-from test_formats import irregular
-from test_pruning import gated
+from helpers.encoders import error, gated, irregular, pair
 from torch import Tensor
 
 from skill.__main__ import main

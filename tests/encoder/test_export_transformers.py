@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_encoder import error
-from test_formats import irregular
+from helpers.encoders import error, irregular
 from transformers import AutoModel, AutoModelForCTC
 
 from skill.encoder import checkpoint

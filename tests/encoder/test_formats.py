@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.encoders import irregular
 from transformers import AutoConfig, AutoModel, AutoModelForCTC
 
 import skill
-from skill.encoder import EncoderConfig, SpeechEncoder, checkpoint
+from skill.encoder import SpeechEncoder, checkpoint
 from skill.encoder.formats import export
 from skill.utils.errors import SkillError
 
@@ -28,31 +29,6 @@ with torch.no_grad():
     states = model(**inputs, output_hidden_states=True).hidden_states
 torch.save({"states": list(states)}, answer)
 """
-
-
-def irregular(family: str = "wavlm", normalize: bool = False) -> SpeechEncoder:
-    """A pruned architecture: every layer another width, one layer with nothing left."""
-    torch.manual_seed(0)
-    others = {"relative_buckets": 32, "relative_distance": 80} if family == "wavlm" else {}
-    config = EncoderConfig(
-        family=family,  # type: ignore[arg-type]
-        width=32,
-        conv_channels=(8, 7, 8, 6, 5, 8, 9),
-        conv_full_width=12,
-        conv_masked=True,
-        heads=((0, 2), (), (1, 2, 3)),
-        total_heads=4,
-        ffn=(20, 7, 0),
-        pos_conv_kernel=16,
-        pos_conv_groups=4,
-        normalize_waveform=normalize,
-        **others,  # type: ignore[arg-type]
-    )
-    encoder = SpeechEncoder(config).eval()
-    with torch.no_grad():
-        for parameter in encoder.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    return encoder
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_pruning import gated
+from helpers.encoders import gated
 from torch import Tensor, nn
 
 from skill.distillation.gates import gates_of

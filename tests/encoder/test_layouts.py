@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_encoder import error, pair, utterances
-from test_pruning import gated
+from helpers.encoders import error, gated, pair, utterances
 from torch import Tensor
 
 from skill.distillation.gates import UNITS
@@ -27,7 +26,7 @@ CONVOLUTIONS = [(24, 10, 5), *[(24, 3, 2)] * 4, *[(24, 2, 2)] * 2]
 
 
 def theirs(family: str, large: bool) -> Any:
-    """The architecture of `test_encoder.pair` in torchaudio, random weights."""
+    """The architecture of `helpers.encoders.pair` in torchaudio, random weights."""
     norm = "layer_norm" if large else "group_norm"
     position = (320, 800) if family == "wavlm" else ()
     make = models.wavlm_model if family == "wavlm" else models.wav2vec2_model

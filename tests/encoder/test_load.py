@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_encoder import pair
+from helpers.encoders import pair
 
 import skill
 from skill.encoder import checkpoint

@@ -4,8 +4,7 @@ import subprocess
 from pathlib import Path
 
 import yaml
-from test_encoder import pair
-from test_formats import irregular
+from helpers.encoders import irregular, pair
 
 from skill.encoder import checkpoint
 from skill.encoder.formats import export

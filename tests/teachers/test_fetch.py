@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from test_encoder import pair
+from helpers.encoders import pair
 
 from skill.encoder.checkpoint import load_encoder
 from skill.utils.files import canonical_json, sha256
