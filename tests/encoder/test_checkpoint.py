@@ -64,7 +64,7 @@ def test_code_in_a_pickle_does_not_run(tmp_path: Path) -> None:
 def test_a_pruned_student_survives_a_round_trip(tmp_path: Path) -> None:
     student = prune(gated("wavlm", ("conv", "head", "ffn")))
     checkpoint.save_encoder(student, tmp_path / "student.safetensors")
-    student.save_pretrained(tmp_path / "folder")
+    checkpoint.save_folder(student, tmp_path / "folder")
     for path in (tmp_path / "student.safetensors", tmp_path / "folder"):
         again = load_encoder(path)
         assert again.config == student.config

@@ -13,6 +13,7 @@ from torch import Tensor
 from skill.distillation.gates import UNITS
 from skill.distillation.pruning import prune
 from skill.encoder import EncoderConfig, SpeechEncoder
+from skill.encoder.checkpoint import load_encoder
 from skill.encoder.formats.layouts import (
     from_torchaudio,
     read_dphubert,
@@ -162,7 +163,7 @@ def test_a_dphubert_student_is_read(tmp_path: Path, family: str) -> None:
         expected.blocks[1].attention.out_proj.bias.zero_()
         expected.blocks[2].feed_forward.output_dense.bias.zero_()
     torch.save(dphubert(expected), tmp_path / "pruned.pth")
-    found = read_dphubert(tmp_path / "pruned.pth")
+    found = load_encoder(tmp_path / "pruned.pth")
     assert [len(heads) for heads in found.config.heads] == [len(h) for h in config.heads]
     waveforms, lengths = utterances([8000, 5000], torch.float32)
     with torch.no_grad():

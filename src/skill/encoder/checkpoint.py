@@ -1,10 +1,12 @@
 """Encoders in files: one safetensors file with the architecture in its header.
 
-A folder holds such a file as `model.safetensors`, with the architecture in `config.json`. Folders
-of `transformers` are read, too (`skill.encoder.formats.transformers`).
+A folder holds such a file as `model.safetensors`, with the architecture in `config.json`. Files and
+folders that other programs wrote are read, too (`skill.encoder.formats`); `load_encoder` is the one
+place that decides which format a path has.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,10 @@ import torch
 from torch import Tensor
 
 from skill.encoder.config import EncoderConfig
-from skill.encoder.formats import transformers
+from skill.encoder.formats import distilhubert, transformers, weights
 from skill.encoder.model import SpeechEncoder
 from skill.utils.errors import SkillError
-from skill.utils.files import read_header, read_tensors, write_json, write_tensors
+from skill.utils.files import read_header, read_metadata, read_tensors, write_json, write_tensors
 
 
 def save_encoder(
@@ -35,43 +37,102 @@ def save_folder(encoder: SpeechEncoder, folder: str | PathLike[str]) -> None:
 
 
 def load_encoder(path: str | PathLike[str]) -> SpeechEncoder:
-    """Read a file of this project, or a folder of this project or of `transformers`.
+    """Read an encoder of this project, `transformers`, DPHuBERT or DistilHuBERT: file or folder.
 
-    Half-precision weights become float32.
+    Weights in other precisions become float32.
 
     Raises:
         SkillError: no encoder in there, an unknown architecture, or a tensor that is missing,
             superfluous, of another shape or not finite; the message names the file and the tensor.
     """
     path = Path(path)
-    if not path.exists():
-        raise SkillError(f"{path}: no such file or folder")
     if path.is_dir():
-        own = path / "model.safetensors"
-        written = transformers.read_config(path / "config.json")
-        if written.get("model_type") != "skill":
-            return build(
-                transformers.encoder_config(written, path), transformers.encoder_tensors(path), path
-            )
-        path = own
+        return _from_folder(path)
+    if not path.is_file():
+        kind = "neither a file nor a folder" if path.exists() else "no such file or folder"
+        raise SkillError(f"{path}: {kind}")
+    kind = weights.file_kind(path)
+    if kind == "torch":
+        return _from_torch(path)
+    if kind == "safetensors" and _is_ours(path):
+        return _from_our_file(path)
+    return _from_foreign_file(path)
+
+
+def _is_ours(path: Path) -> bool:
+    return "skill" in read_metadata(path)
+
+
+def _from_our_file(path: Path) -> SpeechEncoder:
     header = read_header(path)
     if header.get("kind") != "encoder":
         raise SkillError(f"{path}: holds no encoder but {header.get('kind')!r}")
+    return build(_config(header.get("config"), path), read_tensors(path)[0], path)
+
+
+def _from_folder(folder: Path) -> SpeechEncoder:
+    settings = transformers.read_config(folder / "config.json")
+    if settings.get("model_type") == "skill":
+        file = weights.folder_files(folder)[0]
+        if file.suffix == ".safetensors" and _is_ours(file):
+            return _from_our_file(file)
+    config = _beside(folder)
+    return _from_parts(config, weights.folder_files(folder)[0])
+
+
+def _beside(folder: Path) -> EncoderConfig:
+    """The architecture in a folder's `config.json`."""
+    settings = transformers.read_config(folder / "config.json")
+    if settings.get("model_type") != "skill":
+        return transformers.encoder_config(settings, folder)
+    config = _config(settings.get("encoder"), folder / "config.json")
+    # Exports leave normalisation to the feature extractor.
+    normalized = transformers.normalizes(folder, config.conv_norm == "layer")
+    return replace(config, normalize_waveform=normalized)
+
+
+def _from_parts(config: EncoderConfig, file: Path) -> SpeechEncoder:
+    return build(config, transformers.encoder_tensors(weights.read_weights(file)), file)
+
+
+def _from_foreign_file(file: Path) -> SpeechEncoder:
+    if not (file.parent / "config.json").exists():
+        raise SkillError(
+            f"{file}: weights without an architecture: no `skill` header in it, and no config.json "
+            "beside it; a folder as transformers writes it has both"
+        )
+    return _from_parts(_beside(file.parent), file)
+
+
+def _from_torch(path: Path) -> SpeechEncoder:
+    from skill.encoder.formats import layouts
+
+    content = weights.unpickle(path)
+    if layouts.is_dphubert(content):
+        return layouts.read_dphubert(path)
+    if distilhubert.is_distilhubert(content):
+        return build(*distilhubert.read_distilhubert(content, path), path)
+    weights.state_dict(content, path)
+    return _from_foreign_file(path)
+
+
+def _config(values: Any, path: Path) -> EncoderConfig:
     try:
-        config = EncoderConfig.from_dict(header["config"])
-    except (KeyError, TypeError, ValueError) as error:
+        return EncoderConfig.from_dict(values)
+    except ValueError as error:
         raise SkillError(f"{path}: {error}") from error
-    return build(config, read_tensors(path)[0], path)
 
 
-def build(config: EncoderConfig, tensors: dict[str, Tensor], path: Path) -> SpeechEncoder:
+def build(config: EncoderConfig, tensors: Mapping[str, Tensor], path: Path) -> SpeechEncoder:
     """An encoder in evaluation mode that holds `tensors`; `path` is for the messages.
 
+    Shapes are compared before memory is taken for the encoder.
+
     Raises:
-        SkillError: a tensor is missing, superfluous, of another shape or not finite.
+        SkillError: a tensor is missing, superfluous, of another shape or kind, or not finite.
     """
-    encoder = SpeechEncoder(config)
-    expected = encoder.state_dict()
+    with torch.device("meta"):
+        expected = SpeechEncoder(config).state_dict()
     for name in sorted(expected.keys() - tensors.keys()):
         raise SkillError(f"{path}: the tensor {name} is missing")
     for name in sorted(tensors.keys() - expected.keys()):
@@ -82,7 +143,7 @@ def build(config: EncoderConfig, tensors: dict[str, Tensor], path: Path) -> Spee
                 f"{path}: the tensor {name} has the shape {list(tensor.shape)} "
                 f"instead of {list(expected[name].shape)}"
             )
-        if not torch.isfinite(tensor).all():
-            raise SkillError(f"{path}: the tensor {name} has values that are not finite")
-    encoder.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    values = weights.floats(tensors, path)
+    encoder = SpeechEncoder(config)
+    encoder.load_state_dict(values)
     return encoder.eval()

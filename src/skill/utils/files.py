@@ -12,6 +12,8 @@ from typing import Any
 
 from skill.utils.errors import SkillError
 
+_JSON_BYTES = 1 << 28
+
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
@@ -72,8 +74,13 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 def read_json(path: str | os.PathLike[str]) -> Any:
     """Read a JSON file; `SkillError` names the file where it is missing or damaged."""
+    refuse_pointer(path)
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        if (size := Path(path).stat().st_size) > _JSON_BYTES:
+            raise ValueError(f"{size} bytes are more than any has")
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except RecursionError as error:
+        raise SkillError(f"{path}: not a readable JSON file: nested too deeply") from error
     except (OSError, ValueError) as error:
         raise SkillError(f"{path}: not a readable JSON file: {error}") from error
 
@@ -154,15 +161,34 @@ def write_state(path: str | os.PathLike[str], state: Any) -> None:
             raise SkillError(f"{path}: cannot be written (is the disk full?): {error}") from error
 
 
-def read_header(path: str | os.PathLike[str]) -> Any:
-    """The JSON header that `write_tensors` stored, without reading the tensors."""
+def refuse_pointer(path: str | os.PathLike[str]) -> None:
+    """Raise `SkillError` where Git LFS left a note in place of the file."""
+    try:
+        with Path(path).open("rb") as file:
+            start = file.read(64)
+    except OSError:
+        return
+    if start.startswith(b"version https://git-lfs"):
+        raise SkillError(
+            f"{path}: a pointer of Git LFS, not the file itself: run `git lfs pull` in its clone"
+        )
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The texts in a safetensors file's header, without reading the tensors."""
     from safetensors import SafetensorError, safe_open
 
+    refuse_pointer(path)
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            return file.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise SkillError(f"{path}: not a readable safetensors file: {error}") from error
+
+
+def read_header(path: str | os.PathLike[str]) -> Any:
+    """The JSON header that `write_tensors` stored, without reading the tensors."""
+    metadata = read_metadata(path)
     if "skill" not in metadata:
         raise SkillError(f"{path}: no `skill` header; this file was not written by skill")
     try:

@@ -7,7 +7,6 @@ models norm over the channels that are left, so they are read with that full wid
 of this project's encoders is written as parts that add the same (`_expressible`).
 """
 
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.encoder.checkpoint import build
+from skill.encoder.formats.weights import state_dict, unpickle
 from skill.utils.errors import SkillError
 from skill.utils.files import write_state
 
@@ -61,18 +61,22 @@ def from_torchaudio(config: EncoderConfig, state: Mapping[str, Tensor]) -> Speec
     return build(config, _own_names(state), Path("torchaudio model"))
 
 
+def is_dphubert(content: Mapping[str, Any]) -> bool:
+    """Whether a file of torch has DPHuBERT's layout."""
+    config = content.get("config")
+    return isinstance(config, dict) and "extractor_mode" in config and "state_dict" in content
+
+
 def read_dphubert(path: str | PathLike[str]) -> SpeechEncoder:
     """A teacher or student in a file of DPHuBERT's code; nothing in it is executed.
 
     Raises:
         SkillError: the file cannot be read, its configuration lacks a key, or a tensor is wrong.
     """
+    content = unpickle(Path(path))
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
         config = _dphubert_config(content["config"])
-        state = _own_names(content["state_dict"])
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise SkillError(f"{path}: weights that cannot be read: {error}") from error
+        state = _own_names(state_dict(content, Path(path)))
     except (KeyError, TypeError, ValueError) as error:
         raise SkillError(f"{path}: no DPHuBERT checkpoint: {error} is missing or wrong") from error
     state["feature_projection.scale"] = state.pop(
@@ -81,12 +85,14 @@ def read_dphubert(path: str | PathLike[str]) -> SpeechEncoder:
     state["feature_projection.removed"] = torch.zeros(config.width)
     if config.family == "wavlm":
         _keep_remaining_heads(state, config)
-    for name, tensor in SpeechEncoder(config).state_dict().items():
+    with torch.device("meta"):
+        shapes = SpeechEncoder(config).state_dict()
+    for name, tensor in shapes.items():
         block = re.match(r"encoder\.layers\.(\d+)\.(attention|feed_forward)\.", name)
         # A sublayer that DPHuBERT removed whole adds nothing, not even its bias; and without the
         # first block's attention there is no position bias anywhere, for its table is gone.
         if block and not (config.heads if block[2] == "attention" else config.ffn)[int(block[1])]:
-            state[name] = torch.zeros_like(tensor)
+            state[name] = torch.zeros(tensor.shape)
     return build(config, state, Path(path))
 
 
