@@ -2,11 +2,11 @@
 
     python benchmarks/loader.py results/corpora/queen.csv --output loader.json
 
-Batches of 20 s are read from FLAC, and from samples that were decoded before (SKILL_DECODED), with
-0 to 4 workers. `alone`: audio seconds per second with nobody else at work. `waits`: the share
-of its time that a loop waits for audio which computes (matrix products) for as long as a step takes
-at `--need` audio seconds per second. Need on a GPU: 4,000 (the aim of `benchmarks/training.py`); on
-two cores at the sample scale: some 60. The variants take turns; figures are medians over rounds.
+Batches of 20 s are read from FLAC with 0 to 4 workers. `alone`: audio seconds per second with
+nobody else at work. `waits`: the share of its time that a loop waits for audio which computes
+(matrix products) for as long as a step takes at `--need` audio seconds per second. Need on a GPU:
+4,000 (the aim of `benchmarks/training.py`); on two cores at the sample scale: some 60. The variants
+take turns; figures are medians over rounds.
 """
 
 import argparse
@@ -14,7 +14,6 @@ import json
 import os
 import random
 import statistics
-import tempfile
 import time
 from itertools import islice
 from pathlib import Path
@@ -22,12 +21,11 @@ from typing import Any
 
 import torch
 
-from skill.data import audio
 from skill.data.batches import Batches
 from skill.data.loader import Loader
 from skill.data.manifest import usable
 
-VARIANTS = [(source, workers) for source in ("flac", "decoded") for workers in (0, 1, 2, 4)]
+WORKERS = (0, 1, 2, 4)
 
 
 def passed(batches: Batches, workers: int, first: int, options: Any, busy: bool) -> dict[str, Any]:
@@ -52,30 +50,21 @@ def passed(batches: Batches, workers: int, first: int, options: Any, busy: bool)
     return {"alone": read / seconds, "waits": waited / seconds}
 
 
-def measure(batches: Batches, folder: str, options: Any) -> dict[str, Any]:
-    """Decode once, then all variants in turn."""
-    paths = {u.path: u for u in batches.utterances}
-    os.environ["SKILL_DECODED"] = folder
-    start = time.perf_counter()
-    for utterance in paths.values():
-        audio.read(utterance)
-    decoding = time.perf_counter() - start
-    size = sum(path.stat().st_size for path in Path(folder).iterdir())
-    found: dict[tuple[str, int], dict[str, list[float]]] = {v: {} for v in VARIANTS}
+def measure(batches: Batches, options: Any) -> list[dict[str, Any]]:
+    """All numbers of workers in turn."""
+    figures: dict[int, dict[str, list[float]]] = {workers: {} for workers in WORKERS}
     order, first = random.Random(0), 0
     for _ in range(options.rounds):
-        for source, workers in order.sample(VARIANTS, len(VARIANTS)):
-            os.environ["SKILL_DECODED"] = folder if source == "decoded" else ""
+        for workers in order.sample(WORKERS, len(WORKERS)):
             for key, busy in (("alone", False), ("waits", True)):
                 value = passed(batches, workers, first, options, busy)[key]
-                found[source, workers].setdefault(key, []).append(value)
+                figures[workers].setdefault(key, []).append(value)
                 first += options.steps
-    rows = [
-        {"source": source, "workers": workers, "need": options.need}
-        | {key: statistics.median(values) for key, values in found[source, workers].items()}
-        for source, workers in VARIANTS
+    return [
+        {"workers": workers, "need": options.need}
+        | {key: statistics.median(values) for key, values in figures[workers].items()}
+        for workers in WORKERS
     ]
-    return {"decoding_seconds": decoding, "decoded_bytes": size, "loaders": rows}
 
 
 def main() -> None:
@@ -92,16 +81,16 @@ def main() -> None:
     options = parser.parse_args()
     batches = Batches(usable(options.manifests, 1.0, 15.6, "train"), options.batch_seconds, seed=0)
     load = os.getloadavg()[0]
-    with tempfile.TemporaryDirectory(prefix="skill decoded ") as folder:
-        result = measure(batches, folder, options) | {"load": load, "steps": options.steps}
-    print(f"load {load:.1f}; decoding once: {result['decoding_seconds']:.1f} s, "
-          f"{result['decoded_bytes'] / 1e6:.0f} MB")  # fmt: skip
+    rows = measure(batches, options)
+    print(f"load {load:.1f}")
     waits = f"waits at {options.need:g} s/s"
-    print(f"{'source':10}{'workers':>8}{'alone, audio s/s':>18}{waits:>20}")
-    for row in result["loaders"]:
-        print(f"{row['source']:10}{row['workers']:8}{row['alone']:18.0f}{row['waits']:20.1%}")
+    print(f"{'workers':>8}{'alone, audio s/s':>18}{waits:>20}")
+    for row in rows:
+        print(f"{row['workers']:8}{row['alone']:18.0f}{row['waits']:20.1%}")
     if options.output:
-        options.output.write_text(json.dumps(result, indent=2) + "\n")
+        options.output.write_text(
+            json.dumps({"loaders": rows, "load": load, "steps": options.steps}, indent=2) + "\n"
+        )
 
 
 if __name__ == "__main__":

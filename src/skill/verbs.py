@@ -24,15 +24,9 @@ def _job(model: type[Model], text: str) -> Model:
 
 
 def corpora(a: Arguments) -> None:
-    job = _job(params.Corpus, a.params)
-    if job.stored:
-        from skill.data.corpora.prepare import run
+    from skill.data.corpora.prepare import run
 
-        run(a.name, job, a.manifest, a.audio)
-    else:
-        from skill.data.corpora.listing import run as run_listed
-
-        run_listed(a.name, job, a.manifest)
+    run(a.name, _job(params.Corpus, a.params), a.manifest, a.audio)
 
 
 def teacher(a: Arguments) -> None:

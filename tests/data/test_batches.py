@@ -1,6 +1,5 @@
 """Batches: everything once an epoch, never too much, and a pure function of seed and step."""
 
-import threading
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -12,7 +11,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skill.data import audio, decoded
 from skill.data.batches import Batches, MicroBatch, collate
 from skill.data.loader import Loader, first_batches
 from skill.data.manifest import RATE, Utterance
@@ -150,49 +148,6 @@ def test_collate_pads_or_crops_the_right_samples(corpus: list[Utterance]):
     cropped, _ = collate(MicroBatch(tuple(corpus[:2]), (7, 11), 100))
     assert cropped.shape == (2, 100)
     assert cropped[1, 0] == pytest.approx(((corpus[1].start + 11) % 30_000) / 32_768)
-
-
-def test_samples_that_were_decoded_before_are_the_same_to_the_bit(
-    corpus: list[Utterance], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    path = Path(corpus[0].path)
-    plain = [audio.read(utterance, 7, 3000) for utterance in corpus]
-    monkeypatch.setenv("SKILL_DECODED", str(tmp_path / "with space"))
-    again = [audio.read(utterance, 7, 3000) for utterance in corpus]
-    assert all(np.array_equal(a, b) for a, b in zip(plain, again, strict=True))
-    (held,) = (tmp_path / "with space").iterdir()
-    total = sum(u.samples for u in corpus)
-    assert held.stat().st_size == 2 * total
-
-    monkeypatch.setattr(audio, "_local", threading.local())
-    soundfile.write(path, np.ones(total, np.int16), RATE, "PCM_16")
-    assert (audio.read(corpus[3]) == 1 / 32768).all()  # a changed file is not taken from before
-
-    wide = tmp_path / "wide.flac"
-    soundfile.write(wide, np.linspace(-0.5, 0.5, 9000), RATE, "PCM_24")
-    fine = audio.read(Utterance("w", "c", str(wide), 0, 9000))
-    assert len(np.unique(fine)) == 9000
-    assert len(list((tmp_path / "with space").iterdir())) == 2
-    path.write_bytes(path.read_bytes()[:300])
-    monkeypatch.setattr(audio, "_local", threading.local())
-    with pytest.raises(SkillError, match="u3"):
-        audio.read(corpus[3])
-    assert len(list((tmp_path / "with space").iterdir())) == 2
-
-
-def test_a_cache_that_cannot_be_written_costs_no_utterance(
-    corpus: list[Utterance],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-):
-    plain = [audio.read(utterance) for utterance in corpus]
-    (tmp_path / "a file").write_text("")
-    monkeypatch.setenv("SKILL_DECODED", str(tmp_path / "a file" / "folder"))
-    monkeypatch.setattr(decoded, "_full", False)
-    again = [audio.read(utterance) for utterance in corpus]
-    assert all(np.array_equal(a, b) for a, b in zip(plain, again, strict=True))
-    assert capsys.readouterr().err.count("SKILL_DECODED is not used") == 1
 
 
 @pytest.mark.parametrize("workers", [0, 3])

@@ -9,9 +9,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skill.data import converted, effects
-from skill.data.manifest import Utterance
-from skill.utils.errors import SkillError
+from skill.data import effects
 
 LENGTHS = st.lists(st.integers(1, 6000), min_size=1, max_size=9)
 
@@ -79,33 +77,3 @@ def test_effects_equal_sox(tmp_path, seed):
     ours = effects.voiced(signal)
     assert len(ours) == len(theirs)
     np.testing.assert_allclose(ours, theirs, atol=1e-6)
-
-
-def tone(seconds, rate):
-    return 0.3 * np.sin(2 * np.pi * 440 * np.arange(int(seconds * rate)) / rate)
-
-
-@pytest.mark.parametrize(("rate", "channels", "kind"), [
-    (8000, 1, "wav"), (44100, 2, "wav"), (16000, 2, "flac"), (22050, 2, "mp3"), (16000, 1, "mp3"),
-])  # fmt: skip
-def test_other_rates_channels_and_formats(tmp_path, rate, channels, kind):
-    path = tmp_path / f"a b.{kind}"
-    soundfile.write(path, np.stack([tone(1.0, rate)] * channels, axis=1), rate)
-    assert converted.samples(path) == 16000
-    utterance = Utterance("u", "c", str(path), 4000, 8000)
-    signal = converted.read(utterance)
-    assert signal.dtype == np.float32 and len(signal) == 8000
-    expected = tone(1.0, 16000)[4000:12000]
-    assert np.corrcoef(signal, expected)[0, 1] > 0.99
-    assert np.abs(signal).max() == pytest.approx(0.3, abs=0.02)
-
-
-def test_truncated_missing_and_damaged_files_are_named(tmp_path):
-    soundfile.write(tmp_path / "a.wav", tone(1.0, 8000), 8000)
-    with pytest.raises(SkillError, match=r"a\.wav, utterance u: 16000 of 20000 samples"):
-        converted.read(Utterance("u", "c", str(tmp_path / "a.wav"), 0, 20000))
-    with pytest.raises(SkillError, match=r"b\.wav, utterance u: the file is missing"):
-        converted.read(Utterance("u", "c", str(tmp_path / "b.wav"), 0, 20000))
-    (tmp_path / "c.wav").write_text("nothing")
-    with pytest.raises(SkillError, match=r"c\.wav: not readable as audio"):
-        converted.samples(tmp_path / "c.wav")

@@ -1,7 +1,5 @@
 """Manifests and reading: what is written is read back, and what is broken is named."""
 
-import multiprocessing
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,90 +68,6 @@ def test_a_missing_or_binary_manifest_is_named(tmp_path: Path):
         read_manifest(tmp_path / "b.csv")
 
 
-@pytest.fixture
-def utterance(tmp_path: Path) -> Utterance:
-    samples = np.arange(-8000, 8000, dtype=np.int16)
-    soundfile.write(tmp_path / "x.flac", samples, RATE, "PCM_16")
-    return Utterance("u", "c", str(tmp_path / "x.flac"), 100, 5000)
-
-
-def test_reading_gives_the_samples_that_the_manifest_says(utterance: Utterance):
-    wanted = np.arange(-7900, -2900, dtype=np.float32) / 32768
-    assert np.array_equal(audio.read(utterance), wanted)
-    assert np.array_equal(audio.read(utterance, 10, 20), wanted[10:30])
-    with pytest.raises(ValueError, match="outside utterance u"):
-        audio.read(utterance, 4990, 20)
-
-
-def _read_in_child(utterance: Utterance, queue: "multiprocessing.Queue[bool]") -> None:
-    queue.put(bool(audio.read(utterance)[0] == np.float32(-7900 / 32768)))
-
-
-def test_a_forked_process_has_its_own_place_in_the_file(utterance: Utterance):
-    audio.read(utterance)
-    context = multiprocessing.get_context("fork")
-    queue = context.Queue()
-    child = context.Process(target=_read_in_child, args=(utterance, queue))
-    child.start()
-    assert all(audio.read(utterance)[0] == np.float32(-7900 / 32768) for _ in range(20))
-    assert queue.get(timeout=20)
-    child.join()
-
-
-def test_paths_are_below_the_working_directory_or_the_corpora(utterance, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    inside = replace(utterance, path="x.flac")
-    assert len(audio.read(inside)) == 5000
-    monkeypatch.chdir("/")
-    with pytest.raises(SkillError, match="missing"):
-        audio.read(replace(utterance, path="y.flac"))
-    monkeypatch.setenv("SKILL_CORPORA", str(tmp_path))
-    assert len(audio.read(inside)) == 5000
-
-
-def _broken(tmp_path: Path, name: str) -> tuple[Path, str]:
-    path = tmp_path / f"{name}.wav"
-    tone = np.zeros(8000, dtype=np.float32)
-    match name:
-        case "stereo":
-            soundfile.write(path, np.stack([tone, tone], 1), RATE)
-            return path, "2 channel"
-        case "rate":
-            soundfile.write(path, tone, 8000)
-            return path, "8000 Hz"
-        case "nan":
-            tone[500] = np.nan
-            soundfile.write(path, tone, RATE, "FLOAT")
-            return path, "not a number"
-        case "text":
-            path.write_text("hello")
-            return path, "not readable as audio"
-        case "empty":
-            path.write_bytes(b"")
-            return path, "not readable as audio"
-        case "short":
-            soundfile.write(path, tone[:700], RATE)
-            return path, "truncated"
-    return path, "missing"
-
-
-@pytest.mark.parametrize("name", ["stereo", "rate", "nan", "text", "empty", "short", "gone"])
-def test_a_broken_file_is_named_with_its_utterance(tmp_path: Path, name: str):
-    path, said = _broken(tmp_path, name)
-    with pytest.raises(SkillError, match=said) as error:
-        audio.read(Utterance("utt7", "c", str(path), 0, 8000))
-    assert name in str(error.value) and "utt7" in str(error.value)
-
-
-def test_a_flac_cut_in_the_middle_is_named(tmp_path: Path):
-    noise = np.random.default_rng(0).integers(-9000, 9000, 40_000).astype(np.int16)
-    whole, cut = tmp_path / "whole.flac", tmp_path / "cut.flac"
-    soundfile.write(whole, noise, RATE, "PCM_16")
-    cut.write_bytes(whole.read_bytes()[:30_000])
-    with pytest.raises(SkillError, match=r"cut\.flac, utterance u"):
-        audio.read(Utterance("u", "c", str(cut), 0, 40_000))
-
-
 def _libri(root: Path, damage: bool = False) -> None:
     for part, speaker in (("dev-clean", "84"), ("train-clean-100", "103"), ("test-clean", "61")):
         for chapter in ("1", "2"):
@@ -193,7 +107,7 @@ def test_librispeech_manifest_of_the_official_layout(tmp_path: Path, monkeypatch
         split="train",
     )
     assert [row.split for row in rows[::6]] == ["train", "dev", "test"]
-    assert len(audio.read(rows[-1])) == 1200
+    assert len(audio.read_segment(rows[-1])) == 1200
 
 
 def test_librispeech_errors_are_words(tmp_path: Path, monkeypatch):

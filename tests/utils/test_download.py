@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from skill.config.params import Corpus
-from skill.data.corpora import archives, listing
+from skill.data.corpora import archives, prepare
 from skill.utils import remote, transfer
 from skill.utils.download import fetch
 from skill.utils.errors import SkillError
@@ -501,14 +501,14 @@ def test_librispeech_is_fetched_unpacked_and_listed(
     archive = archives.Archive("librispeech", "dev-clean", "LibriSpeech/dev-clean", wanted)
     monkeypatch.setattr(archives, "listed", lambda: [archive])
     job = Corpus(kind="librispeech", parts=("dev-clean",))
-    listing.run("libri", job, tmp_path / "m.csv")
+    prepare.run("libri", job, tmp_path / "m.csv")
     assert (
         "84-1-0000,libri,LibriSpeech/dev-clean/84/1/84-1-0000.flac,0,12345,84,en,SO IT IS"
         in (tmp_path / "m.csv").read_text()
     )
     assert not seen(tmp_path / "a cache/downloads"), "the archive is not kept"
     asked = len(server.requests)
-    listing.run("libri", job, tmp_path / "again.csv")
+    prepare.run("libri", job, tmp_path / "again.csv")
     assert len(server.requests) == asked
     assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "m.csv").read_bytes()
 

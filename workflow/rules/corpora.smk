@@ -41,7 +41,7 @@ rule list_corpus:
     params:
         job=lambda w: job(P.corpora[w.corpus]),
         archives=lambda w: archives(P.corpora[w.corpus].kind),
-        code=fingerprint("skill.data.corpora.listing"),
+        code=fingerprint("skill.data.corpora.prepare"),
     shell:
         "python -m skill corpora {wildcards.corpus} --params {params.job:q} "
         "--manifest {output.manifest:q} --threads {threads} 2>&1 | tee -i {log:q}"

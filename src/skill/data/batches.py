@@ -142,7 +142,7 @@ def _filled(lengths: Sequence[int], limit: int) -> list[int]:
     return [*cuts, len(lengths)]
 
 
-def collate(batch: MicroBatch, read: Read = audio.read) -> tuple[Tensor, Tensor]:
+def collate(batch: MicroBatch, read: Read = audio.read_segment) -> tuple[Tensor, Tensor]:
     """Read a micro-batch: waveforms [B, S] float32, padded with zeros, and lengths [B] int64."""
     lengths = batch.lengths()
     waveforms = torch.zeros(len(lengths), max(lengths))

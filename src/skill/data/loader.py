@@ -100,7 +100,7 @@ class Loader:
             batch.utterances, batch.starts, batch.lengths(), strict=True
         ):
             try:
-                audio.read(utterance, start, length)
+                audio.read_segment(utterance, start, length)
                 kept.append((utterance, start))
             except SkillError as error:
                 self._report(utterance, str(error))

@@ -13,6 +13,7 @@ from skill.utils.errors import SkillError
 from skill.utils.files import read_csv, write_csv
 
 RATE = 16_000
+LONGEST_SECONDS = 3 * 3600  # of a recording, and so of an utterance
 SPLITS = ("train", "dev", "test")
 KINDS = ("human", "synthetic")
 
@@ -80,6 +81,8 @@ def _utterance(row: dict[str, str], where: str) -> Utterance:
         raise SkillError(f"{where}: start and samples must be whole numbers") from None
     if start < 0 or samples <= 0:
         raise SkillError(f"{where}: start must not be negative, and samples must be above 0")
+    if samples > LONGEST_SECONDS * RATE:
+        raise SkillError(f"{where}: longer than {LONGEST_SECONDS / 3600:g} hours")
     kind = row.get("kind") or "human"
     for key, value, allowed in (("split", row["split"], SPLITS), ("kind", kind, KINDS)):
         if value not in allowed:

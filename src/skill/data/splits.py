@@ -5,18 +5,15 @@ By speaker, for tasks that must work on unseen voices: a voice is in one split o
 """
 
 from collections.abc import Iterable
-from hashlib import sha256
+
+from skill.utils.hashing import stable_hash
 
 _EIGHTHS = 8
 
 
-def _hash(key: str) -> int:
-    return int.from_bytes(sha256(key.encode()).digest()[:8], "big")
-
-
 def by_text(key: str) -> str:
     """The split of a sentence: 80 % train, 10 % dev, 10 % test."""
-    return ("dev", "test", *["train"] * 8)[_hash(key) % 10]
+    return ("dev", "test", *["train"] * 8)[stable_hash(key) % 10]
 
 
 def by_speaker(speakers: Iterable[str]) -> dict[str, str]:
@@ -24,7 +21,7 @@ def by_speaker(speakers: Iterable[str]) -> dict[str, str]:
 
     An eighth of them, at least one, is dev, another eighth test, the others train.
     """
-    ranked = sorted(set(speakers), key=lambda speaker: (_hash(speaker), speaker))
+    ranked = sorted(set(speakers), key=lambda speaker: (stable_hash(speaker), speaker))
     share = max(1, round(len(ranked) / _EIGHTHS))
     return {
         speaker: "dev" if rank < share else "test" if rank < 2 * share else "train"

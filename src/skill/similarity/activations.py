@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 
 from skill.config.jobs import ActivationsJob
-from skill.data.audio import read
+from skill.data.audio import read_segment
 from skill.data.manifest import RATE, Utterance, read_manifest
 from skill.encoder import SpeechEncoder
 from skill.encoder.checkpoint import load_encoder
 from skill.similarity.streaming import StreamingCKA
 from skill.utils import files
 from skill.utils.errors import SkillError
+from skill.utils.hashing import stable_hash
 from skill.utils.progress import track
 from skill.utils.provenance import stamp
 
@@ -128,7 +129,7 @@ def choose(
     is the last. The order depends on the seed and the names only, not on the order of the input.
     """
     left, chosen = round(seconds * RATE), []
-    for utterance in sorted(utterances, key=lambda u: _hash(seed, u)):
+    for utterance in sorted(utterances, key=lambda u: stable_hash(f"{seed}/{u.corpus}/{u.id}")):
         samples = min(utterance.samples, round(longest * RATE), left)
         if utterance.split == "train" and samples >= shortest * RATE:
             chosen.append(replace(utterance, samples=samples))
@@ -182,7 +183,7 @@ def calibration_states(
     device = next(encoder.parameters()).device
     for piece in pieces:
         name = piece.utterance.id
-        waveform = torch.from_numpy(read(piece.utterance)).to(device)
+        waveform = torch.from_numpy(read_segment(piece.utterance)).to(device)
         with torch.inference_mode():
             states = torch.stack([state[0] for state in encoder(waveform[None])[0]]).float().cpu()
         if states.shape[1] != piece.frames:
@@ -204,7 +205,3 @@ def checksum(states: Tensor) -> str:
     for part in states.split(1024):
         digest.update(part.contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _hash(seed: int, utterance: Utterance) -> str:
-    return hashlib.sha256(f"{seed}/{utterance.corpus}/{utterance.id}".encode()).hexdigest()

@@ -1,6 +1,5 @@
 """What a task is trained and tested on: examples, in folds, with official or hashed splits."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -8,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from skill.utils.hashing import stable_hash
 
 Waveform = NDArray[np.float32]
 
@@ -47,7 +48,7 @@ class Fold:
 
 def hashed(text: str, seed: int = 0) -> int:
     """A number that depends on `text` alone, the same everywhere: for splits and samples."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{text}".encode()).digest()[:8], "big")
+    return stable_hash(f"{seed}:{text}")
 
 
 def limit_seconds(examples: Iterable[Example], seconds: float, seed: int = 0) -> list[Example]:

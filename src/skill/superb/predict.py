@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
-import soxr
 import torch
 from torch import nn
 
 from skill.config.tasks import PROTOCOL, Task
-from skill.data.corpora.clips import as_pcm, band_limited
+from skill.data.audio import read_recording, require_sound
+from skill.data.corpora.clips import as_pcm, band_limited, split_at_pauses
+from skill.data.manifest import RATE
 from skill.superb import diarization, slots, vocabulary
 from skill.superb.datasets.official import EFFECTS, OFFICIAL
 from skill.superb.downstream import Downstream
@@ -32,48 +32,26 @@ from skill.superb.upstream import Upstream, load_upstream
 from skill.utils.errors import SkillError
 from skill.utils.files import read_tensors
 
-RATE = 16_000
 LONGEST_PIECE = 20.0  # seconds
-_SILENT = 1e-4  # root mean square; full scale is 1
-_BLOCK_SECONDS = 60.0
+_SHORTEST = RATE // 10
 
 
 def read_audio(path: Path) -> Waveform:
-    """A file's samples [S] at 16 kHz, channels averaged; read and resampled block by block.
+    """A file's samples [S] at 16 kHz, channels averaged.
 
     Raises:
-        SkillError: no readable audio, shorter than a tenth of a second, not finite, or silent.
+        SkillError: as `skill.data.audio.read_recording`; too short, or silent.
     """
-    try:
-        with soundfile.SoundFile(path) as file:
-            resampler = soxr.ResampleStream(file.samplerate, RATE, 1, dtype="float32")
-            blocks = file.blocks(int(_BLOCK_SECONDS * file.samplerate), dtype="float32",
-                                 always_2d=True)  # fmt: skip
-            parts = [resampler.resample_chunk(block.mean(axis=1)) for block in blocks]
-            parts.append(resampler.resample_chunk(np.zeros(0, dtype=np.float32), last=True))
-    except (soundfile.LibsndfileError, OSError, RuntimeError) as error:
-        raise SkillError(f"{path}: not readable as audio: {error}") from error
-    samples: Waveform = np.concatenate(parts)
-    if len(samples) < RATE // 10:
+    samples = read_recording(path)
+    if len(samples) < _SHORTEST:
         raise SkillError(f"{path}: {len(samples) / RATE:.3f} s of audio are too short (0.1 s)")
-    if not np.isfinite(samples).all():
-        raise SkillError(f"{path}: a sample is not a number")
-    if float(np.sqrt(np.mean(samples**2))) < _SILENT:
-        raise SkillError(f"{path}: the recording is silent")
-    return samples
+    return require_sound(samples, path)
 
 
-def pieces(samples: Waveform, longest: float = LONGEST_PIECE) -> list[Waveform]:
-    """Cut where it is quietest in the second half of every `longest` seconds."""
-    limit, frame = round(longest * RATE), RATE // 50
-    found = []
-    while len(samples) > limit:
-        window = samples[limit // 2 : limit]
-        loudness = np.square(window[: len(window) // frame * frame]).reshape(-1, frame).mean(axis=1)
-        cut = limit // 2 + int(loudness.argmin()) * frame + frame // 2
-        found.append(samples[:cut])
-        samples = samples[cut:]
-    return [*found, samples] if len(samples) >= RATE // 10 or not found else found
+def pieces(samples: Waveform) -> list[Waveform]:
+    """Cut where it is quietest in the second half of every `LONGEST_PIECE` seconds."""
+    parts = split_at_pauses(samples, RATE, LONGEST_PIECE, LONGEST_PIECE / 2)
+    return [part for part in parts if len(part) >= _SHORTEST] or parts
 
 
 class Predictor:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from skill.config.jobs import PretrainingJob
 from skill.config.params import Training
-from skill.data.audio import read
+from skill.data.audio import read_segment
 from skill.data.batches import Batches, MicroBatch
 from skill.data.loader import Loaded, Loader, first_batches
 from skill.data.manifest import Utterance, usable
@@ -67,7 +67,9 @@ def run(
     seed_step(section.seed, 0)
     encoder = SpeechEncoder(config)
     filterbank_init.start(encoder)
-    spectrum = Spectrum(torch.from_numpy(read(u)) for u in utterances["train"][::_SPECTRUM_EVERY])
+    spectrum = Spectrum(
+        torch.from_numpy(read_segment(u)) for u in utterances["train"][::_SPECTRUM_EVERY]
+    )
     if section.spectrum is not None:
         _train(
             f"{name} spectrum",

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from sklearn.cluster import MiniBatchKMeans
 
-from skill.data.audio import read
+from skill.data.audio import read_segment
 from skill.data.manifest import Utterance
 from skill.encoder import SpeechEncoder
 from skill.training.precision import autocast
@@ -83,7 +83,7 @@ def cluster_labels(
     found: dict[str, np.ndarray] = {}
     with track(len(everything), f"features for {path.stem}") as progress:
         for index, utterance in enumerate(everything):
-            waveform = read(utterance)
+            waveform = read_segment(utterance)
             if encoder is None:
                 feature = mfcc(waveform)
             else:

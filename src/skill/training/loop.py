@@ -10,7 +10,6 @@ averaged over audio, not over micro-batches or processes; a micro-batch's draws 
 follow from its number. How many processes share a step changes nothing but the time it takes.
 """
 
-import hashlib
 import math
 import sys
 import time
@@ -30,6 +29,7 @@ from skill.training.distributed import average_gradients, gather
 from skill.training.precision import autocast, computed
 from skill.training.signals import Stopped, signals
 from skill.utils.errors import SkillError
+from skill.utils.hashing import stable_hash
 from skill.utils.progress import track
 
 
@@ -92,8 +92,7 @@ def learning_rate_factor(step: int, warmup: int, total: int) -> float:
 
 def seed_step(seed: int, step: int, micro: int = 0) -> None:
     """Seed torch from (seed, step, micro-batch): its draws depend on no past and no process."""
-    digest = hashlib.sha256(f"{seed}/{step}/{micro}".encode()).digest()
-    torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    torch.manual_seed(stable_hash(f"{seed}/{step}/{micro}") >> 1)
 
 
 def adamw(groups: list[dict[str, Any]]) -> torch.optim.AdamW:

@@ -14,6 +14,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
+from skill.data.audio import Signal
 from skill.data.manifest import RATE
 
 BAND_RATE = 11_025
@@ -21,8 +22,7 @@ SHORTEST = 0.3  # seconds; shorter clips are left out
 LONGEST = 15.0  # seconds; longer clips are cut at their pauses
 _FIRST_CUT = 5.0
 _FRAME = 0.02
-
-Signal = NDArray[np.float32]
+_FRAMES_AT_ONCE = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -43,22 +43,32 @@ def band_limited(signal: Signal, rate: int) -> Signal:
     return mono if rate == BAND_RATE else soxr.resample(mono, rate, BAND_RATE)
 
 
-def pieces(signal: Signal, longest: float = LONGEST) -> list[Signal]:
-    """`signal` at `BAND_RATE` in pieces of at most `longest` seconds, cut where it is quietest."""
-    limit, frame = round(longest * BAND_RATE), int(_FRAME * BAND_RATE)
+def split_at_pauses(
+    signal: Signal, rate: int, longest: float = LONGEST, earliest: float = _FIRST_CUT
+) -> list[Signal]:
+    """`signal` at `rate` in pieces of at most `longest` seconds, cut where it is quietest.
+
+    A piece that is cut has `earliest` seconds at least. Quiet: the energy of a fifth of a second.
+    """
+    limit, frame = round(longest * rate), int(_FRAME * rate)
     if len(signal) <= limit:
         return [signal]
-    squares = np.square(signal, dtype=np.float64)
-    energy = np.add.reduceat(squares, np.arange(0, len(signal), frame))
-    smooth = np.convolve(energy, np.ones(11), "same")
-    found, at = [], 0
+    block = _FRAMES_AT_ONCE * frame
+    energy = [_energies(signal[i : i + block], frame) for i in range(0, len(signal), block)]
+    smooth = np.convolve(np.concatenate(energy), np.ones(11), "same")
+    pieces, at = [], 0
     while len(signal) - at > limit:
-        first = int((at + min(_FIRST_CUT, longest / 2) * BAND_RATE) / frame)
+        first = int((at + min(earliest, longest / 2) * rate) / frame)
         last = int((at + limit) / frame)
         cut = (first + int(np.argmin(smooth[first:last]))) * frame
-        found.append(signal[at:cut])
+        pieces.append(signal[at:cut])
         at = cut
-    return [*found, signal[at:]]
+    return [*pieces, signal[at:]]
+
+
+def _energies(signal: Signal, frame: int) -> NDArray[np.float64]:
+    squares = np.square(signal, dtype=np.float64)
+    return np.add.reduceat(squares, np.arange(0, len(signal), frame))
 
 
 def as_pcm(signal: Signal) -> NDArray[np.int16]:

@@ -5,24 +5,15 @@ Split: by text where there is one, else by file name.
 """
 
 import os
-import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-import soundfile
-
 from skill.data import splits
-from skill.data.corpora.clips import Clip, Signal
+from skill.data.audio import SUFFIXES, read_recording, require_sound
+from skill.data.corpora.clips import BAND_RATE, Clip, Signal
 from skill.data.transcripts import transcript
 from skill.utils.errors import SkillError
-
-# libsndfile reads what is there of a truncated file, and remarks on it: WAV, AIFF; Ogg; MP3
-_LENGTHS = re.compile(r"(?:data|SSND)\s*:\s*(\d+) \(should be (\d+)\)")
-_UNKNOWN = 0x7FFFFFFF  # bytes: programs that write into a pipe say so much, or more
-_NO_END = "lacks an end-of-stream bit"
-_LEAST = 0.9  # of the frames that an MP3 says it has, which may be an estimate
-_SUFFIXES = frozenset((".flac", ".wav", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"))
 
 
 def root(name: str, shared: bool = False) -> Path:
@@ -47,10 +38,10 @@ def root(name: str, shared: bool = False) -> Path:
 def clips(name: str, place: Path) -> Iterator[Clip]:
     """All audio files below `place`, sorted by path."""
     files = sorted(
-        path for path in place.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file()
+        path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()
     )
     if not files:
-        kinds = ", ".join(sorted(_SUFFIXES))
+        kinds = ", ".join(sorted(SUFFIXES))
         raise SkillError(f"corpus {name}: no audio file ({kinds}) in {place}")
     for path in files:
         inside = path.relative_to(place)
@@ -58,7 +49,7 @@ def clips(name: str, place: Path) -> Iterator[Clip]:
         text = transcript(_text(script)) if script.is_file() else ""
         yield Clip(
             f"{name}-{inside.as_posix()}",
-            partial(_decoded, path),
+            partial(_load, path),
             speaker=inside.parts[0] if len(inside.parts) > 1 else "",
             text=text,
             split=splits.by_text(text or inside.as_posix()),
@@ -72,16 +63,5 @@ def _text(path: Path) -> str:
         raise SkillError(f"{path}: not readable as text: {error}") from error
 
 
-def _decoded(path: Path) -> tuple[Signal, int]:
-    try:
-        with soundfile.SoundFile(path) as file:
-            signal, rate = file.read(dtype="float32"), file.samplerate
-            promised, remarks = file.frames, file.extra_info
-    except soundfile.LibsndfileError as error:
-        raise SkillError(f"{path}: not readable as audio: {error.error_string}") from error
-    if not len(signal):
-        raise SkillError(f"{path}: no audio in it")
-    short = [int(there) < int(said) < _UNKNOWN for said, there in _LENGTHS.findall(remarks)]
-    if any(short) or _NO_END in remarks or len(signal) < _LEAST * promised:
-        raise SkillError(f"{path}: truncated: there is less audio than its header says")
-    return signal, rate
+def _load(path: Path) -> tuple[Signal, int]:
+    return require_sound(read_recording(path, BAND_RATE), path), BAND_RATE

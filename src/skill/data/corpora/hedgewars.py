@@ -10,10 +10,9 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-import soundfile
-
 from skill.data import splits
-from skill.data.corpora.clips import Clip, Signal
+from skill.data.audio import read_recording
+from skill.data.corpora.clips import BAND_RATE, Clip, Signal
 
 PACKAGE = "hedgewars-data"
 _MARK = "/Sounds/voices/"
@@ -30,7 +29,7 @@ def clips(files: Mapping[str, Path]) -> Iterator[Clip]:
     for (pack, phrase), path in sorted(named.items()):
         yield Clip(
             f"hedgewars-{pack}-{phrase}",
-            partial(_decoded, path),
+            partial(_load, path),
             speaker=pack.lower(),
             language=_LANGUAGES.get(pack.rpartition("_")[2], "en"),
             text="".join(letter for letter in phrase.upper() if letter.isalnum()),
@@ -38,6 +37,5 @@ def clips(files: Mapping[str, Path]) -> Iterator[Clip]:
         )
 
 
-def _decoded(path: Path) -> tuple[Signal, int]:
-    signal, rate = soundfile.read(path, dtype="float32")
-    return signal, rate
+def _load(path: Path) -> tuple[Signal, int]:
+    return read_recording(path, BAND_RATE), BAND_RATE

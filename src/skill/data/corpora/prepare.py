@@ -1,7 +1,8 @@
-"""The verb `corpora`: from a source of clips to one audio file and its manifest.
+"""The verb `corpora`: one audio file and its manifest, or the manifest of files where they lie.
 
-All audio of a corpus becomes one 16-bit FLAC of 16 kHz mono, written clip after clip, and the
-manifest says where each lies. The same files and library versions give the same bytes.
+All audio of a converted corpus becomes one 16-bit FLAC of 16 kHz mono, written clip after clip, and
+the manifest says where each lies. The same files and library versions give the same bytes. Official
+corpora stay in their layouts below SKILL_CORPORA; they are fetched where that is free, and listed.
 """
 
 import os
@@ -14,8 +15,26 @@ from pathlib import Path
 import soundfile
 
 from skill.config.params import Corpus
-from skill.data.corpora import asterisk, debian, folder, hedgewars, queen, spoken_templates, tones
-from skill.data.corpora.clips import SHORTEST, Clip, as_pcm, band_limited, pieces
+from skill.data.corpora import (
+    archives,
+    asterisk,
+    debian,
+    folder,
+    hedgewars,
+    librispeech,
+    queen,
+    spoken_templates,
+    superb,
+    tones,
+)
+from skill.data.corpora.clips import (
+    BAND_RATE,
+    SHORTEST,
+    Clip,
+    as_pcm,
+    band_limited,
+    split_at_pauses,
+)
 from skill.data.manifest import RATE, Utterance, write_manifest
 from skill.utils.errors import SkillError
 from skill.utils.files import replacing
@@ -37,18 +56,32 @@ def run(
     Kinds: `queen`, `asterisk`, `hedgewars` (Debian packages, else a folder in SKILL_CORPORA, else
     synthetic speech where espeakng-loader is installed), `folder` (SKILL_CORPORA), `synthetic`
     (generated, for tests), `spoken_commands`, `spoken_requests` and `spoken_moods` (templates in
-    the voices of espeak-ng, for IC, SF and ER). For corpora that stay where they are see
-    `skill.data.corpora.listing`.
+    the voices of espeak-ng, for IC, SF and ER); and, without `audio`, corpora that stay where
+    they are: `librispeech` and the kinds of `skill.data.corpora.superb`.
 
     Raises:
         SkillError: in words, what is missing or damaged and what to do.
     """
-    if not job.stored or audio is None:
+    if not job.stored:
+        _list(name, job, Path(manifest))
+        return
+    if audio is None:
         raise SkillError(f"corpora.{name}: kind {job.kind} needs an audio file to write")
     need_space(Path(audio).parent, _BYTES.get(job.kind, 50 << 20), f"corpus {name}")
     clips, kind = _source(name, job)
     utterances = store(name, clips, kind, Path(audio))
     write_manifest(manifest, utterances)
+
+
+def _list(name: str, job: Corpus, manifest: Path) -> None:
+    root = os.environ.get("SKILL_CORPORA")
+    if job.kind != "librispeech":
+        superb.build(job.kind, name, manifest)
+        return
+    parts = job.parts or librispeech.PARTS
+    if root:
+        archives.ensure([a for a in archives.listed() if a.part in parts], Path(root))
+    librispeech.build(name, parts, manifest)
 
 
 def _source(name: str, job: Corpus) -> tuple[Iterable[Clip], str]:
@@ -119,7 +152,7 @@ def store(name: str, clips: Iterable[Clip], kind: str, audio: Path) -> list[Utte
             with soundfile.SoundFile(temporary, "w", RATE, 1, "PCM_16", format="FLAC") as file:
                 for number, clip in enumerate(listed, 1):
                     try:
-                        parts = pieces(band_limited(*clip.load()))
+                        parts = split_at_pauses(band_limited(*clip.load()), BAND_RATE)
                     except (SkillError, soundfile.LibsndfileError) as error:
                         bad.append(clip.id)
                         print(f"corpora: {clip.id} is left out: {error}", file=sys.stderr)

@@ -9,13 +9,13 @@ Splits: of commands by voice; of requests by text and voice; moods are five sess
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from hashlib import sha256
 from itertools import product
 
 from skill.data import splits
 from skill.data.corpora import espeak
 from skill.data.corpora.clips import Clip
 from skill.data.corpora.espeak import Style
+from skill.utils.hashing import stable_hash
 
 _VOICES = tuple(
     f"{accent}+{variant}"
@@ -88,11 +88,6 @@ _MOODS = {
 _SPREAD = Style(rate=25, pitch=14, range=20, volume=30)
 
 
-def _draw(key: str, count: int) -> int:
-    """A number below `count` that depends on `key` alone."""
-    return int.from_bytes(sha256(key.encode()).digest()[:8], "big") % count
-
-
 def commands(name: str) -> Iterator[Clip]:
     """Every intent in every voice, in one of its phrasings; text `action;object;location`."""
     split = splits.by_speaker(_VOICES)
@@ -101,7 +96,7 @@ def commands(name: str) -> Iterator[Clip]:
             for room in ("none", *_ROOMS) if "{}" in phrasings[0] else ("none",):
                 key = f"{name}-{voice}-{action}-{thing}-{room}".replace(" ", "-")
                 where = "" if room == "none" else f" in the {room}"
-                sentence = phrasings[_draw(key, len(phrasings))].format(where)
+                sentence = phrasings[stable_hash(key) % len(phrasings)].format(where)
                 label = f"{action};{thing};{room}"
                 yield Clip(key, partial(espeak.spoken, sentence, voice), voice, "en", label,
                            split[voice])  # fmt: skip
@@ -111,7 +106,7 @@ def requests(name: str) -> Iterator[Clip]:
     """Sentences with slots, held-out sentences in held-out voices; text `WORD/slot …`."""
     marked = {_spoken(words): words for template in _REQUESTS for words in _filled(template)}
     groups: dict[str, list[str]] = {"train": [], "dev": [], "test": []}
-    for sentence in sorted(marked, key=lambda sentence: _draw(sentence, 2**62)):
+    for sentence in sorted(marked, key=lambda sentence: stable_hash(sentence) % 2**62):
         groups[splits.by_text(sentence)].append(sentence)
     of_voice = splits.by_speaker(_VOICES)
     for split, sentences in groups.items():
@@ -119,7 +114,7 @@ def requests(name: str) -> Iterator[Clip]:
         limit = _TRAIN_REQUESTS if split == "train" else _HELD_OUT_REQUESTS
         for number, sentence in enumerate(sentences[:limit]):
             label = " ".join(f"{word.upper()}/{slot}" for word, slot in marked[sentence])
-            first = _draw(sentence, len(voices))
+            first = stable_hash(sentence) % len(voices)
             for step in range(_VOICES_OF_A_REQUEST[split]):
                 voice = voices[(first + step) % len(voices)]
                 yield Clip(f"{name}-{split}-{number:03d}-{voice}",
@@ -151,7 +146,7 @@ def moods(name: str) -> Iterator[Clip]:
                 for mood, style in _MOODS.items():
                     key = f"{name}-{session}-{voice}-{number:02d}-{mood}"
                     varied = Style(*(
-                        value + _draw(f"{key} {part}", 2 * spread + 1) - spread
+                        value + stable_hash(f"{key} {part}") % (2 * spread + 1) - spread
                         for part, value, spread in zip(Style._fields, style, _SPREAD, strict=True)
                     ))  # fmt: skip
                     yield Clip(key, partial(espeak.spoken, sentence, voice, varied),

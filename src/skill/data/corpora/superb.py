@@ -16,13 +16,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from hashlib import sha1, sha256
+from hashlib import sha1
 from pathlib import Path
 
-from skill.data import converted, effects
+from skill.data import audio, effects
 from skill.data.corpora.superb_files import needed
 from skill.data.manifest import RATE, Utterance, write_manifest
 from skill.utils.errors import SkillError
+from skill.utils.hashing import stable_hash
 
 FOLDERS = {
     "librispeech": "LibriSpeech",
@@ -81,7 +82,7 @@ def _row(
 ) -> Utterance:  # fmt: skip
     """The row of an audio file below `root`; `start` and `samples` choose a part of it."""
     try:
-        length = converted.samples(path)
+        length = audio.recording_length(path)
     except SkillError as error:
         raise SkillError(f"corpus {name}: {error}") from error
     inside = path.relative_to(root.parent).as_posix()
@@ -116,11 +117,11 @@ def _speech_commands(name: str, root: Path) -> Iterator[Utterance]:
             label = word if word in KEYWORDS else UNKNOWN
             yield _row(name, root, path, split, label, path.name.partition("_nohash_")[0])
     for path in sorted((training / "_background_noise_").glob("*.wav")):
-        length = converted.samples(path)
+        length = audio.recording_length(path)
         for split in ("train", "dev"):
             for number in range(SILENT_EXCERPTS if length > RATE else 0):
                 key = f"{split}-{path.stem}-{number}"
-                start = int.from_bytes(sha256(key.encode()).digest()[:8], "big") % (length - RATE)
+                start = stable_hash(key) % (length - RATE)
                 yield _row(name, root, path, split, SILENCE, path.stem, key, start, RATE)
     for path in sorted(test.glob("*/*.wav")):
         yield _row(name, root, path, "test", path.parent.name, path.name.partition("_nohash_")[0])
@@ -137,7 +138,7 @@ def _voxceleb1(name: str, root: Path) -> Iterator[Utterance]:
         if key not in splits:
             raise SkillError(f"corpus {name}: iden_split.txt does not list {key}")
         found = _row(name, root, path, splits[key], speaker=path.parts[-3], key=key)
-        return replace(found, text=str(len(effects.voiced(converted.whole(path)))))
+        return replace(found, text=str(len(effects.voiced(audio.read_recording(path)))))
 
     with ThreadPoolExecutor(_READERS) as pool:
         yield from pool.map(row, sorted(root.glob("*/wav/id*/*/*.wav")))

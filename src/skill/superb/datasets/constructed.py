@@ -66,7 +66,7 @@ def trials(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
 
     def example(u: Utterance) -> Example:
         return Example(
-            u.id, u.samples, (number.get(u.speaker, -1),), u.speaker, partial(audio.read, u)
+            u.id, u.samples, (number.get(u.speaker, -1),), u.speaker, partial(audio.read_segment, u)
         )
 
     def chosen(speakers: Sequence[str], seconds: float) -> list[Example]:
@@ -131,11 +131,11 @@ def _mixture(name: str, voices: Sequence[Sequence[Utterance]]) -> Example:
     for turn in range(_TURNS):
         voice = voices[turn % 2]
         clip = voice[hashed(f"{name} {turn}") % len(voice)]
-        first, last = speech_bounds(audio.read(clip))
+        first, last = speech_bounds(audio.read_segment(clip))
         shift = (hashed(f"{name} {turn} shift") % 2001 / 1000 - 1) * _LONGEST_SHIFT
         earliest = turns[-1].start if turns else 0.0
         start = round(max(end / _RATE + shift, earliest, 0.0) * _RATE)
-        parts.append((partial(audio.read, clip), first, last, start))
+        parts.append((partial(audio.read_segment, clip), first, last, start))
         turns.append(Turn(clip.speaker, start / _RATE, (start + last - first) / _RATE))
         end = max(end, start + last - first)
     cluster = "+".join(sorted({voice[0].speaker for voice in voices}))
@@ -181,7 +181,7 @@ def searches(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
     said = {phrase for document in documents for phrase in document.target}
     queries = [
         [
-            Example(u.id, u.samples, u.text, u.speaker, partial(audio.read, u))
+            Example(u.id, u.samples, u.text, u.speaker, partial(audio.read_segment, u))
             for speaker in sorted(groups[group])
             for u in clips[speaker]
             if u.text in said
@@ -195,7 +195,8 @@ def searches(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
 def _document(row: Sequence[Utterance]) -> Example:
     starts = np.cumsum([0, *(u.samples for u in row)]).tolist()
     parts = tuple(
-        (partial(audio.read, u), 0, u.samples, start) for u, start in zip(row, starts, strict=False)
+        (partial(audio.read_segment, u), 0, u.samples, start)
+        for u, start in zip(row, starts, strict=False)
     )
     name = "+".join(u.id for u in row)
     return Example(name, starts[-1], tuple(u.text for u in row), row[0].speaker,

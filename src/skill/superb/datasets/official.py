@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 
 from skill.config.tasks import Task
-from skill.data import converted, effects
+from skill.data import audio, effects
 from skill.data.corpora.superb import KEYWORDS, SILENCE, UNKNOWN, slot_names, verification_trials
 from skill.data.corpora.superb_files import needed
 from skill.data.manifest import Utterance
@@ -36,7 +36,7 @@ _DEV_TRIALS = 20_000
 
 
 def _heard(u: Utterance, task: Task) -> Waveform:
-    signal = converted.read(u)
+    signal = audio.read_segment(u)
     effect = EFFECTS.get((task.name, u.corpus))
     return signal if effect is None else effect(signal)
 

@@ -26,7 +26,7 @@ def _example(utterance: Utterance, target: object) -> Example:
         utterance.samples,
         target,
         utterance.speaker or utterance.id,
-        partial(audio.read, utterance),
+        partial(audio.read_segment, utterance),
     )
 
 
