@@ -100,7 +100,7 @@ def test_predict_refuses_other_heads_and_names_bad_files(corpus, encoder, tmp_pa
     with pytest.raises(SkillError, match=r"none\.safetensors"):
         predict.run("sid", [good], tmp_path / "none.safetensors", None)
     broken = np.full(16000, np.nan, dtype=np.float32)
-    for signal, words in ((broken, "not a number"), (np.zeros(0), "0.000 s of audio are too short"),
+    for signal, words in ((broken, "not a number"), (np.zeros(0), "no audio in it"),
                           (np.zeros((9000, 2)), "silent")):  # fmt: skip
         soundfile.write(bad, signal, 16000, subtype="FLOAT")
         with pytest.raises(SkillError, match=rf"bad\.wav: .*{words}"):
