@@ -64,6 +64,20 @@ def test_seeds_are_averaged() -> None:
     assert "PR per % ↓, n = 7" in text
 
 
+def test_a_table_of_two_kinds_of_machine_says_so(tmp_path: Path) -> None:
+    write_csv(tmp_path / "scores.csv", rows := [score("a", "a", 1.0)], list(rows[0]))
+    files = [tmp_path / "scores.csv"]
+    for name, isa in (("one", "AVX2"), ("two", "AVX2"), ("old", "")):
+        stamp = {"machine": {"processor": "P", "onednn_isa": isa, "threads": 1}} if isa else {}
+        write_json(tmp_path / f"{name}.json", {"provenance": stamp})
+        files.append(tmp_path / f"{name}.json")
+    for isa, said in (("AVX2", "Computed on P,"), ("AVX512_CORE", "on 2 kinds of machine, which")):
+        write_json(files[1], {"provenance": {"machine": {"processor": "P", "onednn_isa": isa}}})
+        run("results", JOB, files, tmp_path / "results.csv")
+        assert said in (tmp_path / "results.md").read_text()
+        assert said in (tmp_path / "results.html").read_text()
+
+
 def test_synthetic_results_are_marked() -> None:
     rows = results([score("a", "a", 1.0, synthetic="True")])
     assert cells(rows)[0][2].startswith("PR (synthetic)")

@@ -8,7 +8,17 @@ rule paper:
 
 rule tabulate_results:
     input:
-        "results/superb/scores.csv",
+        scores="results/superb/scores.csv",
+        made=[
+            *expand(
+                "results/{stage}/{student}.json",
+                stage=["stage1", "stage2"],
+                student=STUDENTS,
+            ),
+            *expand(
+                "results/superb/{upstream}/{task}.json", upstream=UPSTREAMS, task=TASKS
+            ),
+        ],
     output:
         table="results/paper/results.csv",
         text="results/paper/results.md",

@@ -101,7 +101,7 @@ def stage1(
     header = {
         "kind": "stage1",
         "config": student.config.to_dict(),
-        "provenance": stamp(inputs, job),
+        "provenance": stamp(inputs, job, outcome.precision),
     }
     write_tensors(output, parts, header)
     _report(student, first, experiment, outcome, curve, summary, {"gates": left} | header)
@@ -149,7 +149,7 @@ def stage2(
     if not world.writes:
         return
     first = next(iter(encoders.values()))
-    provenance = stamp(inputs, job)
+    provenance = stamp(inputs, job, outcome.precision)
     checkpoint.save_encoder(pruned, output, {"student": name, "provenance": provenance})
     _report(pruned, first, experiment, outcome, curve, summary, {"provenance": provenance})
     forget(scratch)

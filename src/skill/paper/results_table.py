@@ -13,6 +13,7 @@ from skill.config.tasks import PROTOCOL
 from skill.paper.sanity import violations
 from skill.superb.metrics import METRICS, format_value
 from skill.superb.score import REFERENCE_POINTS, superb_score
+from skill.utils import machine
 from skill.utils.errors import SkillError
 
 Row = dict[str, Any]
@@ -98,12 +99,14 @@ def cells(rows: Sequence[Row]) -> Cells:
     return lines
 
 
-def note(rows: Sequence[Row]) -> str:
-    """What the brackets of `cells` say, and where the table is not as expected."""
+def note(rows: Sequence[Row], machines: Sequence[Mapping[str, Any]] = ()) -> str:
+    """What the brackets of `cells` say, where it was computed, and where it is not as expected."""
     several = any(r["seeds"] > 1 for r in rows)
     text = "In brackets: 95 % bootstrap interval over groups of the n test items, a voice each" + (
         "; ±: standard deviation over seeds." if several else "."
     )
+    if made_on := machine.line(machines):
+        text += f"\n\n{made_on}"
     if broken := violations(rows):
         text += "\n\nFBANK < student ≤ teacher is expected on content and speaker tasks, but:\n\n"
         text += "\n".join(f"* {line}" for line in broken)

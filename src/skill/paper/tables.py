@@ -7,12 +7,13 @@ number. Results of several seeds are averaged, with their standard deviation.
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from skill.config.jobs import PaperJob
 from skill.paper import figure_data, results_table
 from skill.paper.results_table import Row
 from skill.utils.errors import SkillError
-from skill.utils.files import read_csv, replacing, write_csv
+from skill.utils.files import read_csv, read_json, replacing, write_csv
 
 _TABLES: dict[str, tuple[list[str], Callable[[Sequence[Path], PaperJob], list[Row]]]] = {
     "curves": (figure_data.CURVES, figure_data.curves),
@@ -29,7 +30,8 @@ _TABLES: dict[str, tuple[list[str], Callable[[Sequence[Path], PaperJob], list[Ro
 def run(name: str, job: PaperJob, inputs: Sequence[Path], output: Path) -> None:
     """The verb `paper`: write the table `name`, a figure's kind and what it is of after a hyphen.
 
-    `results` and `table1` also have a text (Markdown) and a page (HTML) beside them.
+    `results` and `table1` also have a text (Markdown) and a page (HTML) beside them. `results`
+    takes the scores, and the JSON files of stages and tasks, which say what machine made them.
 
     Raises:
         SkillError: no such table, or an input that is missing or damaged.
@@ -41,7 +43,8 @@ def run(name: str, job: PaperJob, inputs: Sequence[Path], output: Path) -> None:
     elif kind == "results":
         rows = results_table.results(read_csv(inputs[0]))
         write_csv(output, rows, list(rows[0]))
-        _write_beside(output, "Results", results_table.cells(rows), results_table.note(rows))
+        note = results_table.note(rows, _machines(inputs[1:]))
+        _write_beside(output, "Results", results_table.cells(rows), note)
     elif kind == "table1":
         rows = results_table.table1(read_csv(inputs[0]), read_csv(inputs[1]))
         write_csv(output, rows, results_table.TABLE1)
@@ -62,6 +65,12 @@ def run(name: str, job: PaperJob, inputs: Sequence[Path], output: Path) -> None:
         write_csv(output, rows_of(inputs, job), columns)
     else:
         raise SkillError(f"paper {name}: there is no such table")
+
+
+def _machines(artefacts: Sequence[Path]) -> list[dict[str, Any]]:
+    """The machines that the JSON files of stages and tasks were made on; older ones do not say."""
+    stamps = (read_json(path).get("provenance", {}) for path in artefacts)
+    return [stamp["machine"] for stamp in stamps if "machine" in stamp]
 
 
 def _write_beside(table: Path, title: str, cells: list[list[str]], note: str) -> None:

@@ -74,7 +74,7 @@ def run(teacher: Path, manifests: Sequence[Path], job: ActivationsJob, output: P
         "utterances": [piece.utterance.id for piece in pieces],
         "seconds": [piece.utterance.samples / RATE for piece in pieces],
         "sha256": checksum(states),
-        "provenance": stamp([teacher, *manifests], job),
+        "provenance": stamp([teacher, *manifests], job, "float32"),
     }
     files.write_tensors(output, {"states": states, "shift": shift, "utterance": owner}, header)
 

@@ -28,7 +28,13 @@ from skill.superb.diarization import Diarization
 from skill.superb.downstream import Classification, Counts, Downstream, Transcription, value
 from skill.superb.examples import Fold
 from skill.superb.feature_cache import FeatureCache
-from skill.superb.result import EvaluationResult, item_rows, metric_with_interval, result_header
+from skill.superb.result import (
+    EvaluationResult,
+    item_rows,
+    metric_with_interval,
+    precision_of,
+    result_header,
+)
 from skill.superb.upstream import Upstream, load_upstream
 from skill.superb.verification import Verification
 from skill.utils import provenance
@@ -68,11 +74,14 @@ def run(
     folds = folds_of(job.task, [u for path in manifests for u in read_manifest(path)])
     inputs = [*manifests, *_files(encoder), *needed(task, job.task.corpora[0])]
     settings = job.task.model_dump(mode="json")
-    stamp = provenance.stamp(inputs, {"task": settings, "seed": job.seed})
+    stamp = provenance.stamp(inputs, {"task": settings, "seed": job.seed}, precision_of(model))
     if job.task.kind == "search":
         outcome = query_by_example.evaluate(model, job.task, folds[0], job.seed)
     else:
-        identity = f"{upstream} {stamp} {provenance.fingerprint(__name__)}"
+        same = {
+            key: value for key, value in stamp.items() if key != "machine"
+        }  # may go on elsewhere
+        identity = f"{upstream} {same} {provenance.fingerprint(__name__)}"
         outcome = evaluate(model, job.task, folds, job.seed, scratch, identity)
     header = {
         "task": settings,

@@ -27,9 +27,7 @@ class EvaluationResult:
 
 def result_header(task: Task, upstream: Upstream, folds: Sequence[Fold]) -> dict[str, Any]:
     """What a result says about its task, data and upstream."""
-    parameters, precision = 0, "float32"
-    if isinstance(upstream, Encoder):
-        parameters, precision = upstream.encoder.num_parameters(), upstream.precision
+    parameters = upstream.encoder.num_parameters() if isinstance(upstream, Encoder) else 0
     return {
         "task": task.name,
         "title": task.title,
@@ -43,8 +41,13 @@ def result_header(task: Task, upstream: Upstream, folds: Sequence[Fold]) -> dict
             "left_out": folds[0].left_out,
         },
         "model": {"states": upstream.states, "width": upstream.width, "parameters": parameters},
-        "precision": precision,
+        "precision": precision_of(upstream),
     }
+
+
+def precision_of(upstream: Upstream) -> str:
+    """What the upstream's states are computed in; log-mel features know float32 only."""
+    return upstream.precision if isinstance(upstream, Encoder) else "float32"
 
 
 def metric_with_interval(

@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from skill.utils import files
+from skill.utils import files, machine
 from skill.utils.errors import SkillError
 
 _ROOT = Path(__file__).parents[1]
@@ -26,6 +26,7 @@ _ROOT = Path(__file__).parents[1]
 _APART = {
     "skill",
     "skill.utils.errors",
+    "skill.utils.machine",
     "skill.utils.progress",
     "skill.utils.provenance",
 }
@@ -117,10 +118,15 @@ def _is_text(statement: ast.stmt) -> bool:
     )
 
 
-def stamp(inputs: Iterable[Path], params: BaseModel | Mapping[str, Any]) -> dict[str, Any]:
-    """What an artefact says of its making: versions, parameters, the inputs' names and hashes.
+def stamp(
+    inputs: Iterable[Path],
+    params: BaseModel | Mapping[str, Any],
+    precision: str | None = None,
+) -> dict[str, Any]:
+    """What an artefact says of its making: versions, parameters, the inputs' hashes, the machine.
 
-    Nothing in it depends on the time or the machine: the same run gives the same bytes.
+    Nothing in it depends on the time or on paths: the same run on the same machine gives the same
+    bytes. `precision` is what was computed in, whatever the parameters asked for.
     """
     values = params.model_dump(mode="json") if isinstance(params, BaseModel) else dict(params)
     return {
@@ -131,4 +137,5 @@ def stamp(inputs: Iterable[Path], params: BaseModel | Mapping[str, Any]) -> dict
         },
         "params": values,
         "inputs": {Path(path).name: files.sha256(path) for path in inputs},
+        "machine": machine.describe(precision),
     }
