@@ -112,6 +112,42 @@ def setting_name(median: int, threshold: float) -> str:
     return f"der_median{median}_threshold{threshold}"
 
 
+def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Logits to probabilities."""
+    return torch.from_numpy(logits).sigmoid().numpy()
+
+
+def match_lengths(states: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
+    """States [L, B, T, D] with `lengths` [B] at the label's lengths [B]: [L, B, max, D].
+
+    An upstream without padding gives a frame or two less than there are labels: its last frame is
+    repeated. What it gives more is cut.
+    """
+    last = (lengths - 1).clamp(min=0)[:, None]
+    frames = torch.minimum(torch.arange(int(labels.max())), last).to(states.device)
+    return states[:, torch.arange(len(lengths))[:, None], frames]
+
+
+def mean_accuracy(
+    logits: NDArray[np.float32], targets: NDArray[np.float32], size: int
+) -> tuple[float, float]:
+    """Sum of the chunks' frame accuracies, and their number.
+
+    Speakers are named as the loss names them (s3prl's `calc_diarization_error`); a chunk in which
+    nobody speaks counts 0.
+    """
+    total, count = 0.0, 0
+    for first in range(0, len(logits), size or len(logits)):
+        part, truth = (
+            torch.from_numpy(whole[None, first : first + (size or len(logits))])
+            for whole in (logits, targets)
+        )
+        _, named = permutation_loss(part, truth, torch.tensor([part.shape[1]]))
+        total += float(((part > 0) == named.bool()).float().mean()) if truth.any() else 0.0
+        count += 1
+    return total, float(count)
+
+
 class Diarization(Downstream):
     """SD: who of two speakers is active in each frame. Targets are turns in seconds."""
 
@@ -121,42 +157,42 @@ class Diarization(Downstream):
             states, width, task.recurrent, task.recurrent_layers, task.chunk_frames
         )
 
-    def _targets(self, examples: Sequence[Example], frames: int) -> Tensor:
-        rows = [frame_targets(example.target, frames, self.hop) for example in examples]
-        return torch.from_numpy(np.stack(rows))
+    def _label_frames(self, examples: Sequence[Example]) -> Tensor:
+        """[B]: frames that labels have, whole hops of the recording."""
+        return torch.tensor([max(example.samples // self.hop, 1) for example in examples])
 
     def loss(
         self, head: nn.Module, states: Tensor, lengths: Tensor, examples: Sequence[Example]
     ) -> Tensor:
-        logits = head(states, lengths)
-        targets = self._targets(examples, logits.shape[1]).to(logits.device)
-        size = self.task.chunk_frames
+        labels = self._label_frames(examples)
+        logits = head(match_lengths(states, lengths, labels), labels)
+        frames, size = logits.shape[1], self.task.chunk_frames
+        rows = [frame_targets(example.target, frames, self.hop) for example in examples]
+        targets = torch.from_numpy(np.stack(rows)).to(logits.device)
         losses = [
-            permutation_loss(part, wanted, left)[0] * left.sum()
-            for (part, left), (wanted, _) in zip(
-                chunks(logits, lengths, size), chunks(targets, lengths, size), strict=True
+            permutation_loss(part, truth, left)[0] * left.sum()
+            for (part, left), (truth, _) in zip(
+                chunks(logits, labels, size), chunks(targets, labels, size), strict=True
             )
         ]
-        return torch.stack(losses).sum() / lengths.sum()
+        return torch.stack(losses).sum() / labels.sum()
 
     def predictions(
         self, head: nn.Module, states: Tensor, lengths: Tensor, examples: Sequence[Example]
     ) -> list[Any]:
-        logits = head(states, lengths)
-        return [
-            row[: int(n)].sigmoid().cpu().numpy() for row, n in zip(logits, lengths, strict=True)
-        ]
+        """Logits [T, S] of each recording, one row for each frame of its labels."""
+        labels = self._label_frames(examples)
+        logits = head(match_lengths(states, lengths, labels), labels)
+        return [row[: int(n)].numpy() for row, n in zip(logits.detach().cpu(), labels, strict=True)]
 
     def counts(self, examples: Sequence[Example], answers: Sequence[Any]) -> Counts:
-        """Right frames after the best naming, and the DER under each of the ten settings."""
+        """Frame accuracy of each recording, and the DER under each of the ten settings."""
         table: dict[str, list[tuple[float, float]]] = {}
-        for example, probabilities in zip(examples, answers, strict=True):
-            wanted = frame_targets(example.target, len(probabilities), self.hop)
-            said = probabilities > 0.5
-            right = max(
-                (said[:, list(order)] == wanted).sum() for order in permutations(range(SPEAKERS))
-            )
-            table.setdefault("frame_accuracy", []).append((float(right), float(wanted.size)))
+        for example, logits in zip(examples, answers, strict=True):
+            targets = frame_targets(example.target, len(logits), self.hop)
+            accuracy = mean_accuracy(logits, targets, self.task.chunk_frames)
+            table.setdefault("frame_accuracy", []).append(accuracy)
+            probabilities = sigmoid(logits)
             for median, threshold in product(MEDIANS, THRESHOLDS):
                 turns = turns_of(probabilities, self.hop, median, threshold)
                 name = setting_name(median, threshold)

@@ -119,7 +119,8 @@ class Predictor:
         if self.task.kind == "diarization":
             if len(parts) > 1:
                 raise SkillError(f"{path}: {seconds:.0f} s are too long for sd ({LONGEST_PIECE} s)")
-            turns = diarization.turns_of(self.answers(parts)[0], self.upstream.hop, 11, 0.5)
+            probabilities = diarization.sigmoid(self.answers(parts)[0])
+            turns = diarization.turns_of(probabilities, self.upstream.hop, 11, 0.5)
             named = [{"speaker": t.speaker, "start": t.start, "end": t.end} for t in turns]
             return {**said, "turns": sorted(named, key=lambda turn: turn["start"])}
         if self.task.kind == "verification":
