@@ -19,6 +19,7 @@ from skill.utils.errors import SkillError
         ({"steps": "3000"}, "superb.tasks.pr.steps"),
         ({"spec_augment": 1}, "superb.tasks.pr.spec_augment"),
         ({"corpora": []}, "superb.tasks.pr.corpora"),
+        ({"crop_seconds": 8.0}, "superb.tasks.pr: pr hears whole utterances"),
         ({"folds": 2}, "superb.tasks.pr.folds: 2, but pr has 1"),
     ],
 )

@@ -1,5 +1,6 @@
 """The official corpora in miniature: same folders and files, split rules, vocabularies, errors."""
 
+import json
 import re
 from hashlib import sha1
 from types import SimpleNamespace
@@ -7,6 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import soundfile
+import torch
+from torch.utils.data import random_split
 
 from skill.config.tasks import PROTOCOL, make_task
 from skill.data.corpora import superb as layouts
@@ -15,6 +18,7 @@ from skill.data.manifest import read_manifest
 from skill.superb import slots
 from skill.superb.datasets import folds_of
 from skill.superb.downstream import Transcription
+from skill.superb.examples import cacheable, draw
 from skill.utils.errors import SkillError
 
 
@@ -62,8 +66,12 @@ def test_speech_commands(root, tmp_path):
     assert len(spoken) == 2 * sum(split == "train" for split in wanted.values())
     assert {e.target for e in spoken if "bed" in e.id} == {(10,)}
     silent = [e for e in fold.train if e.target == (11,)]
-    assert len(silent) == layouts.SILENT_EXCERPTS and {e.samples for e in silent} == {16000}
-    assert len(silent[0].read()) == 16000
+    assert [e.samples for e in silent] == [32000]  # one noise, of which training hears excerpts
+    drawn = [draw(silent[0], np.random.default_rng(n)) for n in range(400)]
+    assert {len(e.read()) for e in drawn[:9]} == {16000} and len({e.id for e in drawn}) > 60
+    assert {e.id for e in drawn} <= {e.id for e in cacheable(silent[0])}
+    checked = [e for e in fold.dev if e.target == (11,)]
+    assert len(checked) == len({e.id for e in checked}) > 3 and len(checked[0].read()) == 16000
     whole, _ = soundfile.read(base / "speech_commands_test_set_v0.01/yes/0a_nohash_0.wav")
     assert fold.test[2].read() == pytest.approx(whole * 10 ** (-3 / 20), abs=1e-7)
     # dev is drawn evenly over the classes, so the few `yes` are as frequent as the silences
@@ -98,7 +106,8 @@ def test_voxceleb_identification(root, tmp_path):
     voxceleb(root)
     fold = folds("voxceleb1", tmp_path, "sid", crop_seconds=1.5, crops=2)[0]
     assert len(fold.labels[0]) == 6
-    assert len(fold.train) == 12 and {e.samples for e in fold.train} == {24000}
+    assert len(fold.train) == 6 and {e.samples for e in fold.train} == {33600}
+    assert {len(draw(e, np.random.default_rng(0)).read()) for e in fold.train} == {24000}
     assert [e.id[-9:] for e in fold.dev] == ["00002.wav"] * 6
     assert fold.test[5].target == (5,)
 
@@ -189,12 +198,23 @@ def test_iemocap(root, tmp_path):
             rows.append(f"[6.29 - 8.23]\t{key}\t{emotion}\t[2.5, 2.5, 2.5]")
             wav(base / f"Session{session}/sentences/wav/{dialog}/{key}.wav")
         lines(base / f"Session{session}/dialog/EmoEvaluation/{dialog}.txt", *rows)
+        listed = [f"Session{session}/sentences/wav/{dialog}/{dialog}_{'FM'[n % 2]}00{n}.wav"
+                  for n in (4, 0, 3, 1, 2)]  # fmt: skip
+        rows = {"labels": {}, "meta_data": [{"path": path} for path in listed]}
+        lines(base / f"meta_data/Session{session}/test_meta_data.json", json.dumps(rows))
     five = folds("iemocap", tmp_path, "er")
     assert len(five) == 5
     for number, fold in enumerate(five, 1):
         assert {str(e.cluster)[:5] for e in fold.test} == {f"Ses0{number}"}
         assert [len(part) for part in (fold.train, fold.dev, fold.test)] == [16, 4, 5]
-        assert sorted(e.target[0] for e in fold.test) == [0, 1, 1, 2, 3]
+        assert [e.target[0] for e in fold.test] == [3, 0, 2, 1, 1]
+        rest = [e.id for other in five if other is not fold for e in other.test]
+        torch.manual_seed(0)
+        train, dev = random_split(rest, [16, 4])
+        assert ([e.id for e in fold.train], [e.id for e in fold.dev]) == (list(train), list(dev))
+    lines(base / "meta_data/Session5/test_meta_data.json", '{"meta_data": []}')
+    with pytest.raises(SkillError, match=r"er: Ses05F_impro01_F000 is in only one of"):
+        folds("iemocap", tmp_path, "er")
 
 
 def test_libri2mix(root, tmp_path):

@@ -1,5 +1,8 @@
 """The steps `superb` and `size` from files to files, on generated tones."""
 
+import math
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import tone_corpus
@@ -7,7 +10,7 @@ from tone_corpus import SETTINGS, evaluated
 
 from skill.config.tasks import make_task
 from skill.data.manifest import read_manifest
-from skill.superb import profile
+from skill.superb import evaluate, profile
 from skill.superb.datasets import folds_of
 from skill.superb.metrics import METRICS
 from skill.utils.errors import SkillError
@@ -112,3 +115,10 @@ def test_size_of_an_upstream(encoder, tmp_path):
     assert size["parameters"] > 0 and size["macs"] > 1e6 and size["real_time_factor"] > 0
     profile.run("fbank", None, tmp_path / "fbank.json")
     assert read_json(tmp_path / "fbank.json")["parameters"] == 0
+
+
+def test_folds_whose_metrics_are_averaged_share_one_learning_rate():
+    folds = [[0.5, 0.9, 0.8], [0.9, 0.2, 0.8], [math.nan, 0.9, 0.7]]
+    trained = [[SimpleNamespace(best=dev) for dev in row] for row in folds]
+    assert evaluate.shared_rate(trained, "accuracy") == 2
+    assert [evaluate.best_of(row, "accuracy").best for row in trained[:2]] == [0.9, 0.9]

@@ -1,11 +1,22 @@
 """Orders of batches, limits, folds and crops."""
 
 from collections import Counter
+from itertools import islice
 
 import numpy as np
 import pytest
 
-from skill.superb.examples import Example, batch_order, cropped, group_folds, limit_seconds
+from skill.config.tasks import make_task
+from skill.superb import train_heads
+from skill.superb.examples import (
+    Example,
+    batch_order,
+    cacheable,
+    draw,
+    group_folds,
+    limit_seconds,
+    with_crops,
+)
 
 
 def test_orders_are_pure_and_cover_what_they_should():
@@ -49,7 +60,34 @@ def test_limits_folds_and_crops_follow_hashes():
     assert {e.id for e in limit_seconds(examples, 5)} <= {e.id for e in kept}
     groups = group_folds([f"voice{i}" for i in range(15)], 5)
     assert [len(group) for group in groups] == [3] * 5 and len(set.union(*groups)) == 15
-    parts = cropped(examples[0], seconds=0.25, crops=3)
-    assert [len(part.read()) for part in parts] == [4000] * 3
-    assert len({part.read()[0] for part in parts}) > 1
-    assert cropped(examples[0], seconds=2, crops=3) == [examples[0]]
+
+
+def test_an_utterance_is_one_example_whatever_its_length():
+    whole = Example("u", 16000, 0, 0, lambda: np.arange(16000.0))
+    assert with_crops([whole], 2, 3) == with_crops([whole], 1, 3) == [whole] == cacheable(whole)
+    assert draw(whole, np.random.default_rng(0)) is whole
+    (long,) = with_crops([whole], 0.25, 3)
+    kept = cacheable(long)
+    assert [len(part.read()) for part in kept] == [part.samples for part in kept] == [4000] * 3
+    assert len({part.read()[0] for part in kept}) == 3
+    drawn = [draw(long, np.random.default_rng(n)) for n in range(60)]
+    assert set(drawn) == set(kept)
+    (fresh,) = with_crops([whole], 0.25, 0)
+    starts = [draw(fresh, np.random.default_rng(n)).read()[0] for n in range(2000)]
+    assert cacheable(fresh) == [] and len(set(starts)) > 1500
+    assert min(starts) < 100 and 11900 < max(starts) <= 12000
+
+
+@pytest.mark.parametrize("crops", [2, 0])
+def test_training_draws_excerpts_anew_each_epoch(crops):
+    task = make_task("sid", {"crops": crops, "batch": 4, "accumulate": 1})
+    parts = [Example(f"u{i}", 16000 * (1 + 9 * (i % 3)), (0,), 0, lambda: None) for i in range(12)]
+    train = with_crops(parts, 8, crops)
+    epochs = [list(islice(train_heads._batches(task, train, 0, skip), 3)) for skip in (0, 3, 6)]
+    for batches in epochs:  # every utterance once, and none longer than 8 s
+        flat = [e for batch in batches for e in batch]
+        assert sorted(e.id.split("@")[0] for e in flat) == sorted(e.id for e in parts)
+        assert max(e.samples for e in flat) == 128_000
+    names = [{e.id for batch in batches for e in batch} for batches in epochs]
+    assert names[0] != names[1]
+    assert list(islice(train_heads._batches(task, train, 0, 4), 2)) == epochs[1][1:]

@@ -208,6 +208,7 @@ def test_only_the_whole_protocol_stands_beside_published_results():
     for settings in ({"steps": 4000}, {"test_seconds": 600.0}, {"selection": "cer"}, {"batch": 4}):
         assert not official(make_task("asr", settings))
     assert not official(make_task("asr", {"corpora": ["queen"]}))
+    assert official(make_task("sid", {"crops": 0})) and not official(make_task("sid", {"crops": 1}))
 
 
 def test_the_metric_that_chooses_is_one_of_the_tasks():

@@ -39,10 +39,10 @@ class Task(Section):
     clip: Positive = 1.0
     order: Order = "shuffled"
     spec_augment: Switch = False
-    crop_seconds: Seconds = UNLIMITED  # longest training excerpt
-    crops: Some = 1  # seeded excerpts of an utterance longer than `crop_seconds` that are cached
+    crop_seconds: Seconds = UNLIMITED  # longest training excerpt of SID, ASV and KS's noises
+    crops: Count = 0  # of so many seeded excerpts one is drawn each time; 0: always a new one
     folds: Some = 1  # see FOLDS
-    fold_mean: Switch = False  # the metric is the mean of the folds', however large each is
+    fold_mean: Switch = False  # mean of the folds' metrics, one learning rate for all of them
     chunk_frames: Count = 0  # SD: frames after which the LSTM starts anew; 0: never
     train_seconds: Seconds = UNLIMITED
     dev_seconds: Seconds = UNLIMITED
@@ -103,6 +103,8 @@ PROTOCOL: dict[str, Task] = {
             learning_rates=_LINEAR_RATES,
             order="balanced",
             folds=3,  # of unseen voices, where the corpus has no split of its own
+            crop_seconds=1.0,
+            crops=100,
         ),
         Task(
             name="qbe",
@@ -142,7 +144,6 @@ PROTOCOL: dict[str, Task] = {
             eval_every=10_000,
             clip=1e3,
             crop_seconds=8.0,
-            crops=4,
             protocol="superb",
         ),
         Task(
@@ -220,13 +221,16 @@ def official(task: Task) -> bool:
     """Whether a result may stand beside published ones: SUPERB's corpora, the protocol's values.
 
     Free are the learning rates that are tried, whether ASV and SD choose on dev instead of test
-    (`protocol`), and what changes no more than rounding or resamples.
+    (`protocol`), excerpts that are always new (`crops: 0`), and what changes no more than rounding
+    or resamples.
     """
     protocol = PROTOCOL[task.name]
     if not set(task.corpora) <= set(protocol.corpora):
         return False
-    kept = Task.model_fields.keys() - _FREE - {"corpora"}
-    return all(getattr(task, key) == getattr(protocol, key) for key in kept)
+    fixed = Task.model_fields.keys() - _FREE - {"corpora", "crops"}
+    return task.crops in (0, protocol.crops) and all(
+        getattr(task, key) == getattr(protocol, key) for key in fixed
+    )
 
 
 def make_task(name: str, settings: Mapping[str, Any]) -> Task:
@@ -248,6 +252,8 @@ def make_task(name: str, settings: Mapping[str, Any]) -> Task:
     if not fewest <= task.folds <= most:
         allowed = str(most) if fewest == most else f"{fewest} to {most}"
         raise SkillError(f"superb.tasks.{name}.folds: {task.folds}, but {name} has {allowed}")
+    if PROTOCOL[name].crop_seconds == UNLIMITED and {"crop_seconds", "crops"} & settings.keys():
+        raise SkillError(f"superb.tasks.{name}: {name} hears whole utterances: it has no crops")
     choices = {PROTOCOL[name].selection, *task.metrics}
     if task.selection not in choices:
         raise SkillError(f"superb.tasks.{name}.selection: one of {', '.join(sorted(choices))}")

@@ -3,7 +3,8 @@
 Under `protocol: superb`, ASV and SD choose on the test set, as published numbers do.
 
 With several folds each chooses its learning rate on its own dev set: what is dev in one fold is
-test in another, so a choice by all of them would have seen the test sets.
+test in another, so a choice by all of them would have seen the test sets. ER's five folds share one
+learning rate, chosen by the mean of their dev values, as published numbers do (`fold_mean`).
 
 The result is one JSON: metrics in percent with their bootstrap intervals, the learning rates' dev
 values and the learned weight of every state. Beside it lie a table with the counts of every test
@@ -127,7 +128,11 @@ def evaluate(
     names: list[tuple[str, Hashable]] = []
     parts: list[Counts] = []
     tensors: dict[str, Tensor] = {}
-    chosen = [best_of(candidates, task.selection) for candidates in trained]
+    if task.fold_mean:
+        shared = shared_rate(trained, task.selection)
+        chosen = [candidates[shared] for candidates in trained]
+    else:
+        chosen = [best_of(candidates, task.selection) for candidates in trained]
     for number, (downstream, best) in enumerate(zip(downstreams, chosen, strict=True)):
         head = best.head
         head.load_state_dict(best.best_head)
@@ -186,6 +191,16 @@ def best_of(candidates: Sequence[train_heads.Candidate], metric: str) -> train_h
     for candidate in candidates[1:]:
         if train_heads.better(candidate.best, best.best, metric):
             best = candidate
+    return best
+
+
+def shared_rate(trained: Sequence[Sequence[train_heads.Candidate]], metric: str) -> int:
+    """The learning rate with the best mean of the folds' dev values, as its number in the sweep."""
+    best, best_mean = 0, float("nan")
+    for number, candidates in enumerate(zip(*trained, strict=True)):
+        mean = float(np.mean([candidate.best for candidate in candidates]))
+        if train_heads.better(mean, best_mean, metric):
+            best, best_mean = number, mean
     return best
 
 

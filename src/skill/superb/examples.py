@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,14 @@ Waveform = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
+class Crops:
+    """Excerpts of `samples`: each time one of `cached` seeded ones, or (0) a new one."""
+
+    samples: int
+    cached: int
+
+
+@dataclass(frozen=True)
 class Example:
     """One item: `read` gives its samples [S] at 16 kHz, `target` is what the head has to say."""
 
@@ -22,6 +30,7 @@ class Example:
     target: Any
     cluster: Hashable  # items of one cluster (speaker, session) are not independent
     read: Callable[[], Waveform] = field(repr=False, compare=False)
+    crops: Crops | None = None  # of what training hears
 
 
 class Trial(NamedTuple):
@@ -70,19 +79,46 @@ def group_folds(groups: Iterable[str], folds: int) -> list[set[str]]:
     return [set(ranked[number::folds]) for number in range(folds)]
 
 
-def cropped(example: Example, seconds: float, crops: int) -> list[Example]:
-    """The example, or `crops` seeded excerpts of `seconds` where it is longer."""
-    length = round(min(seconds * 16000, example.samples))
-    if length >= example.samples:
-        return [example]
-    starts = [
-        hashed(f"{example.id}#{number}") % (example.samples - length + 1) for number in range(crops)
-    ]
+def with_crops(examples: Iterable[Example], seconds: float, cached: int) -> list[Example]:
+    """Examples of which training hears excerpts of `seconds` where they are longer."""
+    limit = round(seconds * 16000)
     return [
-        Example(f"{example.id}#{number}", length, example.target, example.cluster,
-                _Excerpt(example.read, start, length))
-        for number, start in enumerate(starts)
-    ]  # fmt: skip
+        replace(example, crops=Crops(limit, cached)) if example.samples > limit else example
+        for example in examples
+    ]
+
+
+def excerpt(example: Example, start: int) -> Example:
+    """The excerpt of an example with crops that begins at sample `start`."""
+    assert example.crops is not None
+    length = example.crops.samples
+    return replace(
+        example, id=f"{example.id}@{start}", samples=length, crops=None,
+        read=_Excerpt(example.read, start, length),
+    )  # fmt: skip
+
+
+def seeded_excerpt(example: Example, number: int) -> Example:
+    """An excerpt of an example with crops that follows from its id and `number` alone."""
+    assert example.crops is not None
+    places = example.samples - example.crops.samples + 1
+    return excerpt(example, hashed(f"{example.id}#{number}") % places)
+
+
+def cacheable(example: Example) -> list[Example]:
+    """What training hears of an example again and again: itself, or its seeded excerpts."""
+    if example.crops is None:
+        return [example]
+    return [seeded_excerpt(example, number) for number in range(example.crops.cached)]
+
+
+def draw(example: Example, generator: np.random.Generator) -> Example:
+    """What one step of training hears of an example: itself, or one excerpt."""
+    if example.crops is None:
+        return example
+    if example.crops.cached:
+        return seeded_excerpt(example, int(generator.integers(example.crops.cached)))
+    return excerpt(example, int(generator.integers(example.samples - example.crops.samples + 1)))
 
 
 @dataclass(frozen=True)

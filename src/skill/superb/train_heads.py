@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from skill.config.tasks import Task
 from skill.superb.downstream import Downstream, value
-from skill.superb.examples import Example, batch_order, by_length
+from skill.superb.examples import Example, batch_order, by_length, cacheable, draw
 from skill.superb.feature_cache import FeatureCache
 from skill.superb.metrics import METRICS
 from skill.utils.errors import SkillError
@@ -107,7 +107,7 @@ def fit(
     for name, part in (("training", train), ("development", dev)):
         if not part:
             raise SkillError(f"{task.name}: there is no {name} example")
-    features.prepare([*dev, *train], label)
+    features.prepare([*dev, *(part for example in train for part in cacheable(example))], label)
     candidates = [
         _candidate(downstream, features, task, rate, seed) for rate in task.learning_rates
     ]
@@ -147,8 +147,9 @@ def _batches(task: Task, train: Sequence[Example], seed: int, skip: int) -> Iter
     epoch = 0
     while True:
         order = batch_order(task.order, train, task.batch, epoch, seed)
-        for indices in order[skip:]:
-            yield [train[i] for i in indices]
+        for number, indices in enumerate(order[skip:], start=skip):
+            generator = np.random.default_rng([seed, epoch, number])
+            yield [draw(train[i], generator) for i in indices]
         skip = max(0, skip - len(order))
         epoch += 1
 

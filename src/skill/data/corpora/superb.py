@@ -23,7 +23,7 @@ from skill.data import audio, effects
 from skill.data.corpora.superb_files import needed
 from skill.data.manifest import RATE, Utterance, write_manifest
 from skill.utils.errors import SkillError
-from skill.utils.hashing import stable_hash
+from skill.utils.files import read_json
 
 FOLDERS = {
     "librispeech": "LibriSpeech",
@@ -42,7 +42,6 @@ GATED = {
 }
 KEYWORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 UNKNOWN, SILENCE = "_unknown_", "_silence_"
-SILENT_EXCERPTS = 100  # seeded seconds of each background recording, per split
 EMOTIONS = {"neu": "neu", "hap": "hap", "exc": "hap", "ang": "ang", "sad": "sad"}
 _MODULUS = 2**27
 _READERS = 8  # threads that decode VoxCeleb1
@@ -78,9 +77,9 @@ def build(kind: str, name: str, manifest: Path) -> None:
 
 def _row(
     name: str, root: Path, path: Path, split: str, text: str = "", speaker: str = "",
-    key: str = "", start: int = 0, samples: int | None = None,
+    key: str = "",
 ) -> Utterance:  # fmt: skip
-    """The row of an audio file below `root`; `start` and `samples` choose a part of it."""
+    """The row of an audio file below `root`."""
     try:
         length = audio.recording_length(path)
     except SkillError as error:
@@ -88,8 +87,7 @@ def _row(
     inside = path.relative_to(root.parent).as_posix()
     return Utterance(
         key or path.relative_to(root).with_suffix("").as_posix().replace("/", "-"),
-        name, inside, start, length if samples is None else samples,
-        speaker=speaker, text=text, split=split,
+        name, inside, 0, length, speaker=speaker, text=text, split=split,
     )  # fmt: skip
 
 
@@ -118,11 +116,8 @@ def _speech_commands(name: str, root: Path) -> Iterator[Utterance]:
             yield _row(name, root, path, split, label, path.name.partition("_nohash_")[0])
     for path in sorted((training / "_background_noise_").glob("*.wav")):
         length = audio.recording_length(path)
-        for split in ("train", "dev"):
-            for number in range(SILENT_EXCERPTS if length > RATE else 0):
-                key = f"{split}-{path.stem}-{number}"
-                start = stable_hash(key) % (length - RATE)
-                yield _row(name, root, path, split, SILENCE, path.stem, key, start, RATE)
+        for split in ("train", "dev") if length > RATE else ():
+            yield _row(name, root, path, split, SILENCE, path.stem, f"{split}-{path.stem}")
     for path in sorted(test.glob("*/*.wav")):
         yield _row(name, root, path, "test", path.parent.name, path.name.partition("_nohash_")[0])
 
@@ -202,6 +197,18 @@ def slot_names(path: Path) -> list[str]:
     if names[:1] != ["O"]:
         raise SkillError(f"{path}: the first line must be `O`")
     return names[1:]
+
+
+def emotion_list(path: Path) -> list[str]:
+    """The utterances of one of s3prl's lists of IEMOCAP, in its order.
+
+    Raises:
+        SkillError: the file cannot be read, or is none of those lists.
+    """
+    try:
+        return [Path(row["path"]).stem for row in read_json(path)["meta_data"]]
+    except (KeyError, TypeError) as error:
+        raise SkillError(f"{path}: no list of IEMOCAP's utterances") from error
 
 
 _EVALUATION = re.compile(r"^\[[\d.]+ - [\d.]+\]\t(\S+)\t(\w+)\t", re.MULTILINE)

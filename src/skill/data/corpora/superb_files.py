@@ -21,6 +21,10 @@ LISTS: dict[tuple[str, str], tuple[str, list[str]]] = {
         "the archive of Audio SNIPS that s3prl's instructions name",
         ["audio_snips/slots.txt"],
     ),
+    ("er", "iemocap"): (
+        "s3prl/downstream/emotion/meta_data of https://github.com/s3prl/s3prl",
+        [f"IEMOCAP_full_release/meta_data/Session{n}/test_meta_data.json" for n in range(1, 6)],
+    ),
     ("asv", "voxceleb1"): (
         "https://www.openslr.org/resources/49/voxceleb1_test_v2.txt",
         ["VoxCeleb1/voxceleb1_test_v2.txt"],

@@ -21,10 +21,10 @@ from skill.superb.examples import (
     Fold,
     Trial,
     Waveform,
-    cropped,
     group_folds,
     hashed,
     limit_seconds,
+    with_crops,
 )
 from skill.superb.metrics import Turn
 from skill.utils.errors import SkillError
@@ -74,15 +74,15 @@ def trials(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
         some = [example(u) for s in speakers for u in ranked[s][:_CLIPS_PER_TRIAL_SPEAKER]]
         return limit_seconds(some, seconds)
 
-    heard = limit_seconds([example(u) for s in train for u in clips[s]], task.train_seconds)
-    watched, tested = chosen(dev, task.dev_seconds), chosen(test, task.test_seconds)
+    training = limit_seconds([example(u) for s in train for u in clips[s]], task.train_seconds)
+    dev_clips, test_clips = chosen(dev, task.dev_seconds), chosen(test, task.test_seconds)
     return [
         Fold(
-            [part for e in heard for part in cropped(e, task.crop_seconds, task.crops)],
-            watched,
-            tested,
+            with_crops(training, task.crop_seconds, task.crops),
+            dev_clips,
+            test_clips,
             labels=(tuple(train),),
-            trials={"dev": _pairs(watched), "test": _pairs(tested)},
+            trials={"dev": _pairs(dev_clips), "test": _pairs(test_clips)},
         )
     ]
 

@@ -10,14 +10,32 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+import torch
 
 from skill.config.tasks import Task
 from skill.data import audio, effects
-from skill.data.corpora.superb import KEYWORDS, SILENCE, UNKNOWN, slot_names, verification_trials
+from skill.data.corpora.superb import (
+    KEYWORDS,
+    SILENCE,
+    UNKNOWN,
+    emotion_list,
+    slot_names,
+    verification_trials,
+)
 from skill.data.corpora.superb_files import needed
 from skill.data.manifest import Utterance
 from skill.superb.datasets import sample
-from skill.superb.examples import Example, Fold, Trial, Waveform, batch_order, hashed
+from skill.superb.examples import (
+    Example,
+    Fold,
+    Trial,
+    Waveform,
+    batch_order,
+    hashed,
+    limit_seconds,
+    seeded_excerpt,
+    with_crops,
+)
 from skill.superb.metrics import Turn
 from skill.superb.slots import slot_symbols
 from skill.superb.vocabulary import read_lexicon
@@ -53,14 +71,13 @@ def phones(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
 def keywords(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
     """KS: ten words, unknown and silence. Dev is drawn evenly over classes, as s3prl's loader."""
     names = (*KEYWORDS, UNKNOWN, SILENCE)
-    fold = sample.split(
-        task,
-        [(u.split, _example(task, u, (names.index(u.text),))) for u in utterances],
-        labels=(names,),
-    )
-    drawn = batch_order("balanced", fold.dev, 1, epoch=0, seed=0)
-    fold.dev[:] = [fold.dev[index] for batch in drawn for index in batch]
-    return [fold]
+    examples = [(u.split, _example(task, u, (names.index(u.text),))) for u in utterances]
+    fold = sample.split(task, examples, labels=(names,))
+    train, dev = (with_crops(p, task.crop_seconds, task.crops) for p in (fold.train, fold.dev))
+    drawn = batch_order("balanced", dev, 1, epoch=0, seed=0)
+    chosen = [dev[index] for batch in drawn for index in batch]
+    heard = [e if e.crops is None else seeded_excerpt(e, n) for n, e in enumerate(chosen)]
+    return [replace(fold, train=train, dev=heard)]
 
 
 def identities(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
@@ -68,7 +85,8 @@ def identities(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
     names = tuple(sorted({u.speaker for u in utterances}))
     number = {name: index for index, name in enumerate(names)}
     examples = [(u.split, _example(task, u, (number[u.speaker],))) for u in utterances]
-    return [sample.split(task, examples, labels=(names,))]
+    fold = sample.split(task, examples, labels=(names,))
+    return [replace(fold, train=with_crops(fold.train, task.crop_seconds, task.crops))]
 
 
 def trials(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
@@ -92,14 +110,18 @@ def trials(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
         elif u.speaker in held:
             dev.append(example)
         elif u.speaker in number and example.samples > _SHORTEST_TRAINING:
-            train.append((u.split, example))
+            train.append(example)
     on_test = [Trial(same, a, b, a.partition("/")[0]) for same, a, b in official]
-    fold = sample.split(task, [("train", example) for _, example in train], labels=(names,))
-    fold.test[:] = test
-    fold.dev[:] = dev or test
-    fold.trials["test"] = on_test
-    fold.trials["dev"] = _random_trials(dev) if dev else on_test
-    return [fold]
+    training = limit_seconds(train, task.train_seconds)
+    return [
+        Fold(
+            with_crops(training, task.crop_seconds, task.crops),
+            dev or test,
+            test,
+            labels=(names,),
+            trials={"dev": _random_trials(dev) if dev else on_test, "test": on_test},
+        )
+    ]
 
 
 def _random_trials(examples: Sequence[Example]) -> list[Trial]:
@@ -142,19 +164,33 @@ def _number(u: Utterance, names: Sequence[str], label: str) -> int:
 
 
 def emotions(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
-    """ER: fold k tests session k; of the others a fifth, drawn by hash, is dev."""
+    """ER: fold k tests session k; of the others, four fifths train and the rest is dev.
+
+    As s3prl: the first of `torch.randperm` from seed 0 train. IEMOCAP's utterances are in the order
+    of its lists, those of other corpora in the manifest's.
+    """
+    listed = needed(task.name, task.corpora[0])
+    rank = {key: n for n, key in enumerate(key for path in listed for key in emotion_list(path))}
+    if listed and rank.keys() != {u.id for u in utterances}:
+        (key, *_) = sorted(rank.keys() ^ {u.id for u in utterances})
+        place = listed[0].parents[1]
+        raise SkillError(f"er: {key} is in only one of the corpus and the lists of {place}")
+    ordered = sorted(utterances, key=lambda u: rank.get(u.id, 0))
+    examples = [_example(task, u, (_number(u, EMOTIONS, u.text),)) for u in ordered]
     folds = []
     for session in range(1, task.folds + 1):
-        examples = [
-            (u.speaker[:5] == f"Ses0{session}", _example(task, u, (_number(u, EMOTIONS, u.text),)))
-            for u in utterances
-        ]
-        test = [example for inside, example in examples if inside]
-        rest = [example for inside, example in examples if not inside]
-        ranked = sorted(rest, key=lambda e: hashed(e.id))
-        size = int(0.8 * len(rest))
-        parts = {"train": ranked[:size], "dev": ranked[size:], "test": test}
-        pairs = [(part, example) for part, found in parts.items() for example in found]
+        inside = [u.speaker[:5] == f"Ses0{session}" for u in ordered]
+        test = [e for e, is_test in zip(examples, inside, strict=True) if is_test]
+        rest = [e for e, is_test in zip(examples, inside, strict=True) if not is_test]
+        generator = torch.Generator().manual_seed(0)
+        order = torch.randperm(len(rest), generator=generator).tolist()
+        size = int((1 - 0.2) * len(rest))
+        parts = {
+            "train": [rest[i] for i in order[:size]],
+            "dev": [rest[i] for i in order[size:]],
+            "test": test,
+        }
+        pairs = [(part, example) for part, members in parts.items() for example in members]
         folds.append(sample.split(task, pairs, labels=(EMOTIONS,)))
     return folds
 

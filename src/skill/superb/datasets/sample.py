@@ -14,7 +14,7 @@ from skill.data import audio
 from skill.data.manifest import Utterance
 from skill.superb import vocabulary
 from skill.superb.datasets import constructed
-from skill.superb.examples import Example, Fold, cropped, group_folds, hashed, limit_seconds
+from skill.superb.examples import Example, Fold, group_folds, hashed, limit_seconds, with_crops
 from skill.utils.errors import SkillError
 
 _SHORTEST = 1600  # samples: a tenth of a second
@@ -35,11 +35,7 @@ def split(task: Task, examples: Sequence[tuple[str, Example]], **kept: object) -
     parts: dict[str, list[Example]] = {"train": [], "dev": [], "test": []}
     for split, example in examples:
         parts[split].append(example)
-    train = [
-        excerpt
-        for example in limit_seconds(parts["train"], task.train_seconds)
-        for excerpt in cropped(example, task.crop_seconds, task.crops)
-    ]
+    train = limit_seconds(parts["train"], task.train_seconds)
     dev, test = (
         limit_seconds(parts["dev"], task.dev_seconds),
         limit_seconds(parts["test"], task.test_seconds),
@@ -105,7 +101,10 @@ def speakers(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
     }
     examples = [(u.split, _example(u, (number[u.speaker],))) for u in kept]
     fold = split(task, examples, labels=(names,), left_out=left_out)
-    return [fold, replace(fold, dev=fold.test, test=fold.dev)][: task.folds]
+    folds = [fold, replace(fold, dev=fold.test, test=fold.dev)][: task.folds]
+    return [
+        replace(fold, train=with_crops(fold.train, task.crop_seconds, task.crops)) for fold in folds
+    ]
 
 
 def phrases(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
