@@ -1,6 +1,6 @@
 # The front door. Two commands: `make reproduce` and `make test`; both start from nothing.
 
-.PHONY: reproduce test test-scale benchmarks readme environment clean
+.PHONY: reproduce test test-scale benchmarks readme docs environment clean
 .SILENT:
 # A system that forbids Python to keep compiled files makes every start seconds slower.
 unexport PYTHONDONTWRITEBYTECODE
@@ -48,6 +48,11 @@ benchmarks: environment
 # Copies the last run's tables into the README and docs/sample/.
 readme:
 	$(BIN)/python workflow/readme.py
+
+# Pages of docs/ and of the docstrings, in site/.
+docs: environment
+	$(BIN)/mkdocs build --strict --quiet
+	echo "pages: site/index.html"
 
 environment:
 	sh workflow/environment.sh

@@ -27,7 +27,7 @@ from skill.utils.files import read_csv, read_json
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(page for page in DOCS.glob("*.md"))
-FOLLOWED = ["tour.md", "alone.md", "how-to-teacher.md", "how-to-task.md", "how-to-method.md"]
+FOLLOWED = ["tour.md", "analyze.md", "how-to-teacher.md", "how-to-task.md", "how-to-method.md"]
 FOLLOWED += ["take-home.md", "calibration.md"]
 SMOKE = {  # the same things at that scale
     "wavlm-sample": "wavlm-random",
@@ -111,7 +111,7 @@ def test_tour(project: Project) -> None:
 def test_alone(tmp_path: Path) -> None:
     project = Project(tmp_path)
     (tmp_path / "src").symlink_to(ROOT / "src")
-    printed = follow(project, "alone.md")
+    printed = follow(project, "analyze.md")
     found = printed["python -m skill clustering states.safetensors"]
     assert "group 1: states:0, states:1, states:2" in found
     made = {path.name for path in tmp_path.iterdir()}
