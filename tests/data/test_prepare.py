@@ -24,8 +24,8 @@ from skill.data.corpora.clips import BAND_RATE, Clip, as_pcm, band_limited, spli
 from skill.data.manifest import RATE, Utterance, read_manifest
 from skill.data.transcripts import transcript
 from skill.superb.datasets import folds_of
+from skill.utils.disk import need_space
 from skill.utils.errors import SkillError
-from skill.utils.remote import need_space
 
 ROOT = Path(__file__).parents[2]
 SECOND = np.sin(np.arange(BAND_RATE) * 0.3).astype(np.float32) * 0.4

@@ -2,29 +2,30 @@
 
 A folder appears under its name only when its archive was right and is unpacked whole. The archive
 waits in `downloads/` of the folder in SKILL_CACHE (default `scratch`) and is deleted afterwards.
-Only files and folders are taken out of an archive: links, devices, and paths that lead out of it
-are an error, and so is more content than the archive can honestly hold.
+Only files and folders are taken out of an archive, with `tarfile`'s filter for data: links,
+devices and paths that lead out of it are an error, and so is more than it can honestly hold.
 """
 
+import gzip
 import shutil
 import sys
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from lzma import LZMAError
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO, cast
 
 from skill.data.corpora.debian import cache
-from skill.utils.download import fetch
+from skill.utils.disk import locked, need_space
+from skill.utils.download import Remote, fetch
 from skill.utils.errors import SkillError
 from skill.utils.files import data_table
-from skill.utils.remote import Patience, Remote, locked, need_space
 
 _GROWTH = 1.2  # compressed audio hardly compresses: what an archive unpacks to, over its size
-_PATIENCE = Patience()
 _OVERHEAD = 1 << 20  # of transcripts in small archives
+_MOST_MEMBERS, _DEEPEST, _LONGEST_HEADER = 500_000, 32, 1 << 20
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def listed() -> list[Archive]:
     return found
 
 
-def ensure(archives: Sequence[Archive], root: Path, patience: Patience = _PATIENCE) -> None:
+def ensure(archives: Sequence[Archive], root: Path) -> None:
     """Fetch and unpack what is not below `root` yet.
 
     Raises:
@@ -75,7 +76,7 @@ def ensure(archives: Sequence[Archive], root: Path, patience: Patience = _PATIEN
             if (root / archive.folder).is_dir():  # made by the job that held the lock
                 continue
             print(f"corpora: fetching {name} for {root / archive.folder}", file=sys.stderr)
-            file = fetch(archive.remote, downloads, patience=patience)
+            file = fetch(archive.remote, downloads)
             unpack(file, archive.folder, root, archive.unpacked)
             file.unlink()
 
@@ -95,49 +96,57 @@ def _need_room(absent: Sequence[Archive], root: Path, downloads: Path) -> None:
 
 
 def unpack(archive: Path, folder: str, root: Path, limit: int) -> None:
-    """Take `folder` out of a tar archive; it appears below `root` whole or not at all.
+    """Take `folder` out of a `.tar.gz`; it appears below `root` whole or not at all.
 
     Raises:
-        SkillError: the archive is damaged, holds a link, a device, a path that leads out of it or
-            more than `limit` bytes, or has no such folder.
+        SkillError: the archive is damaged, holds a link, a device, a path that leads out of it, too
+            many members or more than `limit` bytes, or has no such folder.
     """
-    for left in root.glob(f".unpack-{archive.name}-*"):  # of a run that was killed
-        shutil.rmtree(left, ignore_errors=True)
+    for remnant in root.glob(f".unpack-{archive.name}-*"):  # of a run that was killed
+        shutil.rmtree(remnant, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=f".unpack-{archive.name}-", dir=root) as temporary:
         try:
-            with tarfile.open(archive, "r|*") as tar:
-                _extract(tar, folder, Path(temporary), limit, archive.name)
-        except (tarfile.TarError, EOFError, zlib.error, LZMAError, UnicodeError) as error:
-            raise SkillError(f"{archive.name}: damaged: {error}") from error
+            with (
+                gzip.open(archive) as content,
+                tarfile.open(fileobj=cast(BinaryIO, _Headers(content))) as tar,
+            ):
+                for member in _checked(tar, limit):
+                    if PurePosixPath(member.name).is_relative_to(folder):
+                        tar.extract(member, temporary, filter="data")
+                while content.read(1 << 20):  # to the end, where gzip's own checksum is compared
+                    pass
+        except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, ValueError) as error:
+            raise SkillError(f"{archive.name}: damaged or unsafe: {error}") from error
         except OSError as error:
             raise SkillError(f"{archive.name}: cannot be unpacked: {error}") from error
-        made = Path(temporary) / folder
-        if not made.is_dir():
+        unpacked = Path(temporary) / folder
+        if not unpacked.is_dir():
             raise SkillError(f"{archive.name}: holds no folder {folder}")
         (root / folder).parent.mkdir(parents=True, exist_ok=True)
-        made.rename(root / folder)
+        unpacked.rename(root / folder)
 
 
-def _extract(tar: tarfile.TarFile, folder: str, target: Path, limit: int, name: str) -> None:
-    wanted, size = PurePosixPath(folder), 0
-    for member in tar:
-        path = PurePosixPath(member.name)
-        if path.is_absolute() or ".." in path.parts or "\\" in member.name:
-            raise SkillError(f"{name}: unsafe: {member.name!r} leads out of it")
+def _checked(tar: tarfile.TarFile, limit: int) -> Iterator[tarfile.TarInfo]:
+    """The members of an archive; `tarfile.TarError` at the first that is out of bounds."""
+    size = 0
+    for number, member in enumerate(tar, 1):
+        size += max(member.size, 0)
         if not (member.isfile() or member.isdir()):
-            raise SkillError(f"{name}: unsafe: {member.name!r} is neither file nor folder")
-        size += member.size
-        if size > limit:
-            raise SkillError(f"{name}: unsafe: it unpacks to more than {limit} bytes")
-        if not path.is_relative_to(wanted):
-            continue
-        place = target / path
-        if member.isdir():
-            place.mkdir(parents=True, exist_ok=True)
-            continue
-        content = tar.extractfile(member)
-        if content is None:
-            raise SkillError(f"{name}: {member.name!r} has no content")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with place.open("xb") as file:
-            shutil.copyfileobj(content, file)
+            raise tarfile.TarError(f"{member.name!r} is neither file nor folder")
+        if "\\" in member.name or member.name.count("/") > _DEEPEST:
+            raise tarfile.TarError(f"{member.name[:99]!r} is no path of a corpus")
+        if member.size < 0 or size > limit or number > _MOST_MEMBERS:
+            raise tarfile.TarError(f"more than {limit} bytes or {_MOST_MEMBERS} members")
+        yield member
+
+
+class _Headers:
+    """What `tarfile` reads from: a header that claims to be huge is an error."""
+
+    def __init__(self, content: gzip.GzipFile) -> None:
+        self.seek, self.tell, self._content = content.seek, content.tell, content
+
+    def read(self, size: int) -> bytes:
+        if size > _LONGEST_HEADER:
+            raise tarfile.TarError(f"a header of {size} bytes")
+        return self._content.read(size)

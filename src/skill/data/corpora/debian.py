@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from skill.utils import remote
+from skill.utils.disk import locked, need_space
 from skill.utils.errors import SkillError
 from skill.utils.files import data_table, sha256
 
@@ -66,7 +66,7 @@ def files_of(names: Sequence[str]) -> dict[str, dict[str, Path]]:
         if name not in table:
             raise SkillError(f"{name}: no file of this package is listed in data/checksums.csv")
     home = cache() / "packages"
-    with remote.locked(home / ".lock"):
+    with locked(home / ".lock"):
         for left in home.glob(".fetch-*"):  # of a run that was killed
             shutil.rmtree(left, ignore_errors=True)
         absent = [name for name in names if not (home / name).is_dir()]
@@ -89,7 +89,7 @@ def _fetch(names: Sequence[str], table: Mapping[str, Mapping[str, str]], home: P
     missing = missing_tools()
     if missing:
         raise SkillError(f"no {' and no '.join(missing)} on this system: {_ELSE}")
-    remote.need_space(home, _SPACE, f"fetching {', '.join(names)}")
+    need_space(home, _SPACE, f"fetching {', '.join(names)}")
     print(f"corpora: getting Debian packages: {', '.join(names)}", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=home) as temporary:
         archives = _download(names, Path(temporary).resolve())

@@ -36,10 +36,10 @@ from skill.data.corpora.clips import (
     split_at_pauses,
 )
 from skill.data.manifest import RATE, Utterance, write_manifest
+from skill.utils.disk import need_space
 from skill.utils.errors import SkillError
 from skill.utils.files import replacing
 from skill.utils.progress import track
-from skill.utils.remote import need_space
 
 _BAD_SHARE = 0.01
 _BYTES = {"queen": 700 << 20, "asterisk": 500 << 20, "hedgewars": 250 << 20}
