@@ -5,12 +5,13 @@ import pytest
 import torch
 from tone_corpus import spoken
 
+from skill.config.tasks import PROTOCOL, make_task
 from skill.data import fbank
 from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.superb import heads
 from skill.superb.examples import Example
 from skill.superb.feature_cache import FeatureCache
-from skill.superb.upstream import Encoder, Fbank
+from skill.superb.upstream import Encoder, Fbank, load_upstream
 from skill.utils.errors import SkillError
 
 
@@ -30,6 +31,22 @@ def test_fbank_equals_torchaudio():
     delta = transforms.ComputeDeltas(win_length=5)
     torch.testing.assert_close(fbank.differences(expected), delta(expected.T[None])[0].T)
     assert fbank.fbank(waveform).shape == (fbank.frames(12345), 240)
+
+
+@pytest.mark.parametrize("task", ["pr", "sid"])
+def test_fbank_is_normalised_where_the_protocol_normalises(task):
+    waveform = np.random.default_rng(0).normal(0, 0.1, 12345).astype(np.float32)
+    upstream = load_upstream(None, fbank_cmvn=make_task(task, {}).fbank_cmvn)
+    (states,) = upstream([waveform])
+    plain = fbank.fbank(torch.from_numpy(waveform))
+    if task == "sid":  # pooled: its time mean would be zero
+        torch.testing.assert_close(states[0], plain)
+        return
+    torch.testing.assert_close(states[0], (plain - plain.mean(0)) / (1e-10 + plain.std(0)))
+    assert states[0].mean(0).abs().max() < 1e-5
+    torch.testing.assert_close(states[0].std(0), torch.ones(240))
+    pooled = {name for name, task in PROTOCOL.items() if not task.fbank_cmvn}
+    assert pooled == {"ks", "sid", "ic", "er"}
 
 
 def test_fbank_refuses_less_than_a_window():

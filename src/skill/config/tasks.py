@@ -12,6 +12,7 @@ from skill.utils.errors import SkillError
 
 Kind = Literal["ctc", "labels", "verification", "diarization", "search"]
 Order = Literal["shuffled", "buckets", "windows", "balanced"]
+CHOSEN_ON_TEST = ("verification", "diarization")  # kinds to which `protocol` applies
 UNLIMITED = 1e9  # seconds; finite, so that it survives JSON
 
 
@@ -51,6 +52,7 @@ class Task(Section):
     batch_seconds: Seconds = 10.0  # padded audio of one pass through the upstream
     precision: Literal["float32", "bf16"] = "float32"
     protocol: Literal["superb", "clean"] = "clean"  # superb: ASV and SD choose on the test set
+    fbank_cmvn: Switch = True  # FBANK: mean and variance normalised per utterance
     bootstrap: Some = 1000
     min_clips: Count = 0  # a speaker needs that many clips, a phrase that many voices
     max_clips: Some = 1_000_000  # of a speaker, chosen by hash
@@ -100,6 +102,7 @@ PROTOCOL: dict[str, Task] = {
             corpora=("speech_commands",),
             metrics=("accuracy",),
             selection="accuracy",
+            fbank_cmvn=False,
             learning_rates=_LINEAR_RATES,
             order="balanced",
             folds=3,  # of unseen voices, where the corpus has no split of its own
@@ -123,6 +126,7 @@ PROTOCOL: dict[str, Task] = {
             corpora=("voxceleb1",),
             metrics=("accuracy",),
             selection="accuracy",
+            fbank_cmvn=False,
             learning_rates=(1e-1, 1e-2, 1e-3),
             batch=8,
             accumulate=4,
@@ -169,6 +173,7 @@ PROTOCOL: dict[str, Task] = {
             corpora=("fluent_speech_commands",),
             metrics=("accuracy",),
             selection="accuracy",
+            fbank_cmvn=False,
             learning_rates=_LINEAR_RATES,
         ),
         Task(
@@ -194,6 +199,7 @@ PROTOCOL: dict[str, Task] = {
             corpora=("iemocap",),
             metrics=("accuracy",),
             selection="accuracy",
+            fbank_cmvn=False,
             learning_rates=_LINEAR_RATES,
             batch=4,
             accumulate=8,

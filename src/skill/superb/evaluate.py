@@ -71,7 +71,7 @@ def run(
     """
     if job.task.name != task:
         raise SkillError(f"superb {upstream} {task}: the parameters are those of {job.task.name}")
-    model = load_upstream(encoder, job.task.precision)
+    model = load_upstream(encoder, job.task.precision, job.task.fbank_cmvn)
     folds = folds_of(job.task, [u for path in manifests for u in read_manifest(path)])
     inputs = [*manifests, *_files(encoder), *needed(task, job.task.corpora[0])]
     settings = job.task.model_dump(mode="json")

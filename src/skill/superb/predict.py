@@ -64,7 +64,7 @@ class Predictor:
         if self.task.kind == "search":
             raise SkillError("qbe has no head: it aligns queries with documents")
         self.labels = tuple(tuple(names) for names in header["labels"])
-        self.upstream: Upstream = load_upstream(encoder, self.task.precision)
+        self.upstream: Upstream = load_upstream(encoder, self.task.precision, self.task.fbank_cmvn)
         fold = Fold([], [], [], labels=self.labels)
         self.downstream: Downstream = DOWNSTREAM[self.task.kind](self.task, fold, self.upstream.hop)
         self.head: nn.Module = self.downstream.build(self.upstream.states, self.upstream.width)

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skill.config.tasks import Task, official
+from skill.config.tasks import CHOSEN_ON_TEST, Task, official
 from skill.superb.downstream import Counts, value
 from skill.superb.examples import Fold
 from skill.superb.metrics import METRICS, equal_error_rate
-from skill.superb.upstream import Encoder, Upstream
+from skill.superb.upstream import Encoder, Fbank, Upstream
 from skill.utils.bootstrap import Resampled, percentiles, resampled_ratio, resampled_statistic
 
 
@@ -31,7 +31,7 @@ def result_header(task: Task, upstream: Upstream, folds: Sequence[Fold]) -> dict
     return {
         "task": task.name,
         "title": task.title,
-        "protocol": task.protocol,
+        "protocol": task.protocol if task.kind in CHOSEN_ON_TEST else None,
         "official": official(task),
         "synthetic": any(fold.synthetic for fold in folds),
         "examples": {
@@ -40,6 +40,7 @@ def result_header(task: Task, upstream: Upstream, folds: Sequence[Fold]) -> dict
             "train_seconds": [sum(e.samples for e in fold.train) / 16000 for fold in folds],
             "left_out": folds[0].left_out,
         },
+        "fbank_cmvn": upstream.cmvn if isinstance(upstream, Fbank) else None,
         "model": {"states": upstream.states, "width": upstream.width, "parameters": parameters},
         "precision": precision_of(upstream),
     }

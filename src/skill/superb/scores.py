@@ -26,6 +26,7 @@ COLUMNS = [
     *("parameters", "macs", "real_time_factor"),
     *("task", "title", "metric", "value", "low", "high", "items", "clusters", "unit"),
     *("low_is_good", "learning_rates", "official", "synthetic", "protocol"),
+    "fbank_cmvn",  # of FBANK: whether mean and variance are normalised per utterance
 ]
 _SCORE_NAMES = {("sf", "slot_f1"): "sf_f1", ("sf", "slot_cer"): "sf_cer"}
 _PAIRED = METRICS.keys() - {"mtwv"}  # queries of three voices at the sample scale: no test
@@ -73,6 +74,7 @@ def rows_of(
                     "official": result["official"],
                     "synthetic": result["synthetic"],
                     "protocol": result["protocol"],
+                    "fbank_cmvn": result.get("fbank_cmvn"),
                 }
             )
     return sorted(rows, key=lambda row: (order[row["upstream"]], tasks[row["task"]]))

@@ -34,16 +34,23 @@ class Upstream(Protocol):
 
 
 class Fbank:
-    """Kaldi log-mel energies with differences, as an upstream of one state at 100 Hz."""
+    """Kaldi log-mel energies with differences, as an upstream of one state at 100 Hz.
+
+    `cmvn`: mean and variance are normalised per utterance.
+    """
 
     states, width, hop = 1, fbank.WIDTH, fbank.HOP
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # of the heads
+
+    def __init__(self, cmvn: bool = False) -> None:
+        self.cmvn = cmvn
 
     def frames(self, samples: int) -> int:
         return fbank.frames(samples)
 
     def __call__(self, waveforms: Sequence[Waveform]) -> list[Tensor]:
-        return [fbank.fbank(torch.from_numpy(waveform))[None] for waveform in waveforms]
+        features = [fbank.fbank(torch.from_numpy(waveform)) for waveform in waveforms]
+        return [(fbank.normalize(f) if self.cmvn else f)[None] for f in features]
 
 
 class Encoder:
@@ -73,10 +80,12 @@ class Encoder:
         return [stacked[:, b, : int(count)] for b, count in enumerate(frames)]
 
 
-def load_upstream(source: str | Path | None, precision: str = "float32") -> Upstream:
-    """The encoder stored in a file or folder; None is FBANK."""
+def load_upstream(
+    source: str | Path | None, precision: str = "float32", fbank_cmvn: bool = False
+) -> Upstream:
+    """The encoder stored in a file or folder; None is FBANK, normalised per utterance or not."""
     if source is None:
-        return Fbank()
+        return Fbank(fbank_cmvn)
     encoder = load_encoder(source)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return Encoder(encoder.to(device), precision)
