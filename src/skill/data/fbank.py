@@ -1,8 +1,8 @@
 """FBANK, the floor of every table: Kaldi's 80 log-mel energies with first and second differences.
 
 25 ms povey windows every 10 ms, no dither, no padding at the edges, as s3prl's baseline. That
-also normalises mean and variance per utterance (`normalize`), but not in the published values of KS,
-SID, IC and ER (41.38, 20.06, …): there the time mean is classified, which would be zero.
+also normalises mean and variance per utterance (`normalize`), but not in the published values of
+KS, SID, IC and ER (41.38, 20.06, …): there the time mean is classified, which would be zero.
 """
 
 from functools import cache
