@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skill.config.params import Pretraining, Training
+from skill.config.params import Pretraining, PretrainingRound, PretrainingTarget
 from skill.data import fbank
 from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.encoder.gating import Draw
@@ -86,8 +86,10 @@ def test_a_louder_utterance_has_the_same_features() -> None:
 
 def test_two_blocks_of_a_sample_teacher_are_a_quarter_of_it() -> None:
     """So that DistilHuBERT's and EKD's students are as large as those pruned to 75 %."""
-    once = Training(steps=1, warmup=0, learning_rate=1e-3, batch_seconds=1.0)
-    made = Pretraining(family="wavlm", clusters=(1,), rounds=(once,), pos_conv_kernel=32)
+    once = PretrainingRound(
+        steps=1, warmup=0, learning_rate=1e-3, targets=(PretrainingTarget(features="spectrum"),)
+    )
+    made = Pretraining(family="wavlm", rounds=(once,), pos_conv_kernel=32)
     sizes = []
     for blocks in (2, 12):
         plain = EncoderConfig.uniform(

@@ -168,6 +168,47 @@ class Stage2(Distilling):
     """Distillation of the pruned student; 0 steps leave it as it is."""
 
 
+class PretrainingTarget(Section):
+    """What one block of a teacher in the making predicts of every frame, masked or seen.
+
+    Written as a value: `{features: mfcc, clusters: 100}`, `{features: spectrum, at: 3}`,
+    `{features: model, layer: 9, clusters: 250}`,
+    `{encoder: whisper-tiny.en, layer: 4, clusters: 500}`.
+    """
+
+    features: Literal["spectrum", "mfcc", "model"] | None = None
+    """model: the states of the model that the rounds before made."""
+    encoder: Name | None = None
+    """A name in data/encoders.csv, whose states are the features."""
+    layer: Count | None = None
+    """Of the model or encoder; 0 is the input of its first block."""
+    clusters: Some | None = None
+    """Of k-means, to classify; none: the features themselves, by regression."""
+    at: Some | None = None
+    """The block that predicts; none: the last."""
+    weight: Positive = 1.0
+    """Of its loss."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "PretrainingTarget":
+        if (self.features is None) == (self.encoder is None):
+            raise ValueError("give exactly one of features and encoder")
+        layered = self.encoder is not None or self.features == "model"
+        if layered != (self.layer is not None):
+            raise ValueError("layer is needed with an encoder or the model, and only there")
+        if self.features == "mfcc" and self.clusters is None:
+            raise ValueError("mfcc need clusters")
+        if self.features == "spectrum" and self.clusters is not None:
+            raise ValueError("the spectrum has no clusters: it is predicted by regression")
+        return self
+
+
+class PretrainingRound(Training):
+    """One training by masked prediction of its targets."""
+
+    targets: tuple[PretrainingTarget, ...] = Field(min_length=1)
+
+
 class Pretraining(Section):
     """How one sample teacher is made (`skill.teachers.pretraining`): spectrum, then masked
     prediction."""
@@ -184,27 +225,32 @@ class Pretraining(Section):
     pos_conv_kernel: Some = 128
     dropout: Rate = 0.1
     seed: Count = 0
-    clusters: tuple[Some, ...] = (100, 250)
-    """Of each round."""
-    layer: Some = 9
-    """Of the model so far, whose features are clustered for the rounds after the first."""
-    spectrum_layer: Some = 6
-    """Of the model, which also predicts the spectrum."""
+    languages: tuple[str, ...] = ()
+    """Of the utterances to learn from; none: all."""
+    speeds: tuple[Positive, ...] = ()
+    """Copies of the training audio at other speeds; pitch and formants move along."""
     mixing: Rate = 0.0
     """Share of the utterances that another is mixed into, as in WavLM."""
+    noise: Rate = 0.0
+    """Share of the utterances that coloured noise is added to."""
     mask_probability: Share = 0.65
     """Share of the frames that are masked, as in HuBERT, before overlaps."""
     spectrum: Training | None = None
     """Regression of the spectrum by the convolutions, before the first round."""
-    rounds: tuple[Training, ...] = Field(min_length=1)
+    rounds: tuple[PretrainingRound, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _consistent(self) -> "Pretraining":
-        if len(self.clusters) != len(self.rounds):
-            raise ValueError(f"{len(self.clusters)} clusters for {len(self.rounds)} rounds")
-        for key, layer in (("layer", self.layer), ("spectrum_layer", self.spectrum_layer)):
-            if layer > self.blocks:
-                raise ValueError(f"{key} {layer} of a model of {self.blocks} blocks")
+    def _inside(self) -> "Pretraining":
+        for number, stage in enumerate(self.rounds, start=1):
+            for target in stage.targets:
+                own = target.layer if target.features == "model" else None
+                for key, layer in (("layer", own), ("at", target.at)):
+                    if layer is not None and layer > self.blocks:
+                        raise ValueError(
+                            f"round {number}: {key} {layer} of a model of {self.blocks} blocks"
+                        )
+                if number == 1 and target.features == "model":
+                    raise ValueError("round 1: there is no model yet to take features from")
         return self
 
 

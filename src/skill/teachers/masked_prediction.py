@@ -1,96 +1,28 @@
-"""The models of pretraining: spectrum regression first, then masked prediction.
+"""Masked prediction, the way in which the sample teachers learn.
 
-Masked prediction is HuBERT's (Hsu et al. 2021, arXiv:2106.07447): the model predicts the cluster of
-each masked frame from what surrounds the mask. With `mixing` an utterance is now and then overlaid
-with a part of another one and still has to predict its own clusters (WavLM, Chen et al. 2021,
-arXiv:2110.13900, section III-B). A middle layer also predicts each frame's spectrum (as TERA does,
-Liu et al. 2021, arXiv:2007.06028): clusters of hours of speech say what is spoken and lose who
-speaks. What is above that layer is free to lose it.
+As HuBERT (Hsu et al. 2021, arXiv:2106.07447): the model predicts the cluster of each masked frame
+from what surrounds the mask. Here several blocks may predict, each something else, and a target may
+be vectors instead of clusters. With `mixing` an utterance is now and then overlaid with a part of
+another one and still has to predict its own targets (WavLM, Chen et al. 2021, arXiv:2110.13900,
+section III-B); with `noise` it is overlaid with coloured noise.
 
-Axes: B utterances, S samples, T frames (20 ms), D width, C clusters, K spectral directions.
+Axes: B utterances, S samples, T frames (20 ms), D width, C clusters, K dimensions of a target.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skill.data.fbank import log_mel
+from skill.config.params import PretrainingTarget
 from skill.encoder import SpeechEncoder
+from skill.teachers.spectrum import Spectrum
 from skill.training.loop import Micro
 
 _TEMPERATURE = 0.1  # of the cosine logits, as in HuBERT
-_DIRECTIONS = 40  # K: the others are the waveform's noise, and whitening would make it as loud
-_FLATTEST = 1e-4  # of the largest variance: directions below it are not made larger
-
-
-class Spectrum(nn.Module):
-    """The leading directions of log-mel energies, whitened: each counts alike.
-
-    Voices differ in directions of little variance, which plain energies would hide. The mean energy
-    of each utterance is taken off, as the encoder's group norm does.
-    """
-
-    mean: Tensor
-    whitening: Tensor
-
-    def __init__(self, waveforms: Iterable[Tensor]) -> None:
-        """Mean and covariance are those of `waveforms`, each [S]."""
-        super().__init__()
-        energies = torch.cat([_levelled(waveform) for waveform in waveforms]).double()
-        variances, directions = torch.linalg.eigh(torch.cov(energies.t()))
-        scale = variances.clamp(min=_FLATTEST * float(variances[-1])).rsqrt()
-        whitening = (directions * scale)[:, -_DIRECTIONS:]
-        self.register_buffer("mean", energies.mean(0).float())
-        self.register_buffer("whitening", whitening.float())
-
-    def head(self, width: int) -> nn.Linear:
-        """What predicts it from states of `width`."""
-        return nn.Linear(width, self.whitening.shape[1])
-
-    def forward(self, waveforms: Tensor, frames: int) -> Tensor:
-        """[B, S] to [B, frames, K], one per 20 ms; the last is repeated where there are fewer."""
-        energies = torch.stack([_levelled(waveform)[::2][:frames] for waveform in waveforms])
-        missing = frames - energies.shape[1]
-        if missing:
-            energies = torch.cat([energies, energies[:, -1:].expand(-1, missing, -1)], 1)
-        return (energies - self.mean) @ self.whitening
-
-
-def _levelled(waveform: Tensor) -> Tensor:
-    energies = log_mel(waveform)
-    return energies - energies.mean()
-
-
-class SpectrumRegression(nn.Module):
-    """The convolutions and their projection learn to give the spectrum, by least squares.
-
-    A cheap start: without it, masked prediction spends its first thousands of steps on finding a
-    spectrum in the waveform.
-    """
-
-    def __init__(self, encoder: SpeechEncoder, spectrum: Spectrum, learning_rate: float) -> None:
-        super().__init__()
-        self.encoder, self.spectrum, self.learning_rate = encoder, spectrum, learning_rate
-        self.head = spectrum.head(encoder.config.width)
-
-    def parameter_groups(self) -> list[dict[str, Any]]:
-        """One group: the convolutions, the projection and the head."""
-        learning = (self.encoder.feature_extractor, self.encoder.feature_projection, self.head)
-        parameters = [p for module in learning for p in module.parameters()]
-        return [{"params": parameters, "lr": self.learning_rate}]
-
-    def begin_step(self, step: int) -> None:
-        """Back to training, after a validation or a round's clustering."""
-        self.train()
-
-    def losses(self, micro: Micro, step: int) -> dict[str, Tensor]:
-        """Mean squared error; about 1 is that of the mean spectrum."""
-        projected, _ = self.encoder.project(micro.waveforms)
-        target = self.spectrum(micro.waveforms, projected.shape[1])
-        return {"loss": F.mse_loss(self.head(projected).float(), target)}
+_RATIO = (5.0, 20.0)  # dB, of speech to noise
 
 
 def mask_spans(shape: tuple[int, int], probability: float, span: int) -> Tensor:
@@ -129,72 +61,147 @@ def mix(waveforms: Tensor, probability: float) -> Tensor:
     return mixed
 
 
-class MaskedPrediction(nn.Module):
-    """The encoder with a mask embedding and HuBERT's prediction head.
+def add_noise(waveforms: Tensor, probability: float) -> Tensor:
+    """Add noise to some utterances [B, S]: spectrum falling as f^-a, a in 0…2, at 5…20 dB."""
+    noisy = waveforms.clone()
+    samples = waveforms.shape[1]
+    for index in range(len(waveforms)):
+        if torch.rand(()) >= probability:
+            continue
+        colour = float(torch.empty(()).uniform_(0, 2))
+        bins = torch.fft.rfft(torch.randn(samples))
+        bins *= torch.arange(1, len(bins) + 1) ** (-colour / 2)
+        noise = torch.fft.irfft(bins, samples)
+        ratio = 10 ** (torch.empty(()).uniform_(*_RATIO) / 10)
+        energy = waveforms[index].square().mean() / noise.square().mean() / ratio
+        noisy[index] += noise * energy.sqrt()
+    return noisy
 
-    The logit of cluster c at frame t is cos(A h_t, e_c) / 0.1.
-    """
+
+class ClusterHead(nn.Module):
+    """HuBERT's: the logit of cluster c at a frame of state h is cos(A h, e_c) / 0.1."""
+
+    def __init__(self, width: int, clusters: int) -> None:
+        super().__init__()
+        self.projection = nn.Linear(width, width)
+        self.clusters = nn.Parameter(torch.empty(clusters, width).normal_())
+
+    def forward(self, states: Tensor) -> Tensor:
+        """[…, D] to [..., C]."""
+        head = F.normalize(self.projection(states).float(), dim=-1)
+        return head @ F.normalize(self.clusters, dim=-1).t() / _TEMPERATURE
+
+    def errors(self, states: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross entropy of every frame, and whether the best cluster is the right one; [B, T]."""
+        logits = self(states)
+        loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
+        return loss.view(labels.shape), (logits.argmax(-1) == labels).float()
+
+
+class StateHead(nn.Module):
+    """A linear map to vectors [K]."""
+
+    def __init__(self, width: int, dimensions: int) -> None:
+        super().__init__()
+        self.projection = nn.Linear(width, dimensions)
+
+    def errors(self, states: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean squared error of every frame (1: that of the mean vector), twice; [B, T]."""
+        error = (self.projection(states).float() - target.float()).square().mean(-1)
+        return error, error.detach()
+
+
+class MaskedPrediction(nn.Module):
+    """The encoder with a mask embedding and one head per target."""
 
     def __init__(
         self,
         encoder: SpeechEncoder,
-        clusters: int,
+        targets: Sequence[PretrainingTarget],
+        dimensions: Sequence[int],
         spectrum: Spectrum,
         *,
-        spectrum_layer: int,
         mixing: float,
+        noise: float,
         mask_probability: float,
         learning_rate: float,
     ) -> None:
+        """`dimensions`: K of each target that is predicted by regression; of others unused."""
         super().__init__()
         width = encoder.config.width
-        self.encoder = encoder
+        self.encoder, self.spectrum, self.targets = encoder, spectrum, tuple(targets)
         self.mask_embedding = nn.Parameter(torch.empty(width).uniform_())
-        self.head = nn.Linear(width, width)
-        self.clusters = nn.Parameter(torch.empty(clusters, width).normal_())
-        self.spectrum, self.spectrum_head = spectrum, spectrum.head(width)
-        self.spectrum_layer = spectrum_layer
-        self.mixing, self.mask_probability = mixing, mask_probability
+        self.heads = nn.ModuleList(
+            StateHead(width, size)
+            if target.clusters is None
+            else ClusterHead(width, target.clusters)
+            for target, size in zip(targets, dimensions, strict=True)
+        )
+        self.mixing, self.noise, self.mask_probability = mixing, noise, mask_probability
         self.learning_rate = learning_rate
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """One group: everything."""
         return [{"params": list(self.parameters()), "lr": self.learning_rate}]
 
+    def hand_over(self) -> dict[str, Any]:
+        """What a later round can go on with: the mask embedding, and heads by their target."""
+        heads = zip(self.targets, self.heads, strict=True)
+        return {"mask_embedding": self.mask_embedding.detach().clone()} | {
+            title(target): head.state_dict()
+            for target, head in heads
+            if target.features != "model"  # the clusters of the next round are other ones
+        }
+
+    @torch.no_grad()
+    def take_over(self, carried: dict[str, Any]) -> None:
+        """The inverse, for targets that both rounds have."""
+        if "mask_embedding" in carried:
+            self.mask_embedding.copy_(carried["mask_embedding"])
+        for target, head in zip(self.targets, self.heads, strict=True):
+            state = carried.get(title(target))
+            if state is not None and state.keys() == head.state_dict().keys():
+                head.load_state_dict(state)
+
     def begin_step(self, step: int) -> None:
         """Back to training, after a validation or a round's clustering."""
         self.train()
 
     def losses(self, micro: Micro, step: int) -> dict[str, Tensor]:
-        """Clusters' cross entropy plus the spectrum's squared error; `micro.extra`: labels [B, T].
+        """The targets' losses, weighted, on masked and on seen frames, half each.
 
-        Both on masked and on seen frames, half each: HuBERT's loss with α = 0.5 (its section II-C).
-        With little audio the masked frames alone leave the model at the clusters' frequencies for
-        thousands of steps. The spectrum is the utterance's own, whatever is mixed into it.
+        That is HuBERT's loss with α = 0.5 (its section II-C): with little audio the masked frames
+        alone leave the model at the clusters' frequencies for thousands of steps. What is mixed in
+        changes no target. `micro.extra`: for each target its labels [B, T] or vectors [B, T, K];
+        None for the spectrum.
         """
-        waveforms = mix(micro.waveforms, self.mixing) if self.training else micro.waveforms
-        projected, _ = self.encoder.project(waveforms)
-        labels = micro.extra[:, : projected.shape[1]]
-        mask = mask_spans((len(labels), labels.shape[1]), self.mask_probability, span=10)
+        waveforms = micro.waveforms
+        if self.training:
+            waveforms = add_noise(mix(waveforms, self.mixing), self.noise)
+        with torch.autocast(waveforms.device.type, enabled=False):  # halves lose the spectrum
+            projected, _ = self.encoder.project(waveforms)
+        batch, frames = projected.shape[:2]
+        mask = mask_spans((batch, frames), self.mask_probability, span=10)
         x = torch.where(mask[..., None], self.mask_embedding.to(projected.dtype), projected)
         states = dict(self.encoder.transform(x))
-        logits = self.logits(states[self.encoder.config.num_blocks])
-        masked = F.cross_entropy(logits[mask], labels[mask])
-        seen = F.cross_entropy(logits[~mask], labels[~mask])
-        right = logits.argmax(-1) == labels
-        target = self.spectrum(micro.waveforms, labels.shape[1])
-        predicted = self.spectrum_head(states[self.spectrum_layer]).float()
-        error = (predicted - target).square().mean(-1)
-        spectrum = (error[mask].mean() + error[~mask].mean()) / 2
-        return {
-            "loss": (masked + seen) / 2 + spectrum,
-            "masked_loss": masked.detach(),
-            "masked_accuracy": right[mask].float().mean(),
-            "seen_accuracy": right[~mask].float().mean(),
-            "spectrum_loss": spectrum.detach(),
-        }
+        figures: dict[str, Tensor] = {}
+        loss = torch.zeros(())
+        for target, head, wanted in zip(self.targets, self.heads, micro.extra, strict=True):
+            if target.features == "spectrum":
+                wanted = self.spectrum(micro.waveforms, frames)
+            at = self.encoder.config.num_blocks if target.at is None else target.at
+            error, figure = head.errors(states[at], wanted)
+            loss = loss + target.weight * (error[mask].mean() + error[~mask].mean()) / 2
+            label = title(target)
+            figures[f"{label}_masked"] = figure[mask].mean()
+            figures[f"{label}_seen"] = figure[~mask].mean()
+        return {"loss": loss} | figures
 
-    def logits(self, states: Tensor) -> Tensor:
-        """[…, D] to […, C]."""
-        head = F.normalize(self.head(states).float(), dim=-1)
-        return head @ F.normalize(self.clusters, dim=-1).t() / _TEMPERATURE
+
+def title(target: PretrainingTarget) -> str:
+    """What a target is called in a curve; figures are accuracies of clusters, errors of others."""
+    source = target.encoder or target.features or ""
+    layer = "" if target.layer is None else f"-{target.layer}"
+    kind = "error" if target.clusters is None else f"{target.clusters}_accuracy"
+    at = "" if target.at is None else f"@{target.at}"
+    return f"{source}{layer}{at}_{kind}"

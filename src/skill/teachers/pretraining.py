@@ -1,41 +1,42 @@
 """The verb `pretrain`: how the sample teachers are made.
 
-The convolutions start as a filter bank (`filter_bank`) and learn to give the spectrum
-(`masked_prediction.SpectrumRegression`), then rounds of masked prediction follow, whose targets are
-clusters (`pseudo_labels`): of MFCC in round 1, of a middle layer of the model so far in every later
-one.
+The convolutions start as a filter bank (`filterbank_init`) and learn to give the spectrum
+(`spectrum.SpectrumRegression`), then rounds of masked prediction follow (`masked_prediction`). What
+a round predicts is a list of values: clusters of MFCC, clusters or states of the model that the
+rounds before made, clusters or states of a real encoder (`whisper`), the spectrum, each at a block.
 
 Unlike HuBERT, a round starts from the weights of the one before instead of from nothing: with hours
 of audio instead of a thousand, the shorter way is the better one.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from skill.config.jobs import PretrainingJob
-from skill.config.params import Training
+from skill.config.params import Pretraining, Training
 from skill.data.audio import read_segment
 from skill.data.batches import Batches, MicroBatch
 from skill.data.loader import Loaded, Loader, first_batches
 from skill.data.manifest import Utterance, usable
 from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.teachers import filterbank_init
-from skill.teachers.masked_prediction import MaskedPrediction, Spectrum, SpectrumRegression
-from skill.teachers.pseudo_labels import cluster_labels
+from skill.teachers.masked_prediction import MaskedPrediction
+from skill.teachers.round_targets import TargetValues, centre, round_targets
+from skill.teachers.spectrum import Spectrum, SpectrumRegression
+from skill.teachers.speeds import at_other_speeds
 from skill.training.loop import Experiment, Micro, Outcome, seed_step, train
 from skill.training.precision import autocast
+from skill.utils.errors import SkillError
 from skill.utils.files import canonical_json, sha256, write_tensors
 from skill.utils.provenance import fingerprint, stamp
 
-HOP = 320  # samples per frame
 _VALIDATION_BATCHES = 8
 _SPECTRUM_EVERY = 20  # utterances, of which the spectrum's mean and covariance take one
-_KEPT = ("mask_embedding", "spectrum_head.weight", "spectrum_head.bias")  # from round to round
 
 
 def run(
@@ -44,7 +45,8 @@ def run(
     """Make the teacher `name` of `job`, resumed where it was stopped; writes an encoder file.
 
     Raises:
-        SkillError: no audio, or a loss that is not finite.
+        SkillError: no audio, an encoder that is not installed, a target shorter than its audio, or
+            a loss that is not finite.
     """
     section = job.pretraining
     plain = EncoderConfig.uniform(
@@ -59,11 +61,8 @@ def run(
         hidden_dropout=section.dropout,
     )
     config = filterbank_init.shaped(plain, section.bands, section.levels)
-    shortest, longest = job.unlabelled.min_seconds, job.unlabelled.max_seconds
-    utterances = {split: usable(manifests, shortest, longest, split) for split in ("train", "dev")}
-    dependencies = canonical_json(
-        [job.model_dump(mode="json"), {str(p): sha256(p) for p in manifests}, fingerprint(__name__)]
-    )
+    corpus = _corpus_key(job, manifests)
+    utterances = _utterances(job, manifests, scratch, corpus)
     seed_step(section.seed, 0)
     encoder = SpeechEncoder(config)
     filterbank_init.start(encoder)
@@ -79,43 +78,40 @@ def run(
             lambda batch, frames: None,
             section.seed,
             scratch / "spectrum",
-            f"spectrum {dependencies}",
+            _stage_key(corpus, section, 0),
         )
-    heads: dict[str, Tensor] = {}
+    first = centre(encoder)
+    carried: dict[str, Any] = {}
     curve: list[dict[str, float]] = []
-    for number, training in enumerate(section.rounds, start=1):
-        labels = cluster_labels(
-            scratch / f"clusters{number}.npz",
-            utterances,
-            encoder if number > 1 else None,
-            section.layer,
-            section.clusters[number - 1],
-            section.seed,
-            dependencies,
-        )
+    for number, stage in enumerate(section.rounds, start=1):
+        values = round_targets(
+            scratch, number, stage.targets, utterances, encoder, section.seed, corpus,
+            _stage_key(corpus, section, number - 1),
+        )  # fmt: skip
         seed_step(section.seed, number)
         model = MaskedPrediction(
             encoder,
-            section.clusters[number - 1],
+            stage.targets,
+            [spectrum.directions if value is None else value.dimensions for value in values],
             spectrum,
-            spectrum_layer=section.spectrum_layer,
             mixing=section.mixing,
+            noise=section.noise,
             mask_probability=section.mask_probability,
-            learning_rate=training.learning_rate,
+            learning_rate=stage.learning_rate,
         )
-        model.load_state_dict(heads, strict=False)
+        model.take_over(carried)
         outcome = _train(
             f"{name} round {number}",
             model,
-            training,
+            stage,
             utterances,
-            lambda batch, frames, labels=labels: _aligned(batch, labels, frames),  # type: ignore[misc]
+            partial(_extra, values, first),
             section.seed + number,
             scratch / f"round{number}",
-            f"{number} {dependencies}",
+            _stage_key(corpus, section, number),
         )
         curve = outcome.curve
-        heads = {key: value for key, value in model.state_dict().items() if key in _KEPT}
+        carried = model.hand_over()
     half = {key: value.half() for key, value in encoder.state_dict().items()}
     validation = {key: value for key, value in curve[-1].items() if "validation" in key}
     made = {"command": f"python -m skill pretrain {name}", "validation": validation}
@@ -132,7 +128,7 @@ def _train(
     experiment: Experiment,
     training: Training,
     utterances: dict[str, list[Utterance]],
-    targets: Callable[[MicroBatch, int], Tensor | None],
+    targets: Callable[[MicroBatch, int], Any],
     seed: int,
     folder: Path,
     dependencies: str,
@@ -173,12 +169,59 @@ def _train(
     )  # fmt: skip
 
 
-def _aligned(batch: MicroBatch, labels: dict[str, np.ndarray], frames: int) -> Tensor:
-    """The labels [B, T] of a cropped batch: those of the frames nearest to each crop's frames."""
-    rows = []
-    for utterance, start in zip(batch.utterances, batch.starts, strict=True):
-        whole = labels[utterance.id]
-        first = min(round(start / HOP), max(0, len(whole) - frames))
-        row = whole[first : first + frames]
-        rows.append(np.pad(row, (0, frames - len(row)), mode="edge"))
-    return torch.from_numpy(np.stack(rows)).long()
+def _corpus_key(job: PretrainingJob, manifests: Sequence[Path]) -> str:
+    """What the utterances follow from; teachers that learn from the same ones share it."""
+    section = job.pretraining
+    return canonical_json(
+        {
+            "manifests": [sha256(path) for path in manifests],
+            "unlabelled": job.unlabelled.model_dump(mode="json"),
+            "languages": section.languages,
+            "speeds": section.speeds,
+            "code": [fingerprint("skill.teachers.speeds"), fingerprint("skill.teachers.whisper")],
+        }
+    )
+
+
+def _stage_key(corpus: str, section: Pretraining, rounds: int) -> str:
+    """What the model follows from after so many rounds: rounds can be added to a finished one."""
+    later = {"mixing", "noise", "mask_probability"} if rounds == 0 else set()
+    values = section.model_dump(mode="json", exclude={"rounds"} | later)
+    done = [stage.model_dump(mode="json") for stage in section.rounds[:rounds]]
+    return canonical_json([corpus, values, done, fingerprint(__name__)])
+
+
+def _utterances(
+    job: PretrainingJob, manifests: Sequence[Path], scratch: Path, dependencies: str
+) -> dict[str, list[Utterance]]:
+    """Those of the training and the development split; copies at other speeds train, too.
+
+    Raises:
+        SkillError: a split has none.
+    """
+    section = job.pretraining
+    shortest, longest = job.unlabelled.min_seconds, job.unlabelled.max_seconds
+    chosen: dict[str, list[Utterance]] = {}
+    for split in ("train", "dev"):
+        chosen[split] = [
+            utterance
+            for utterance in usable(manifests, shortest, longest, split)
+            if not section.languages or utterance.language in section.languages
+        ]
+        if not chosen[split]:
+            names = ", ".join(section.languages)
+            raise SkillError(f"pretraining.languages: no {split} utterance is in {names}")
+    if section.speeds:
+        copies = at_other_speeds(chosen["train"], section.speeds, scratch, dependencies)
+        chosen["train"] += [u for u in copies if shortest <= u.seconds <= longest]
+    return chosen
+
+
+def _extra(
+    values: Sequence[TargetValues | None], first: int, batch: MicroBatch, frames: int
+) -> list[Tensor | None]:
+    """What the targets want of a batch of `frames` frames, the first centred on sample `first`."""
+    return [
+        None if value is None else torch.from_numpy(value.of(batch, frames, first))
+        for value in values
+    ]
