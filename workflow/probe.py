@@ -1,0 +1,127 @@
+"""What phones each layer knows: log-mel, the real encoder, and every teacher file given.
+
+    python workflow/probe.py data/teachers/*.safetensors
+
+Writes docs/teachers/probe.csv and probe.png; clips, alignment and classifier are those of
+`skill.superb.phone_probe`.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from skill.data.alignments import read as read_alignments
+from skill.data.audio import read
+from skill.data.fbank import log_mel
+from skill.data.manifest import Utterance, read_manifest
+from skill.encoder.checkpoint import load_encoder
+from skill.superb.phone_probe import labels_of_frames, phones_right, probe_clips
+from skill.teachers import whisper
+from skill.teachers.round_targets import centre
+from skill.utils.errors import SkillError
+from skill.utils.files import checkout_path, write_csv
+
+TRAIN, TEST = 420, 240  # clips
+FOLDER = Path("docs/teachers")
+States = Callable[[np.ndarray], dict[str, torch.Tensor]]
+
+
+def fbank_states(waveform: np.ndarray) -> dict[str, torch.Tensor]:
+    return {"0": log_mel(torch.from_numpy(waveform))[::2]}
+
+
+def sources(files: list[Path]) -> Iterator[tuple[str, States, int]]:
+    """Name, function to states [T, D], and the sample of the first frame's centre."""
+    yield "log-mel", fbank_states, 200
+    try:
+        real = whisper.load("whisper-tiny.en")
+    except SkillError as error:
+        print(f"left out: {error}", file=sys.stderr)
+    else:
+
+        def states(waveform: np.ndarray) -> dict[str, torch.Tensor]:
+            return {str(layer): state for layer, state in enumerate(real.states(waveform))}
+
+        yield "whisper-tiny.en", states, 0
+    for file in files:
+        encoder = load_encoder(file).eval()
+
+        def layers(waveform: np.ndarray, encoder=encoder) -> dict[str, torch.Tensor]:  # type: ignore[no-untyped-def]
+            with torch.no_grad():
+                return {
+                    str(layer): state[0]
+                    for layer, state in encoder.iterate(torch.from_numpy(waveform)[None])
+                    if layer != "projection"
+                }
+
+        yield file.stem, layers, centre(encoder)
+
+
+def main() -> None:
+    alignments = read_alignments(checkout_path("data/alignments.csv.gz"))
+    utterances = [u for u in read_manifest("results/corpora/queen.csv") if u.seconds >= 1]
+    parts = probe_clips(utterances, alignments, TRAIN, TEST, seed=0)
+    rows: list[dict[str, object]] = []
+    for name, states, first in sources([Path(argument) for argument in sys.argv[1:]]):
+        features: list[dict[str, torch.Tensor]] = []
+        labels: list[torch.Tensor] = []
+        for part in parts:
+            x, y = _frames(part, states, first, alignments)
+            features.append(x)
+            labels.append(y)
+        right = phones_right(features[0], features[1], (labels[0], labels[1]))
+        print(name, " ".join(f"{state}:{value:.1f}" for state, value in right.items()), flush=True)
+        rows += [
+            {"upstream": name, "state": state, "right": f"{value:.2f}",
+             "frames": len(labels[0]), "test_frames": len(labels[1])}
+            for state, value in right.items()
+        ]  # fmt: skip
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    write_csv(FOLDER / "probe.csv", rows, list(rows[0]))
+    _draw(rows)
+
+
+def _frames(
+    part: list[Utterance], states: States, first: int, alignments: dict[str, object]
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    collected: dict[str, list[torch.Tensor]] = {}
+    labels = []
+    for utterance in part:
+        found = states(read(utterance))
+        frames = len(next(iter(found.values())))
+        y = torch.from_numpy(labels_of_frames(alignments, utterance, frames, first))  # type: ignore[arg-type]
+        for state, x in found.items():
+            collected.setdefault(state, []).append(x[y >= 0].float())
+        labels.append(y[y >= 0])
+    return {state: torch.cat(x) for state, x in collected.items()}, torch.cat(labels)
+
+
+def _draw(rows: list[dict[str, object]]) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 3.6), layout="constrained")
+    names = list(dict.fromkeys(str(row["upstream"]) for row in rows))
+    for name in names:
+        values = [float(str(row["right"])) for row in rows if row["upstream"] == name]
+        if len(values) == 1:
+            axes.axhline(values[0], color="grey", linestyle=":", label=name)
+        else:
+            depth = np.linspace(0, 1, len(values))
+            axes.plot(depth, values, marker="o", markersize=3, label=name)
+    axes.set_xlabel("depth: state 0 to the last")
+    axes.set_ylabel("frames of phones right (%)")
+    axes.legend(frameon=False, fontsize=8)
+    figure.savefig(FOLDER / "probe.png", dpi=150, metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except SkillError as error:
+        raise SystemExit(str(error)) from None
