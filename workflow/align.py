@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from skill.data.alignments import Alignments, Phone, Word, write
-from skill.data.audio import read
+from skill.data.audio import read_segment
 from skill.data.manifest import Utterance, read_manifest
 from skill.utils.errors import SkillError
 from skill.utils.files import sha256, write_json
@@ -100,7 +100,7 @@ def main() -> None:
                 unknown_clips.append(utterance.id)
             else:
                 try:
-                    alignments[utterance.id] = aligner.align(read(utterance), words)
+                    alignments[utterance.id] = aligner.align(read_segment(utterance), words)
                 except ValueError as error:
                     failed[utterance.id] = str(error)
             progress.update(number)

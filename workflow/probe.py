@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from skill.data.alignments import read as read_alignments
-from skill.data.audio import read
+from skill.data.audio import read_segment
 from skill.data.fbank import log_mel
 from skill.data.manifest import Utterance, read_manifest
 from skill.encoder.checkpoint import load_encoder
@@ -90,7 +90,7 @@ def _frames(
     collected: dict[str, list[torch.Tensor]] = {}
     labels = []
     for utterance in part:
-        found = states(read(utterance))
+        found = states(read_segment(utterance))
         frames = len(next(iter(found.values())))
         y = torch.from_numpy(labels_of_frames(alignments, utterance, frames, first))  # type: ignore[arg-type]
         for state, x in found.items():
