@@ -190,7 +190,7 @@ class MaskedPrediction(nn.Module):
             if target.features == "spectrum":
                 wanted = self.spectrum(micro.waveforms, frames)
             at = self.encoder.config.num_blocks if target.at is None else target.at
-            error, figure = head.errors(states[at], wanted)
+            error, figure = head.errors(states[at], wanted)  # type: ignore[operator]
             loss = loss + target.weight * (error[mask].mean() + error[~mask].mean()) / 2
             label = title(target)
             figures[f"{label}_masked"] = figure[mask].mean()
