@@ -5,8 +5,8 @@ also normalises mean and variance per utterance (`normalize`), but not in the pu
 KS, SID, IC and ER (41.38, 20.06, …): there the time mean is classified, which would be zero.
 """
 
-from functools import cache
-
+import kaldi_native_fbank
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -16,38 +16,6 @@ WINDOW = 400
 HOP = 160
 BINS = 80
 WIDTH = 3 * BINS
-_FFT = 512
-_LOWEST_HZ = 20.0
-_PREEMPHASIS = 0.97
-
-
-@cache
-def _povey_window() -> Tensor:
-    return torch.hann_window(WINDOW, periodic=False).pow(0.85)
-
-
-def mel(frequency: Tensor) -> Tensor:
-    """Hertz to mel: 1127 ln(1 + f/700)."""
-    return 1127.0 * torch.log1p(frequency / 700.0)
-
-
-def hertz(pitch: Tensor) -> Tensor:
-    """Mel to hertz, the inverse of `mel`."""
-    return 700.0 * torch.expm1(pitch / 1127.0)
-
-
-@cache
-def _mel_filters() -> Tensor:
-    """[FFT/2 + 1, 80] triangles, equally spaced and equally wide in mel."""
-    limits = mel(torch.tensor([_LOWEST_HZ, SAMPLE_RATE / 2], dtype=torch.float64))
-    edges = torch.linspace(float(limits[0]), float(limits[1]), BINS + 2, dtype=torch.float64)
-    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
-    frequency = mel(torch.arange(_FFT // 2 + 1, dtype=torch.float64) * SAMPLE_RATE / _FFT)[:, None]
-    rise = (frequency - left) / (centre - left)
-    fall = (right - frequency) / (right - centre)
-    filters = torch.minimum(rise, fall).clamp(min=0)
-    filters[-1] = 0  # Kaldi leaves out the Nyquist bin
-    return filters.float()
 
 
 def frames(samples: int) -> int:
@@ -56,19 +24,20 @@ def frames(samples: int) -> int:
 
 
 def log_mel(waveform: Tensor) -> Tensor:
-    """[S] in -1…1 to [T, 80]; equals torchaudio.compliance.kaldi.fbank(num_mel_bins=80).
+    """[S] in -1…1 to [T, 80] on the CPU, as torchaudio.compliance.kaldi.fbank(num_mel_bins=80).
 
     Raises:
         ValueError: the waveform is shorter than one window.
     """
     if waveform.numel() < WINDOW:
         raise ValueError(f"{waveform.numel()} samples are shorter than one 25 ms window")
-    windows = waveform.unfold(0, WINDOW, HOP)
-    windows = windows - windows.mean(dim=1, keepdim=True)
-    previous = F.pad(windows[:, None], (1, 0), mode="replicate")[:, 0, :-1]
-    windows = (windows - _PREEMPHASIS * previous) * _povey_window()
-    power = torch.fft.rfft(windows, n=_FFT).abs().square()
-    return (power @ _mel_filters()).clamp(min=torch.finfo(torch.float32).eps).log()
+    options = kaldi_native_fbank.FbankOptions()
+    options.frame_opts.dither = 0.0
+    options.mel_opts.num_bins = BINS
+    computer = kaldi_native_fbank.OnlineFbank(options)
+    computer.accept_waveform(SAMPLE_RATE, waveform.tolist())
+    computer.input_finished()
+    return torch.from_numpy(np.stack([computer.get_frame(t) for t in range(frames(len(waveform)))]))
 
 
 def differences(features: Tensor) -> Tensor:

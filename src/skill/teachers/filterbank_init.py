@@ -18,7 +18,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from skill.data.fbank import hertz, mel
 from skill.encoder import EncoderConfig, SpeechEncoder
 
 _RATE = 16000
@@ -30,6 +29,16 @@ _LOWEST, _HIGHEST = 60.0, 5600.0  # Hz; all sample audio ends at 5.5 kHz
 _NARROWEST = 80.0  # Hz: what 25 ms can tell apart
 _GAIN = 100.0  # of a filter, relative to the waveform's deviation of 1
 _SOFTEST, _LOUDEST = 0.05, 120.0  # of the amplitudes that the levels cover, after the gain
+
+
+def mel(frequency: Tensor) -> Tensor:
+    """Hertz to mel: 1127 ln(1 + f/700)."""
+    return 1127.0 * torch.log1p(frequency / 700.0)
+
+
+def hertz(pitch: Tensor) -> Tensor:
+    """Mel to hertz, the inverse of `mel`."""
+    return 700.0 * torch.expm1(pitch / 1127.0)
 
 
 def shaped(config: EncoderConfig, bands: int, levels: int) -> EncoderConfig:

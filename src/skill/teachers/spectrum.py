@@ -56,7 +56,7 @@ class Spectrum(nn.Module):
 
 
 def _levelled(waveform: Tensor) -> Tensor:
-    energies = log_mel(waveform)
+    energies = log_mel(waveform).to(waveform.device)
     return energies - energies.mean()
 
 
