@@ -83,15 +83,16 @@ def file_kind(path: Path) -> Literal["safetensors", "torch", "json"]:
     refuse_pointer(path)
     try:
         with path.open("rb") as file:
-            start = file.read(16)
+            start, size = file.read(16), path.stat().st_size
     except OSError as error:
         raise SkillError(f"{path}: cannot be read: {error.strerror or error}") from error
+    # A safetensors file begins with the length of its header, which may be any bytes.
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= size:
+        return "safetensors"
     if start.startswith((b"PK\x03\x04", b"\x80")):
         return "torch"
     if start.lstrip().startswith(b"{"):
         return "json"
-    if start[8:9] == b"{":
-        return "safetensors"
     raise SkillError(f"{path}: not a readable safetensors file, nor one of torch")
 
 
