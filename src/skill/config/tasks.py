@@ -10,7 +10,7 @@ from typing import Any, Literal
 from skill.config.types import Count, Positive, Rate, Seconds, Section, Share, Some, Switch, parse
 from skill.utils.errors import SkillError
 
-Kind = Literal["ctc", "labels", "verification", "diarization", "search"]
+Kind = Literal["ctc", "labels", "verification", "diarization", "search", "frames", "abx"]
 Order = Literal["shuffled", "buckets", "windows", "balanced"]
 CHOSEN_ON_TEST = ("verification", "diarization")  # kinds to which `protocol` applies
 UNLIMITED = 1e9  # seconds; finite, so that it survives JSON
@@ -208,8 +208,41 @@ PROTOCOL: dict[str, Task] = {
             folds=5,
             fold_mean=True,
         ),
+        # Not SUPERB's: they rest on the forced alignment of the sample corpora.
+        Task(
+            name="keywords",
+            title="words cut from sentences",
+            kind="labels",
+            corpora=(),
+            metrics=("accuracy",),
+            selection="accuracy",
+            learning_rates=_LINEAR_RATES,
+        ),
+        Task(
+            name="phones",
+            title="phones by a linear probe on frames",
+            kind="frames",
+            corpora=(),
+            metrics=("frame_accuracy",),
+            selection="frame_accuracy",
+            steps=0,
+            eval_every=0,
+        ),
+        Task(
+            name="abx",
+            title="ABX on triphones",
+            kind="abx",
+            corpora=(),
+            metrics=("abx_within", "abx_across"),
+            selection="abx_across",
+            steps=0,
+            eval_every=0,
+            train_seconds=1.0,
+        ),
     )
 }
+UNTRAINED = {"search", "frames", "abx"}
+"""Kinds of tasks that train no head."""
 
 OFFICIAL_CORPORA = {name for task in PROTOCOL.values() for name in task.corpora}
 SUPERB_PARTS = {"train-clean-100", "dev-clean", "test-clean"}
@@ -263,7 +296,9 @@ def make_task(name: str, settings: Mapping[str, Any]) -> Task:
     choices = {PROTOCOL[name].selection, *task.metrics}
     if task.selection not in choices:
         raise SkillError(f"superb.tasks.{name}.selection: one of {', '.join(sorted(choices))}")
-    if task.kind != "search" and not (0 < task.eval_every <= task.steps and task.learning_rates):
+    if task.kind not in UNTRAINED and not (
+        0 < task.eval_every <= task.steps and task.learning_rates
+    ):
         raise SkillError(
             f"superb.tasks.{name}: steps {task.steps}, eval_every {task.eval_every} and "
             f"learning_rates {list(task.learning_rates)} allow no training"

@@ -101,7 +101,9 @@ def _unpacked(packed: str) -> tuple[Word, ...]:
 
 
 def phone_labels(
-    words: Iterable[Word], phones: dict[str, int], samples: NDArray[np.integer]
+    words: Iterable[Word],
+    phones: dict[str, int],
+    samples: NDArray[np.integer] | NDArray[np.floating],
 ) -> NDArray[np.int64]:
     """The number of the phone at each of `samples` [T]; -1 where it is none of `phones`."""
     flat = [phone for word in words for phone in word.phones]

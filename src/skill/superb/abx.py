@@ -79,17 +79,22 @@ def abx_error(errors: Errors, weights: Mapping[str, float] | None = None) -> flo
     Raises:
         ValueError: nothing is left to average.
     """
-    pairs: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for (first, second, speaker), error in errors.items():
-        weight = 1.0 if weights is None else weights.get(speaker, 0.0)
-        if weight:
-            pairs.setdefault((first, second), []).append((error, weight))
-    if not pairs:
+    shares = cell_weights(errors, weights)
+    if not shares:
         raise ValueError("no two phones share a context and a speaker, so there is no ABX error")
-    means = [
-        np.average([e for e, _ in cells], weights=[w for _, w in cells]) for cells in pairs.values()
-    ]
-    return float(np.mean(means))
+    return sum(share * errors[key] for key, share in shares.items())
+
+
+def cell_weights(
+    errors: Errors, weights: Mapping[str, float] | None = None
+) -> dict[tuple[str, str, str], float]:
+    """The share of each pair of phones and speaker in the error rate; all shares add up to 1."""
+    pairs: dict[tuple[str, str], float] = {}
+    drawn = {key: 1.0 if weights is None else weights.get(key[2], 0.0) for key in errors}
+    for (first, second, _), weight in drawn.items():
+        pairs[first, second] = pairs.get((first, second), 0.0) + weight
+    count = sum(total > 0 for total in pairs.values())
+    return {key: w / pairs[key[:2]] / count for key, w in drawn.items() if w}
 
 
 def cell_error(to_a: NDArray[np.float32], to_b: NDArray[np.float32], same: bool) -> float:

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from skill.config.jobs import TaskJob
-from skill.config.tasks import Task
+from skill.config.tasks import UNTRAINED, Task
 from skill.data.corpora.superb_files import needed
 from skill.data.manifest import read_manifest
-from skill.superb import query_by_example, train_heads
+from skill.superb import probes, query_by_example, train_heads
 from skill.superb.datasets import folds_of
 from skill.superb.diarization import Diarization
 from skill.superb.downstream import Classification, Counts, Downstream, Transcription, value
@@ -76,8 +76,9 @@ def run(
     inputs = [*manifests, *_files(encoder), *needed(task, job.task.corpora[0])]
     settings = job.task.model_dump(mode="json")
     stamp = provenance.stamp(inputs, {"task": settings, "seed": job.seed}, precision_of(model))
-    if job.task.kind == "search":
-        outcome = query_by_example.evaluate(model, job.task, folds[0], job.seed)
+    if job.task.kind in UNTRAINED:
+        judge = query_by_example.evaluate if job.task.kind == "search" else probes.evaluate
+        outcome = judge(model, job.task, folds[0], job.seed)
     else:
         same = {
             key: value for key, value in stamp.items() if key != "machine"

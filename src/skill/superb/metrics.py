@@ -34,6 +34,8 @@ METRICS: dict[str, Metric] = {
     "cer": Metric("character error rate", True),
     "accuracy": Metric("accuracy", False),
     "frame_accuracy": Metric("frame accuracy", False),
+    "abx_within": Metric("ABX error within speakers", True),
+    "abx_across": Metric("ABX error across speakers", True),
     "mtwv": Metric("maximum term weighted value", False, unit=""),
     "eer": Metric("equal error rate", True),
     "der": Metric("diarization error rate", True),

@@ -38,10 +38,14 @@ class Probe:
     weight: Tensor
     bias: Tensor
 
+    def predict(self, features: Tensor) -> Tensor:
+        """The likeliest phone [N] of frames [N, D]."""
+        logits = (features - self.mean) / self.deviation @ self.weight + self.bias
+        return logits.argmax(-1)
+
     def accuracy(self, features: Tensor, labels: Tensor) -> float:
         """Per cent of frames [N, D] whose likeliest phone is their label [N]."""
-        logits = (features - self.mean) / self.deviation @ self.weight + self.bias
-        return 100 * float((logits.argmax(-1) == labels).float().mean())
+        return 100 * float((self.predict(features) == labels).float().mean())
 
 
 def fit_probe(features: Tensor, labels: Tensor, phones: int = len(PHONES)) -> Probe:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from skill.data import fbank
@@ -27,6 +28,10 @@ class Upstream(Protocol):
     device: torch.device
 
     def frames(self, samples: int) -> int: ...
+
+    def centres(self, frames: int) -> NDArray[np.floating]:
+        """The sample that each of so many frames is centred on, [T]."""
+        ...
 
     def __call__(self, waveforms: Sequence[Waveform]) -> list[Tensor]:
         """One tensor [L, T, D] per waveform [S]."""
@@ -48,6 +53,9 @@ class Fbank:
     def frames(self, samples: int) -> int:
         return fbank.frames(samples)
 
+    def centres(self, frames: int) -> NDArray[np.floating]:
+        return fbank.WINDOW / 2 + fbank.HOP * np.arange(frames)
+
     def __call__(self, waveforms: Sequence[Waveform]) -> list[Tensor]:
         features = [fbank.fbank(torch.from_numpy(waveform)) for waveform in waveforms]
         return [(fbank.normalize(f) if self.cmvn else f)[None] for f in features]
@@ -67,6 +75,13 @@ class Encoder:
 
     def frames(self, samples: int) -> int:
         return int(self.encoder.frames(samples))
+
+    def centres(self, frames: int) -> NDArray[np.floating]:
+        window, hop = 1, 1
+        config = self.encoder.config
+        for kernel, stride in zip(config.conv_kernels, config.conv_strides, strict=True):
+            window, hop = window + (kernel - 1) * hop, hop * stride
+        return window / 2 + hop * np.arange(frames)
 
     @torch.no_grad()
     def __call__(self, waveforms: Sequence[Waveform]) -> list[Tensor]:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from skill.config.tasks import Task
 from skill.data.manifest import Utterance
+from skill.superb.datasets.aligned import ALIGNED
 from skill.superb.datasets.official import LABELLED
 from skill.superb.datasets.official import OFFICIAL as BUILDERS
 from skill.superb.datasets.sample import SAMPLE
@@ -23,7 +24,7 @@ def folds_of(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
     if missing:
         raise SkillError(f"{task.name}: the manifests have no utterance of {', '.join(missing)}")
     used = [u for u in utterances if u.corpus in task.corpora]
-    builder = BUILDERS.get((task.name, task.corpora[0])) or (SAMPLE | LABELLED)[task.name]
+    builder = BUILDERS.get((task.name, task.corpora[0])) or (SAMPLE | LABELLED | ALIGNED)[task.name]
     synthetic = any(u.kind == "synthetic" for u in used)
     folds = [replace(fold, synthetic=synthetic) for fold in builder(task, used)]
     for fold in folds:
