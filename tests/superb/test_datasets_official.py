@@ -16,7 +16,7 @@ from skill.data.corpora import superb as layouts
 from skill.data.corpora.superb_files import needed
 from skill.data.manifest import read_manifest
 from skill.superb import slots
-from skill.superb.datasets import folds_of
+from skill.superb.datasets import folds_of, search_of
 from skill.superb.downstream import Transcription
 from skill.superb.examples import cacheable, draw
 from skill.utils.errors import SkillError
@@ -236,22 +236,37 @@ def test_libri2mix(root, tmp_path):
 
 def test_quesst14(root, tmp_path):
     base = root / "quesst14Database"
-    for name in ("Audio/quesst14_00001", "Audio/quesst14_00002", "dev_queries/quesst14_dev_0001",
-                 "eval_queries/quesst14_eval_0001"):  # fmt: skip
-        wav(base / f"{name}.wav", rate=8000)
-    inside = "quesst14Database/Audio"
-    listed = (("1", "nnenglish"), ("2", "nnenglish"), ("3", "czech"))
-    lines(base / "scoring/language_key_utterances.lst",
-          *(f"{inside}/quesst14_0000{n}.wav {language}" for n, language in listed))  # fmt: skip
+    rttm = "LEXEME {} 1 0.0 1.0 {} lex <NA> <NA>"
+    documents = [("00001", "nnenglish"), ("00002", "nnenglish"), ("00003", "czech")]
+    documents = [(f"Audio/quesst14_{number}", language) for number, language in documents]
+    lists = {"utterances": documents}
     for part in ("dev", "eval"):
-        lines(base / f"scoring/language_key_{part}.lst",
-              f"quesst14Database/{part}_queries/quesst14_{part}_0001.wav nnenglish")  # fmt: skip
+        languages = ("nnenglish", "czech", "albanian")
+        lists[part] = [(f"{part}_queries/quesst14_{part}_000{n}", language)
+                       for n, language in enumerate(languages, 1)]  # fmt: skip
         lines(base / f"scoring/groundtruth_quesst14_{part}/truth.rttm",
-              f"LEXEME quesst14_00002 1 0.0 1.0 quesst14_{part}_0001 lex <NA> <NA>")  # fmt: skip
-    fold = folds("quesst14", tmp_path, "qbe")[0]
-    assert [e.target for e in fold.train] == [(), ("quesst14_dev_0001", "quesst14_eval_0001")]
-    assert fold.dev[0].target in fold.train[1].target
-    assert fold.dev[0].samples == len(fold.dev[0].read()) == 3200  # of 0.2 s at 8 kHz
+              rttm.format("quesst14_00002", f"quesst14_{part}_0001"),
+              rttm.format("quesst14_00003", f"quesst14_{part}_0001"),
+              rttm.format("quesst14_00003", f"quesst14_{part}_0002"))  # fmt: skip
+    for part, rows in lists.items():
+        lines(base / f"scoring/language_key_{part}.lst",
+              *(f"quesst14Database/{name}.wav {language}" for name, language in rows))  # fmt: skip
+        for name, _ in rows:
+            wav(base / f"{name}.wav", rate=8000)
+    layouts.build("quesst14", "quesst14", tmp_path / "q.csv")
+    search = search_of(make_task("qbe", {}), read_manifest(tmp_path / "q.csv"))
+    assert [e.id for e in search.documents] == ["quesst14_00001", "quesst14_00002"]
+    assert [e.target for e in search.documents] == [
+        (), ("quesst14_dev_0001", "quesst14_eval_0001"),
+    ]  # fmt: skip
+    (query,) = search.queries["dev"]
+    assert query.target == "quesst14_dev_0001"
+    assert query.samples == len(query.read()) == 3200  # of 0.2 s at 8 kHz
+    for split in ("dev", "test"):  # one Czech document; one more query has a match, in it
+        rest = search.unscored[split]
+        assert (rest.queries, rest.documents, rest.matches.tolist()) == (1, 1, [1])
+    english = search_of(make_task("qbe", {"table": "english"}), read_manifest(tmp_path / "q.csv"))
+    assert english.documents == search.documents and english.unscored == {}
 
 
 @pytest.mark.parametrize("kind", layouts.LAYOUTS)

@@ -10,7 +10,7 @@ from scipy.optimize import brentq
 from scipy.stats import norm, ttest_1samp
 from sklearn.metrics import roc_curve
 
-from skill.superb import metrics, score
+from skill.superb import metrics, result, score
 from skill.superb.metrics import Turn
 from skill.utils import bootstrap
 
@@ -140,6 +140,28 @@ def test_term_weighted_value_equals_trying_every_threshold(seed):
     assert metrics.maximum_term_weighted_value(targets, scores) == pytest.approx(best)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_term_weighted_value_of_a_whole_table(seed):
+    """What is not scored is filled with -10, as QUESST's scorer does."""
+    generator = np.random.default_rng(seed)
+    truth = generator.random((12, 40)) < 0.05
+    table = generator.normal(0, 1, (12, 40)) + 3 * truth
+    scored_queries, scored_documents = 5, 25
+    filled = np.full((12, 40), metrics.MISSING_SCORE)
+    filled[:scored_queries, :scored_documents] = table[:scored_queries, :scored_documents]
+    part = np.s_[:scored_queries, :scored_documents]
+    rest = metrics.Unscored(
+        int(truth[scored_queries:].any(axis=1).sum()), 15,
+        truth[:scored_queries, scored_documents:].sum(axis=1),
+    )  # fmt: skip
+    whole = metrics.maximum_term_weighted_value(truth, filled)
+    ours = metrics.maximum_term_weighted_value(truth[part], table[part], unscored=rest)
+    assert ours == pytest.approx(whole, abs=1e-12)
+    assert ours != metrics.maximum_term_weighted_value(truth[part], table[part])
+    rows = np.array([0, 0, 3])
+    assert rest.take(rows).matches.tolist() == rest.matches[rows].tolist()
+
+
 def test_accuracy_of_label_tuples():
     assert metrics.accuracy([(1, 2), (3, 4)], [(1, 2), (3, 5)]) == 0.5
 
@@ -219,7 +241,7 @@ def test_a_ratio_resampled_in_closed_form_equals_the_drawn_one():
 
 def test_undefined_resamples_are_left_out():
     labels, scores = np.array([1.0, 0.0, 0.0, 0.0]), np.array([0.9, 0.1, 0.2, 0.95])
-    drawn = bootstrap.resampled("eer", scores, labels, ["a", "b", "c", "d"], 100)
+    drawn = result.resampled("eer", scores, labels, ["a", "b", "c", "d"], 100)
     assert 20 < np.isnan(drawn.samples).sum() < 45  # the only target is not drawn: 0.75 to the 4th
     assert np.isfinite(bootstrap.percentiles(drawn)).all()
 

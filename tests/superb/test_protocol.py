@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from skill.config.load import load
-from skill.config.tasks import PROTOCOL, make_task, official
+from skill.config.tasks import PROTOCOL, has_protocol_values, make_task, official
 from skill.superb import diarization, query_by_example, train_heads
 from skill.superb.downstream import Classification, Transcription
-from skill.superb.examples import Example, Fold
+from skill.superb.examples import Example, Fold, Search
 from skill.superb.feature_cache import FeatureCache
 from skill.superb.upstream import Fbank
 from skill.utils.errors import SkillError
@@ -187,7 +187,7 @@ def test_search_reports_the_state_that_dev_chose(monkeypatch):
     upstream.states = 3
     words = [Example(f"q{n}", 4000, f"w{n}", f"v{n % 2}", lambda: None) for n in range(4)]
     documents = [Example(f"d{n}", 8000, (f"w{n}",), "v9", lambda: None) for n in range(4)]
-    fold = Fold(documents, words, words)
+    search = Search(documents, {"dev": words, "test": words})
     good, bad = np.eye(4) * 3, -np.eye(4) * 3
 
     def scores(features, states, queries, documents):
@@ -197,7 +197,7 @@ def test_search_reports_the_state_that_dev_chose(monkeypatch):
 
     monkeypatch.setattr(query_by_example, "scores", scores)
     monkeypatch.setattr(FeatureCache, "prepare", lambda *a: None)
-    outcome = query_by_example.evaluate(upstream, make_task("qbe", {"bootstrap": 20}), fold, 0)
+    outcome = query_by_example.evaluate(upstream, make_task("qbe", {"bootstrap": 20}), search, 0)
     assert outcome.result["layer"] == 1 and [s["dev"] for s in outcome.result["sweep"]][1] == 1
     assert outcome.result["metrics"]["mtwv"]["value"] == 0
     assert outcome.result["metrics"]["mtwv"]["clusters"] == 2
@@ -208,6 +208,8 @@ def test_only_the_whole_protocol_stands_beside_published_results():
     for settings in ({"steps": 4000}, {"test_seconds": 600.0}, {"selection": "cer"}, {"batch": 4}):
         assert not official(make_task("asr", settings))
     assert not official(make_task("asr", {"corpora": ["queen"]}))
+    assert has_protocol_values(make_task("qbe", {})) and not official(make_task("qbe", {}))
+    assert not has_protocol_values(make_task("qbe", {"table": "english"}))
     assert official(make_task("sid", {"crops": 0})) and not official(make_task("sid", {"crops": 1}))
 
 

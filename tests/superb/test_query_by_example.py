@@ -1,6 +1,7 @@
 """Query by example: warping against the recurrence and the package, normalised search."""
 
 from functools import partial
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -11,16 +12,15 @@ from skill.superb.examples import Example
 from skill.superb.feature_cache import FeatureCache
 
 
-def recurrence(distances):
-    """superb.md 2.4, one pair at a time: [Q, T] after row scaling."""
+@pytest.mark.parametrize(("frames", "length"), [(1, 4), (2, 1), (3, 2), (3, 6), (4, 5)])
+def test_warping_distance_is_the_best_of_all_paths(frames, length):
+    distances = np.random.default_rng(frames).random((frames, length))
     low, high = distances.min(1, keepdims=True), distances.max(1, keepdims=True)
-    d = (distances - low) / np.where(high > low, high - low, 1)
-    total = np.full_like(d, np.inf)
-    total[0] = d[0]
-    for i in range(1, d.shape[0]):
-        for j in range(d.shape[1]):
-            total[i, j] = d[i, j] + min(total[i - 1, max(0, j - 2) : j + 1])
-    return total[-1].min() / d.shape[0]
+    scaled = (distances - low) / np.maximum(high - low, 1e-9)
+    paths = product(range(length), repeat=frames)
+    allowed = (p for p in paths if all(0 <= b - a <= 2 for a, b in pairwise(p)))
+    best = min(sum(scaled[i, j] for i, j in enumerate(path)) for path in allowed)
+    assert dtw.warping_distance(distances) == pytest.approx(best / frames, abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -42,7 +42,9 @@ def test_warping_equals_the_recurrence(seed):
     ours = dtw.warp(rows, sizes, outside)
     for k, one in enumerate(queries):
         for n, length in enumerate(lengths):
-            assert float(ours[k, n]) == pytest.approx(recurrence(one[n, :, :length]), abs=1e-15)
+            assert float(ours[k, n]) == pytest.approx(
+                dtw.warping_distance(one[n, :, :length]), abs=1e-15
+            )
 
 
 @pytest.mark.parametrize("batch_cells", [1, 4000, 2_000_000])
@@ -57,7 +59,7 @@ def test_search_scores_equal_pair_by_pair(batch_cells, monkeypatch):
     assert (scores[1] == 0).all()  # fewer than five frames
     for q in (0, 2, 3, 4, 5):
         for d, document in enumerate(documents[:-1]):
-            expected = -recurrence(dtw.cosine_exp(queries[q], document).numpy())
+            expected = -dtw.warping_distance(dtw.cosine_exp(queries[q], document).numpy())
             assert float(scores[q, d]) == pytest.approx(expected, abs=1e-6)
     half = dtw.search_scores([q.float() for q in queries], [d.float() for d in documents])
     assert (half[:, :-1] - scores[:, :-1]).abs().max() < 1e-5
@@ -68,7 +70,7 @@ def test_search_scores_equal_pair_by_pair(batch_cells, monkeypatch):
 
 
 def test_warping_equals_the_package():
-    dtw = pytest.importorskip("dtw").dtw
+    package = pytest.importorskip("dtw").dtw
     torch.manual_seed(2)
     queries, documents = ([torch.randn(n, 8) for n in sizes] for sizes in ((20, 9), (60, 30, 45)))
     scores = dtw.search_scores(queries, documents)
@@ -76,7 +78,7 @@ def test_warping_equals_the_package():
         for d, document in enumerate(documents):
             distances = dtw.cosine_exp(query.double(), document.double()).numpy()
             low, high = distances.min(1, keepdims=True), distances.max(1, keepdims=True)
-            found = dtw((distances - low) / (high - low), step_pattern="asymmetric",
+            found = package((distances - low) / (high - low), step_pattern="asymmetric",
                         open_begin=True, open_end=True)  # fmt: skip
             assert -float(scores[q, d]) == pytest.approx(found.normalizedDistance, abs=1e-6)
 

@@ -20,8 +20,9 @@ def job(**upstreams):
 def result(upstream, task, metrics, official=False, synthetic=False):
     measured = {"low": 0, "high": 1, "items": 9, "clusters": 3, "unit": "%", "low_is_good": True}
     return {
-        "upstream": upstream, "task": task, "title": task, "official": official,
+        "upstream": upstream, "task": task, "title": task, "official": official and task != "qbe",
         "synthetic": synthetic, "protocol": "clean", "model": {"parameters": 5},
+        "unconfirmed": "never compared" if official and task == "qbe" else None,
         "metrics": {name: {"value": v, **measured} for name, v in metrics.items()},
     }  # fmt: skip
 
@@ -45,6 +46,9 @@ def test_table_gathers_results_and_scores_only_official_ones(tmp_path):
               tmp_path / "s.csv")  # fmt: skip
     values = read_json(tmp_path / "s.json")
     assert values["hubert"]["superb_score"] == pytest.approx(941.0, abs=0.5)
+    nine = values["hubert"]["superb_score_without_qbe"]  # QbE alone has 1000 points
+    assert 9 * nine + 1000 == pytest.approx(10 * values["hubert"]["superb_score"])
+    assert "qbe: MTWV was never compared" in values["hubert"]["superb_score_note"]
     assert "superb_score" not in values["small"] and "superb_rank" not in values["small"]
     rows = read_csv(tmp_path / "s.csv")
     assert rows[0]["task"] == "pr" and rows[0]["parameters"] == "94"

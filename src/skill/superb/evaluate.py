@@ -24,13 +24,14 @@ from skill.config.tasks import UNTRAINED, Task
 from skill.data.corpora.superb_files import needed
 from skill.data.manifest import read_manifest
 from skill.superb import probes, query_by_example, train_heads
-from skill.superb.datasets import folds_of
+from skill.superb.datasets import folds_of, search_of
 from skill.superb.diarization import Diarization
 from skill.superb.downstream import Classification, Counts, Downstream, Transcription, value
 from skill.superb.examples import Fold
 from skill.superb.feature_cache import FeatureCache
 from skill.superb.result import (
     EvaluationResult,
+    fold_sizes,
     item_rows,
     metric_with_interval,
     precision_of,
@@ -72,22 +73,26 @@ def run(
     if job.task.name != task:
         raise SkillError(f"superb {upstream} {task}: the parameters are those of {job.task.name}")
     model = load_upstream(encoder, job.task.precision, job.task.fbank_cmvn)
-    folds = folds_of(job.task, [u for path in manifests for u in read_manifest(path)])
+    utterances = [u for path in manifests for u in read_manifest(path)]
     inputs = [*manifests, *_files(encoder), *needed(task, job.task.corpora[0])]
     settings = job.task.model_dump(mode="json")
     stamp = provenance.stamp(inputs, {"task": settings, "seed": job.seed}, precision_of(model))
-    if job.task.kind in UNTRAINED:
-        judge = query_by_example.evaluate if job.task.kind == "search" else probes.evaluate
-        outcome = judge(model, job.task, folds[0], job.seed)
+    labels: tuple[tuple[str, ...], ...] = ()
+    if job.task.kind == "search":
+        search = search_of(job.task, utterances)
+        outcome = query_by_example.evaluate(model, job.task, search, job.seed)
     else:
-        same = {
-            key: value for key, value in stamp.items() if key != "machine"
-        }  # may go on elsewhere
-        identity = f"{upstream} {same} {provenance.fingerprint(__name__)}"
-        outcome = evaluate(model, job.task, folds, job.seed, scratch, identity)
+        folds = folds_of(job.task, utterances)
+        labels = folds[0].labels
+        if job.task.kind in UNTRAINED:
+            outcome = probes.evaluate(model, job.task, folds[0], job.seed)
+        else:
+            same = {key: part for key, part in stamp.items() if key != "machine"}  # may move
+            identity = f"{upstream} {same} {provenance.fingerprint(__name__)}"
+            outcome = evaluate(model, job.task, folds, job.seed, scratch, identity)
     header = {
         "task": settings,
-        "labels": folds[0].labels,
+        "labels": labels,
         "upstream": upstream,
         "layer": outcome.result.get("layer"),
         "provenance": stamp,
@@ -150,7 +155,7 @@ def evaluate(
         [tensors[f"fold{n}.featurizer.weights"].softmax(0) for n in range(len(folds))]
     )
     result = {
-        **result_header(task, upstream, folds),
+        **result_header(task, upstream, fold_sizes(folds), any(f.synthetic for f in folds)),
         "metrics": {name: metric_with_interval(task, name, counts[name], names) for name in counts},
         "learning_rates": [best.learning_rate for best in chosen],
         "sweep": sweep_of(trained),

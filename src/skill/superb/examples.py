@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from skill.superb.metrics import Unscored
 from skill.utils.hashing import stable_hash
 
 Waveform = NDArray[np.float32]
@@ -52,6 +53,20 @@ class Fold:
     labels: tuple[tuple[str, ...], ...] = ()
     left_out: dict[str, int] = field(default_factory=dict)
     trials: dict[str, list[Trial]] = field(default_factory=dict)  # of dev and test (ASV)
+    synthetic: bool = False
+
+
+@dataclass(frozen=True)
+class Search:
+    """Query by example: `queries` of dev and test, each looked for in all `documents`.
+
+    A query's target is one name, a document's targets the names that match it. `unscored`, by
+    split: the rest of a table of which only a part is scored.
+    """
+
+    documents: list[Example]
+    queries: dict[str, list[Example]]
+    unscored: dict[str, Unscored] = field(default_factory=dict)
     synthetic: bool = False
 
 

@@ -51,6 +51,7 @@ def format_value(value: float, metric: str) -> str:
 
 __all__ = [
     "Turn",
+    "Unscored",
     "accuracy",
     "diarization_counts",
     "diarization_error_rate",
@@ -61,6 +62,9 @@ __all__ = [
     "superb_score",
     "word_error_rate",
 ]
+
+
+MISSING_SCORE = -10.0
 
 
 class Turn(NamedTuple):
@@ -195,18 +199,39 @@ def diarization_error_rate(
     return sum(wrong for wrong, _ in counts) / speech
 
 
+@dataclass(frozen=True)
+class Unscored:
+    """What a search table has beside the queries and documents that a system scores.
+
+    `queries` have a match somewhere and no score at all; `documents` are scored for no query;
+    `matches` [Q] of them contain each scored query.
+    """
+
+    queries: int
+    documents: int
+    matches: NDArray[np.int64]
+
+    def take(self, rows: NDArray[np.int64]) -> "Unscored":
+        """The same of some scored queries, in that order."""
+        return Unscored(self.queries, self.documents, self.matches[rows])
+
+
 def maximum_term_weighted_value(
     targets: ArrayLike,
     scores: ArrayLike,
     prior: float = 0.0008,
     cost_false_alarm: float = 1.0,
     cost_miss: float = 100.0,
+    unscored: Unscored | None = None,
 ) -> float:
     """max over θ of 1 - mean_q [P_miss(q, θ) + β P_fa(q, θ)], β = C_fa (1 - p) / (C_miss p).
 
     p is the `prior`; `targets` and `scores` are [Q, D]. One threshold θ serves all queries, so
     scores are z-normed per query first. Queries without a target are left out, as NIST does. The
     value is never below 0 (detect nothing).
+
+    What is `unscored` counts as MISSING_SCORE, as QUESST's scorer fills a table. θ stays above it:
+    a system that accepts every unscored pair has a value below 0.
 
     Raises:
         ValueError: shapes differ, or no query has both a target and a non-target.
@@ -215,15 +240,20 @@ def maximum_term_weighted_value(
     value = np.asarray(scores, dtype=np.float64)
     if truth.ndim != 2 or truth.shape != value.shape:
         raise ValueError("targets and scores are two tables of queries by documents")
-    usable = truth.any(axis=1) & ~truth.all(axis=1)
+    if unscored is None:
+        unscored = Unscored(0, 0, np.zeros(len(truth), dtype=np.int64))
+    documents = truth.shape[1] + unscored.documents
+    matches = truth.sum(axis=1) + unscored.matches
+    usable = (matches > 0) & (matches < documents)
     if not usable.any():
         raise ValueError("a term-weighted value needs a query with a target and a non-target")
-    truth, value = truth[usable], value[usable]
+    truth, value, matches = truth[usable], value[usable], matches[usable, None]
     beta = cost_false_alarm * (1 - prior) / (cost_miss * prior)
-    per_target = 1 / truth.sum(axis=1, keepdims=True)
-    per_other = beta / (~truth).sum(axis=1, keepdims=True)
-    gain = (np.where(truth, per_target, -per_other) / len(truth)).ravel()
+    gain = np.where(truth, 1 / matches, -beta / (documents - matches))
+    gain = (gain / (len(truth) + unscored.queries)).ravel()
     order = np.argsort(-value.ravel(), kind="stable")
     falling = value.ravel()[order]
     last_of_tie = np.append(np.flatnonzero(np.diff(falling)), len(falling) - 1)
-    return float(max(0.0, np.cumsum(gain[order])[last_of_tie].max()))
+    if unscored.queries or unscored.documents:
+        last_of_tie = last_of_tie[falling[last_of_tie] > MISSING_SCORE]
+    return float(max(0.0, np.cumsum(gain[order])[last_of_tie].max(initial=0.0)))

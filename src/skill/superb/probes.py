@@ -20,7 +20,13 @@ from skill.superb import abx
 from skill.superb.examples import Example, Fold
 from skill.superb.feature_cache import FeatureCache
 from skill.superb.phone_probe import PHONES, fit_probe
-from skill.superb.result import EvaluationResult, item_rows, metric_with_interval, result_header
+from skill.superb.result import (
+    EvaluationResult,
+    fold_sizes,
+    item_rows,
+    metric_with_interval,
+    result_header,
+)
 from skill.superb.upstream import Upstream
 
 Items = list[tuple[str, Hashable]]
@@ -39,7 +45,7 @@ def evaluate(upstream: Upstream, task: Task, fold: Fold, seed: int) -> Evaluatio
     best = int(np.argmin(dev) if low_is_good else np.argmax(dev))
     items, counts = judged.counts(best)
     result = {
-        **result_header(task, upstream, [fold]),
+        **result_header(task, upstream, fold_sizes([fold]), fold.synthetic),
         "layer": best,
         "layers": [
             {"state": state, "dev": dev[state], "test": test[state]}

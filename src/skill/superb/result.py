@@ -1,6 +1,6 @@
 """What an evaluation gives: its JSON, the table of test items, and the heads' tensors."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skill.config.tasks import CHOSEN_ON_TEST, Task, official
+from skill.config.tasks import (
+    CHOSEN_ON_TEST,
+    UNCONFIRMED,
+    Task,
+    has_protocol_values,
+    official,
+)
 from skill.superb.downstream import Counts, value
 from skill.superb.examples import Fold
 from skill.superb.metrics import METRICS, equal_error_rate
@@ -25,21 +31,29 @@ class EvaluationResult:
     tensors: dict[str, Tensor]
 
 
-def result_header(task: Task, upstream: Upstream, folds: Sequence[Fold]) -> dict[str, Any]:
-    """What a result says about its task, data and upstream."""
+def fold_sizes(folds: Sequence[Fold]) -> dict[str, Any]:
+    """Numbers of examples and classes, seconds of training, and what was left out."""
+    return {
+        **{part: [len(getattr(f, part)) for f in folds] for part in ("train", "dev", "test")},
+        "classes": [len(names) for names in folds[0].labels],
+        "train_seconds": [sum(e.samples for e in fold.train) / 16000 for fold in folds],
+        "left_out": folds[0].left_out,
+    }
+
+
+def result_header(
+    task: Task, upstream: Upstream, examples: Mapping[str, Any], synthetic: bool
+) -> dict[str, Any]:
+    """What a result says about its task, data (sizes of `examples`) and upstream."""
     parameters = upstream.encoder.num_parameters() if isinstance(upstream, Encoder) else 0
     return {
         "task": task.name,
         "title": task.title,
         "protocol": task.protocol if task.kind in CHOSEN_ON_TEST else None,
         "official": official(task),
-        "synthetic": any(fold.synthetic for fold in folds),
-        "examples": {
-            **{part: [len(getattr(f, part)) for f in folds] for part in ("train", "dev", "test")},
-            "classes": [len(names) for names in folds[0].labels],
-            "train_seconds": [sum(e.samples for e in fold.train) / 16000 for fold in folds],
-            "left_out": folds[0].left_out,
-        },
+        "unconfirmed": UNCONFIRMED.get(task.name) if has_protocol_values(task) else None,
+        "synthetic": synthetic,
+        "examples": examples,
         "fbank_cmvn": upstream.cmvn if isinstance(upstream, Fbank) else None,
         "model": {"states": upstream.states, "width": upstream.width, "parameters": parameters},
         "precision": precision_of(upstream),

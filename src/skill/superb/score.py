@@ -4,7 +4,7 @@ Both take results in the leaderboard's units, under these names (`REFERENCE_POIN
 and the maximum term weighted value as published (0.0736).
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 
@@ -29,16 +29,18 @@ REFERENCE_POINTS: dict[str, dict[str, Reference]] = {
 }
 
 
-def superb_score(results: Mapping[str, float]) -> float:
+def superb_score(results: Mapping[str, float], without: Collection[str] = ()) -> float:
     """superb_s: mean over the ten tasks of 1000 (x - FBANK) / (topline - FBANK).
 
-    `results` has the keys pr, asr, ks, qbe, sid, asv, sd, ic, sf_f1, sf_cer, er. A task of two
-    metrics counts once. The sign of the denominator takes care of metrics where low is good.
+    `results` has the keys pr, asr, ks, qbe, sid, asv, sd, ic, sf_f1, sf_cer, er, less those of the
+    tasks that the mean leaves out (`without`). A task of two metrics counts once. The sign of the
+    denominator takes care of metrics where low is good.
 
     Raises:
-        ValueError: a metric is missing or unknown: the score exists for all ten tasks only.
+        ValueError: a metric is missing or unknown: the score is of all its tasks only.
     """
-    names = {name for metrics in REFERENCE_POINTS.values() for name in metrics}
+    tasks = {task: points for task, points in REFERENCE_POINTS.items() if task not in without}
+    names = {name for metrics in tasks.values() for name in metrics}
     if set(results) != names:
         raise ValueError(
             "the SUPERB score needs exactly these results: "
@@ -50,7 +52,7 @@ def superb_score(results: Mapping[str, float]) -> float:
             for name, reference in metrics.items()
         )
         / len(metrics)
-        for metrics in REFERENCE_POINTS.values()
+        for metrics in tasks.values()
     ]
     return sum(points) / len(points)
 

@@ -1,8 +1,8 @@
 """All results in one table, the SUPERB score where it is due, and comparisons in pairs.
 
 One row per (upstream, task, metric). Synthetic tasks are marked and never averaged. The SUPERB
-score and rank exist only for results of the official corpora, all ten tasks of them; the sample
-scale never gets them.
+score and rank exist only for results of the official corpora with the protocol's values, with and
+without query by example; the sample scale never gets them.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from skill.config.jobs import ScoresJob
-from skill.config.tasks import PROTOCOL
+from skill.config.tasks import PROTOCOL, UNCONFIRMED
 from skill.superb.metrics import METRICS
 from skill.superb.result import resampled
 from skill.superb.score import REFERENCE_POINTS, superb_rank, superb_score
@@ -26,7 +26,9 @@ COLUMNS = [
     *("parameters", "macs", "real_time_factor"),
     *("task", "title", "metric", "value", "low", "high", "items", "clusters", "unit"),
     *("low_is_good", "learning_rates", "official", "synthetic", "protocol"),
+    "unconfirmed",  # why a result with the protocol's values is not official
     "fbank_cmvn",  # of FBANK: whether mean and variance are normalised per utterance
+    "table",  # of QUESST 2014: whose queries and documents count
 ]
 _SCORE_NAMES = {("sf", "slot_f1"): "sf_f1", ("sf", "slot_cer"): "sf_cer"}
 _PAIRED = METRICS.keys() - {"mtwv"}  # queries of three voices at the sample scale: no test
@@ -74,28 +76,42 @@ def rows_of(
                     "official": result["official"],
                     "synthetic": result["synthetic"],
                     "protocol": result["protocol"],
+                    "unconfirmed": result.get("unconfirmed"),
                     "fbank_cmvn": result.get("fbank_cmvn"),
+                    "table": result.get("table"),
                 }
             )
     return sorted(rows, key=lambda row: (order[row["upstream"]], tasks[row["task"]]))
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """{upstream: {task: {metric: value}}}, with superb_score and superb_rank where they exist."""
+    """{upstream: {task: {metric: value}}}, with SUPERB's scores and rank where they exist.
+
+    `superb_score_without_qbe` is of the nine tasks whose metrics were compared with the official
+    ones, `superb_score` and `superb_rank` of all ten; `superb_score_note` says what they take in.
+    """
     values: dict[str, Any] = {}
-    official: dict[str, dict[str, float]] = {}
+    boards: dict[str, dict[str, float]] = {}
     for row in rows:
         task, metric = row["task"], row["metric"]
         values.setdefault(row["upstream"], {}).setdefault(task, {})[metric] = row["value"]
         name = _SCORE_NAMES.get((task, metric), task)
         is_main = metric == PROTOCOL[task].metrics[0] or (task, metric) in _SCORE_NAMES
-        if row["official"] and not row["synthetic"] and is_main:
-            official.setdefault(row["upstream"], {})[name] = row["value"]
-    needed = {name for metrics in REFERENCE_POINTS.values() for name in metrics}
-    complete = {name: board for name, board in official.items() if set(board) == needed}
+        if (row["official"] or row["unconfirmed"]) and not row["synthetic"] and is_main:
+            boards.setdefault(row["upstream"], {})[name] = row["value"]
+    all_names = {name for metrics in REFERENCE_POINTS.values() for name in metrics}
+    confirmed = all_names - UNCONFIRMED.keys()
+    for name, board in boards.items():
+        if confirmed <= board.keys():
+            nine = {key: board[key] for key in confirmed}
+            values[name]["superb_score_without_qbe"] = superb_score(nine, without=UNCONFIRMED)
+    complete = {name: board for name, board in boards.items() if set(board) == all_names}
     for name, rank in superb_rank(complete).items():
         values[name]["superb_score"] = superb_score(complete[name])
         values[name]["superb_rank"] = rank
+        values[name]["superb_score_note"] = "; ".join(
+            f"{task}: {reason}" for task, reason in UNCONFIRMED.items()
+        )
     return values
 
 

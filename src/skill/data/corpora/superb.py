@@ -257,10 +257,11 @@ def _quesst14(name: str, root: Path) -> Iterator[Utterance]:
                     matches[fields[1]].append(fields[5])
     for split, part in (("train", "utterances"), ("dev", "dev"), ("test", "eval")):
         for file, language in _lines(scoring / f"language_key_{part}.lst"):
-            if language == "nnenglish":
-                path = root / file.partition("/")[2]  # the list begins with the corpus's folder
-                text = " ".join(sorted(set(matches[path.stem]))) if split == "train" else path.stem
-                yield _row(name, root, path, split, text, key=path.stem)
+            path = root / file.partition("/")[2]  # the list begins with the corpus's folder
+            text = " ".join(sorted(set(matches[path.stem]))) if split == "train" else path.stem
+            utterance = _row(name, root, path, split, text, key=path.stem)
+            spoken = "en" if language == "nnenglish" else language
+            yield replace(utterance, language=spoken)
 
 
 LAYOUTS: dict[str, Callable[[str, Path], Iterable[Utterance]]] = {

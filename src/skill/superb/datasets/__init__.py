@@ -5,11 +5,11 @@ from dataclasses import replace
 
 from skill.config.tasks import Task
 from skill.data.manifest import Utterance
+from skill.superb.datasets import constructed, official
 from skill.superb.datasets.aligned import ALIGNED
-from skill.superb.datasets.official import LABELLED
-from skill.superb.datasets.official import OFFICIAL as BUILDERS
+from skill.superb.datasets.official import LABELLED, OFFICIAL
 from skill.superb.datasets.sample import SAMPLE
-from skill.superb.examples import Fold
+from skill.superb.examples import Fold, Search
 from skill.utils.errors import SkillError
 
 
@@ -19,16 +19,36 @@ def folds_of(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
     Raises:
         SkillError: a corpus of the task has no utterance, or a split would be empty.
     """
-    present = {utterance.corpus for utterance in utterances}
-    missing = [corpus for corpus in task.corpora if corpus not in present]
-    if missing:
-        raise SkillError(f"{task.name}: the manifests have no utterance of {', '.join(missing)}")
-    used = [u for u in utterances if u.corpus in task.corpora]
-    builder = BUILDERS.get((task.name, task.corpora[0])) or (SAMPLE | LABELLED | ALIGNED)[task.name]
-    synthetic = any(u.kind == "synthetic" for u in used)
-    folds = [replace(fold, synthetic=synthetic) for fold in builder(task, used)]
+    own, synthetic = _of_task(task, utterances)
+    builder = OFFICIAL.get((task.name, task.corpora[0])) or (SAMPLE | LABELLED | ALIGNED)[task.name]
+    folds = [replace(fold, synthetic=synthetic) for fold in builder(task, own)]
     for fold in folds:
         for split in ("train", "dev", "test"):
             if not getattr(fold, split):
                 raise SkillError(f"{task.name}: no usable {split} example in {task.corpora}")
     return folds
+
+
+def search_of(task: Task, utterances: Sequence[Utterance]) -> Search:
+    """Queries and documents of query by example.
+
+    Raises:
+        SkillError: a corpus of the task has no utterance, no query or no document.
+    """
+    own, synthetic = _of_task(task, utterances)
+    build = official.search if task.corpora[0] == "quesst14" else constructed.searches
+    search = replace(build(task, own), synthetic=synthetic)
+    for name, part in (("document", search.documents), *search.queries.items()):
+        if not part:
+            raise SkillError(f"{task.name}: no usable {name} example in {task.corpora}")
+    return search
+
+
+def _of_task(task: Task, utterances: Sequence[Utterance]) -> tuple[list[Utterance], bool]:
+    """The utterances of a task's corpora, and whether some are synthetic."""
+    present = {utterance.corpus for utterance in utterances}
+    missing = [corpus for corpus in task.corpora if corpus not in present]
+    if missing:
+        raise SkillError(f"{task.name}: the manifests have no utterance of {', '.join(missing)}")
+    own = [u for u in utterances if u.corpus in task.corpora]
+    return own, any(u.kind == "synthetic" for u in own)

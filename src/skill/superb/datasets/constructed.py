@@ -19,6 +19,7 @@ from skill.data.manifest import Utterance
 from skill.superb.examples import (
     Example,
     Fold,
+    Search,
     Trial,
     Waveform,
     group_folds,
@@ -167,7 +168,7 @@ def mixtures(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
     return [Fold(parts["train"], parts["dev"], parts["test"])]
 
 
-def searches(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
+def searches(task: Task, utterances: Sequence[Utterance]) -> Search:
     """QbE: dev and test queries are two groups of voices; documents are rows of other voices."""
     usable = [u for u in utterances if u.text and u.language == "en"]
     clips = _by_speaker(usable, task, shortest=0.1)
@@ -179,17 +180,19 @@ def searches(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
             documents.append(_document(row[first : first + _PHRASES_PER_DOCUMENT]))
     documents = limit_seconds(documents, task.train_seconds)
     said = {phrase for document in documents for phrase in document.target}
-    queries = [
-        [
-            Example(u.id, u.samples, u.text, u.speaker, partial(audio.read_segment, u))
-            for speaker in sorted(groups[group])
-            for u in clips[speaker]
-            if u.text in said
-        ]
-        for group in (1, 0)
-    ]
-    return [Fold(documents, limit_seconds(queries[0], task.dev_seconds),
-                 limit_seconds(queries[1], task.test_seconds))]  # fmt: skip
+    queries = {
+        split: limit_seconds(
+            [
+                Example(u.id, u.samples, u.text, u.speaker, partial(audio.read_segment, u))
+                for speaker in sorted(groups[group])
+                for u in clips[speaker]
+                if u.text in said
+            ],
+            seconds,
+        )
+        for split, group, seconds in (("dev", 1, task.dev_seconds), ("test", 0, task.test_seconds))
+    }
+    return Search(documents, queries)
 
 
 def _document(row: Sequence[Utterance]) -> Example:

@@ -5,6 +5,7 @@ serves SID (official split) and ASV (the speakers of the official trials are uns
 IC, SF and ER serve synthetic speech in the sample scale, too: its manifests say the same.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -28,6 +29,7 @@ from skill.superb.datasets import sample
 from skill.superb.examples import (
     Example,
     Fold,
+    Search,
     Trial,
     Waveform,
     batch_order,
@@ -36,7 +38,7 @@ from skill.superb.examples import (
     seeded_excerpt,
     with_crops,
 )
-from skill.superb.metrics import Turn
+from skill.superb.metrics import Turn, Unscored
 from skill.superb.slots import slot_symbols
 from skill.superb.vocabulary import read_lexicon
 from skill.utils.errors import SkillError
@@ -221,13 +223,26 @@ def diarization(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
     return [sample.split(task, examples)]
 
 
-def search(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
-    """QbE: `train` are the documents, with the queries that match them as targets."""
-    examples = [
-        (u.split, _example(task, u, tuple(u.text.split()) if u.split == "train" else u.text))
-        for u in utterances
-    ]
-    return [sample.split(task, examples)]
+def search(task: Task, utterances: Sequence[Utterance]) -> Search:
+    """QbE: English queries and documents are scored; with `table: whole`, all others count, too."""
+    documents = [u for u in utterances if u.split == "train"]
+    scored = [_example(task, u, tuple(u.text.split())) for u in documents if u.language == "en"]
+    foreign = Counter(name for u in documents if u.language != "en" for name in u.text.split())
+    matched = {name for u in documents for name in u.text.split()}
+    queries: dict[str, list[Example]] = {}
+    unscored: dict[str, Unscored] = {}
+    for split, seconds in (("dev", task.dev_seconds), ("test", task.test_seconds)):
+        listed = [u for u in utterances if u.split == split]
+        english = [_example(task, u, u.text) for u in listed if u.language == "en"]
+        queries[split] = limit_seconds(english, seconds)
+        unscored[split] = Unscored(
+            sum(u.language != "en" and u.text in matched for u in listed),
+            len(documents) - len(scored),
+            np.array([foreign[query.target] for query in queries[split]], dtype=np.int64),
+        )
+    if task.table == "english":
+        unscored = {}
+    return Search(limit_seconds(scored, task.train_seconds), queries, unscored)
 
 
 # tasks whose labels stand in the manifest in the same way, whatever the corpus
@@ -242,5 +257,4 @@ OFFICIAL: dict[tuple[str, str], Callable[[Task, Sequence[Utterance]], list[Fold]
     ("er", "iemocap"): emotions,
     ("sf", "audio_snips"): slot_filling,
     ("sd", "libri2mix"): diarization,
-    ("qbe", "quesst14"): search,
 }

@@ -145,5 +145,4 @@ SAMPLE: dict[str, Callable[[Task, Sequence[Utterance]], list[Fold]]] = {
     "ks": phrases,
     "asv": constructed.trials,
     "sd": constructed.mixtures,
-    "qbe": constructed.searches,
 }
