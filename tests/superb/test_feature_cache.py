@@ -35,7 +35,14 @@ def test_fbank_is_normalised_where_the_protocol_normalises(task):
     assert states[0].mean(0).abs().max() < 1e-5
     torch.testing.assert_close(states[0].std(0), torch.ones(240))
     pooled = {name for name, task in PROTOCOL.items() if not task.fbank_cmvn}
-    assert pooled == {"ks", "sid", "ic", "er"}
+    assert pooled >= {"ks", "sid", "ic", "er"} and not pooled & {
+        "pr",
+        "asr",
+        "sf",
+        "asv",
+        "sd",
+        "qbe",
+    }
 
 
 def test_time_means_give_the_same_logits_as_all_frames(encoder):

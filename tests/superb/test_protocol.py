@@ -39,7 +39,7 @@ PROTOCOL_TABLE = {
 }
 
 
-@pytest.mark.parametrize("name", PROTOCOL)
+@pytest.mark.parametrize("name", PROTOCOL_TABLE)
 def test_the_protocol_is_the_leaderboards(name):
     task = PROTOCOL[name]
     assert PROTOCOL_TABLE[name] == (
