@@ -81,12 +81,12 @@ def train(job: jobs.Stage1Job, teachers: list[Path], run: Path) -> dict[str, Any
     """Run the verb `stage1` in a process of its own."""
     with tempfile.TemporaryDirectory(prefix="skill compaction ") as name:
         folder = Path(name)
-        curve, summary = folder / "curve.csv", folder / "summary.json"
+        curve, summary = folder / "student.csv", folder / "student.json"
         command: list[str | Path] = [sys.executable, "-m", "skill", "stage1", STUDENT]
         command += ["--params", job.model_dump_json(), "--teachers", *teachers, "--manifests"]
         command += [f"results/corpora/{corpus}.csv" for corpus in job.unlabelled.corpora]
-        command += ["--clustering", f"results/clustering/{STUDENT}.json", "--curve", curve]
-        command += ["--summary", summary, "--output", folder / "student.safetensors"]
+        command += ["--clustering", f"results/clustering/{STUDENT}.json"]
+        command += ["--output", folder / "student.safetensors"]
         command += ["--scratch", folder / "scratch", "--threads", "1"]
         start = time.perf_counter()
         with subprocess.Popen(command, cwd=run, stderr=subprocess.PIPE, text=True) as process:

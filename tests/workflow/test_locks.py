@@ -1,114 +1,137 @@
-"""Stale locks go, held ones stay; jobs end with the run that started them; verbs' exit codes."""
+"""Stale locks go, held ones stay; jobs end with the run that started them."""
 
 import os
-import platform
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
+from filelock import FileLock
 
-from skill.__main__ import main
-from skill.command import VERBS, parser
+from skill.utils.errors import SkillError
 from skill.utils.files import write_json
 from skill.workflow import locks
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT / "src")}
 
 
 @pytest.fixture
 def locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    locks = tmp_path / ".snakemake/locks"
-    locks.mkdir(parents=True)
-    (locks / "0.input.lock").write_text("x\n")
-    return locks
+    folder = tmp_path / ".snakemake/locks"
+    folder.mkdir(parents=True)
+    (folder / "0.input.lock").write_text("x\n")
+    return folder
 
 
-def note(pid: int, started: str | None, host: str = platform.node()) -> Path:
-    path = Path(f".snakemake/runs/{pid}.json")
-    write_json(path, {"host": host, "started": started})
+def note(name: str) -> Path:
+    path = Path(f".snakemake/runs/{name}.json")
+    write_json(path, {"host": "elsewhere", "pid": 7, "since": "2026-01-01 00:00"})
     return path
 
 
-def ended_process() -> tuple[int, str | None]:
-    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    born = locks.started(process.pid)
-    process.kill()
-    process.wait()
-    return process.pid, born
+class Run:
+    """A process that has registered itself as a run of the working directory."""
+
+    def __init__(self, **environment: str) -> None:
+        code = (
+            "from skill.workflow import locks; locks.register_run(); print(1, flush=True); input()"
+        )
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code], env=ENVIRONMENT | environment, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert self.process.stdout is not None and self.process.stdout.readline() == "1\n"
 
 
-def test_lock_of_a_dead_run_is_removed_and_its_note_forgotten(locked: Path) -> None:
-    path = note(*ended_process())
+def test_lock_of_a_killed_run_is_removed_and_its_note_forgotten(locked: Path) -> None:
+    (locked / "0.input.lock").rename(locked / "0")
+    run = Run()
+    (locked / "0").rename(locked / "0.input.lock")
+    assert not locks.release_stale_lock()
+    run.process.kill()
+    run.process.wait()
+    assert list(Path(".snakemake/runs").iterdir())
     assert locks.release_stale_lock()
-    assert not list(locked.iterdir()) and not path.exists()
+    assert not list(locked.iterdir()) and not list(Path(".snakemake/runs").iterdir())
     assert not locks.release_stale_lock()
 
 
-def test_lock_of_a_live_run_stays(locked: Path) -> None:
-    path = note(*ended_process())
-    lock = next(locked.iterdir())
-    lock.rename(locked / "kept")  # no lock yet: the run notes itself first
-    locks.hold()
-    (locked / "kept").rename(lock)
-    assert [p.stem for p in Path(".snakemake/runs").iterdir()] == [str(os.getpid())]
-    assert not locks.release_stale_lock()
-    assert lock.exists() and not path.exists()
+def test_a_run_removes_its_note_at_its_end(locked: Path) -> None:
+    run = Run()
+    run.process.communicate("\n")
+    assert not list(Path(".snakemake/runs").iterdir())
 
 
-def test_lock_of_a_run_that_was_killed_before_any_job_is_removed(locked: Path) -> None:
-    """The note is older than the lock: a run notes itself while it reads the Snakefile."""
-    path = note(*ended_process())
-    earlier = path.stat().st_mtime - 60
-    os.utime(path, (earlier, earlier))
+def test_lock_of_a_live_run_stays_on_whichever_machine(locked: Path) -> None:
+    dead, live = note("a-1"), note("b-2")
+    with FileLock(live.with_suffix(".lock")):
+        assert not locks.release_stale_lock()
+        assert list(locked.iterdir()) and live.exists() and not dead.exists()
+        assert locks._live() == ["process 7 on elsewhere since 2026-01-01 00:00"]
     assert locks.release_stale_lock()
 
 
-def test_lock_of_another_machine_or_unknown_run_stays(locked: Path) -> None:
-    assert not locks.release_stale_lock()
-    note(*ended_process(), host="elsewhere")
-    assert not locks.release_stale_lock()
-    note(*ended_process())  # a dead one beside it
+def test_lock_without_a_note_stays(locked: Path) -> None:
+    """Nobody can know whose it is."""
     assert not locks.release_stale_lock()
     assert list(locked.iterdir())
 
 
-def test_number_of_a_dead_run_that_was_given_again(locked: Path) -> None:
-    """The same process number with another start time is another process."""
-    note(os.getpid(), "1")
-    assert locks.release_stale_lock()
+JOB = """
+import sys, time
+from skill.workflow import locks
+locks.exit_with_parent()
+print("watches", flush=True)
+time.sleep(600)
+"""
+
+
+def job(run: int, started: float) -> "subprocess.Popen[bytes]":
+    environment = ENVIRONMENT | {locks.RUN: f"{run} {started:.2f}"}
+    return subprocess.Popen(
+        [sys.executable, "-c", JOB], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
 
 
 def test_job_ends_with_its_run() -> None:
     run = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    code = f"import time; from skill import runner; runner.end_with({run.pid}, 0.05); "
-    job = subprocess.Popen(
-        [sys.executable, "-c", code + "print('watches', flush=True); time.sleep(600)"],
-        stdout=subprocess.PIPE,
-    )
-    assert job.stdout is not None and job.stdout.readline() == b"watches\n"
-    time.sleep(0.5)
-    assert job.poll() is None
+    started = psutil.Process(run.pid).create_time()
+    watching = job(run.pid, started)
+    assert watching.stdout is not None and watching.stdout.readline() == b"watches\n"
+    time.sleep(1.5)
+    assert watching.poll() is None
     run.kill()
     run.wait()
-    assert job.wait(timeout=60) == -15
+    assert watching.wait(timeout=60) == -15
+    late = job(run.pid, started)
+    said = late.communicate(timeout=60)
+    assert late.returncode == 143 and not said[0]
+    assert (
+        said[1].decode().strip() == f"the run of process {run.pid} has ended, and this job with it"
+    )
 
 
-def test_bad_input_is_one_line_and_exit_code_1(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["check", str(tmp_path / "none.yaml")]) == 1
-    assert capsys.readouterr().err.startswith("error: ")
-    assert main(["teacher", "x", "--params", "{", "--output", str(tmp_path / "x")]) == 1
-    assert capsys.readouterr().err.startswith("error: --params: no valid JSON")
-    job = '{"source":"a","oops":1}'
-    assert main(["teacher", "x", "--params", job, "--output", str(tmp_path / "x")]) == 1
-    assert capsys.readouterr().err == "error: --params.oops: unknown key\n"
+def test_number_of_a_dead_run_that_was_given_again() -> None:
+    """The same process number with another start time is another process."""
+    late = job(os.getpid(), psutil.Process().create_time() - 60)
+    assert late.wait(timeout=60) == 143
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as left:
-        parser().parse_args([verb, "--help"])
-    assert left.value.code == 0
-    assert "--threads" in capsys.readouterr().out
+def test_a_scratch_folder_belongs_to_one_job(tmp_path: Path) -> None:
+    with locks.scratch_of_one_job(tmp_path / "s"):
+        pass
+    with (
+        FileLock(tmp_path / "s/.lock"),
+        pytest.raises(SkillError, match="another job works"),
+        locks.scratch_of_one_job(tmp_path / "s", seconds=0.2),
+    ):
+        raise AssertionError
+
+
+def test_a_checkout_that_pythonpath_cannot_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SkillError, match="move the checkout"):
+        locks.prepare(tmp_path / "a:b", here=True)

@@ -22,11 +22,7 @@ rule record_states:
     resources:
         gpu=GPU,
     params:
-        job=job(
-            jobs.ActivationsJob(
-                seed=P.seed, unlabelled=P.unlabelled, activations=P.activations
-            )
-        ),
+        job=job(jobs.ActivationsJob.of(P)),
         code=fingerprint("skill.similarity.activations"),
     shell:
         "python -m skill activations --params {params.job:q} --teacher {input.teacher:q} "

@@ -24,6 +24,5 @@ rule group_layers:
         job=lambda w: job(P.students[w.student].clustering),
         code=fingerprint("skill.similarity.clustering_step"),
     shell:
-        "python -m skill clustering --params {params.job:q} --similarity {input:q} "
-        "--output {output.groups:q} --table {output.table:q} "
-        "--criterion {output.criterion:q} --threads {threads} 2>&1 | tee -i {log:q}"
+        "python -m skill cluster --params {params.job:q} --similarity {input:q} "
+        "--output {output.groups:q} --threads {threads} 2>&1 | tee -i {log:q}"

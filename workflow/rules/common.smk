@@ -16,15 +16,19 @@ from skill.config import jobs
 from skill.workflow import locks, outputs
 from skill.workflow.checks import check_students
 from skill.data.corpora import superb_files
-from skill.utils.errors import SkillError
+from skill.utils.errors import SkillError, describe
 from skill.utils.files import canonical_json, checkout_path, data_table, sha256
 from skill.config.load import load
 from skill.utils.provenance import fingerprint
-from skill.config.students import baselines, references, sweeps
 
-locks.prepare(Path(workflow.basedir), here=workflow.is_main_process)
-if workflow.is_main_process:
-    locks.hold()
+try:
+    locks.prepare(Path(workflow.basedir), here=workflow.is_main_process)
+    if workflow.is_main_process:
+        locks.register_run()
+except SkillError as error:
+    raise WorkflowError(str(error)) from None
+except OSError as error:
+    raise WorkflowError(describe(error)) from None
 
 # Slurm signals all processes of a job. The shell and `tee` have to outlive the program, which saves
 # its state first: with them gone, Slurm would take the job for ended and kill it. A prefix takes the
@@ -104,77 +108,10 @@ def clusters(student):
     return [f"results/clustering/{student}.json"] if student in CLUSTERED else []
 
 
-def pretraining_job(teacher):
-    return job(
-        jobs.PretrainingJob(unlabelled=P.unlabelled, pretraining=P.pretraining[teacher])
-    )
-
-
-def stage1_job(student):
-    s = P.students[student]
-    return job(
-        jobs.Stage1Job(
-            seed=s.seed,
-            teachers=s.teachers,
-            definition=s.definition,
-            sparsity=s.sparsity,
-            unlabelled=P.unlabelled,
-            stage=s.stage1,
-        )
-    )
-
-
-def stage2_job(student):
-    s = P.students[student]
-    return job(
-        jobs.Stage2Job(
-            seed=s.seed,
-            teachers=s.teachers,
-            definition=s.definition,
-            unlabelled=P.unlabelled,
-            stage=s.stage2,
-            heard=s.stage1.steps,
-        )
-    )
-
-
-def study_job(student):
-    s = P.students[student]
-    return job(
-        jobs.StudyJob(
-            seed=P.seed, similarity=s.similarity, clustering=s.clustering, studies=P.studies
-        )
-    )
-
-
 def encoder(upstream):
     if upstream in P.students:
         return [f"results/stage2/{upstream}.safetensors"]
     return teachers([upstream]) if upstream in P.teachers else []
-
-
-def task_seed(upstream):
-    return P.students[upstream].seed if upstream in P.students else P.seed
-
-
-def described_upstreams():
-    """What the tables have to know of each upstream."""
-    described = {}
-    for name in UPSTREAMS:
-        if name in P.students:
-            s = P.students[name]
-            described[name] = jobs.Upstream(
-                kind="student",
-                method=s.method,
-                base=s.base,
-                teachers=s.teachers,
-                sparsity=s.sparsity,
-                seed=s.seed,
-            )
-        else:
-            kind = "teacher" if name in P.teachers else "fbank"
-            described[name] = jobs.Upstream(kind=kind, base=name)
-    return described
 
 
 STORED = [name for name, corpus in P.corpora.items() if corpus.stored]
@@ -202,15 +139,7 @@ PAPER = [
         "results/paper/{figure}.{kind}", figure=FIGURES, kind=["csv", "pdf", "png"]
     ),
 ]
-PAPER_JOB = job(
-    jobs.PaperJob(
-        upstreams=described_upstreams(),
-        bootstrap=P.paper.bootstrap,
-        sweeps=sweeps(P.students),
-        references=references(P),
-        baselines=baselines(P),
-    )
-)
+PAPER_JOB = job(jobs.PaperJob.of(P, UPSTREAMS))
 
 
 wildcard_constraints:

@@ -22,8 +22,8 @@ rule convert_corpus:
         checksums=sha256(checkout_path("data/checksums.csv")),
         code=fingerprint("skill.data.corpora.prepare"),
     shell:
-        "python -m skill corpora {wildcards.corpus} --params {params.job:q} "
-        "--audio {output.audio:q} --manifest {output.manifest:q} --threads {threads} "
+        "python -m skill corpus {wildcards.corpus} --params {params.job:q} "
+        "--output {output.manifest:q} --threads {threads} "
         "2>&1 | tee -i {log:q}"
 
 
@@ -43,5 +43,5 @@ rule list_corpus:
         archives=lambda w: archives(P.corpora[w.corpus].kind),
         code=fingerprint("skill.data.corpora.prepare"),
     shell:
-        "python -m skill corpora {wildcards.corpus} --params {params.job:q} "
-        "--manifest {output.manifest:q} --threads {threads} 2>&1 | tee -i {log:q}"
+        "python -m skill corpus {wildcards.corpus} --params {params.job:q} "
+        "--output {output.manifest:q} --threads {threads} 2>&1 | tee -i {log:q}"

@@ -36,7 +36,7 @@ rule tabulate_results:
         job=PAPER_JOB,
         code=fingerprint("skill.paper.tables"),
     shell:
-        "python -m skill paper results --params {params.job:q} --inputs {input:q} "
+        "python -m skill table results --params {params.job:q} --inputs {input:q} "
         "--output {output.table:q} --threads {threads} 2>&1 | tee -i {log:q}"
 
 
@@ -61,7 +61,7 @@ rule tabulate_published:
         job=PAPER_JOB,
         code=fingerprint("skill.paper.tables"),
     shell:
-        "python -m skill paper table1 --params {params.job:q} --inputs {input:q} "
+        "python -m skill table table1 --params {params.job:q} --inputs {input:q} "
         "--output {output.table:q} --threads {threads} 2>&1 | tee -i {log:q}"
 
 
@@ -83,7 +83,7 @@ rule compare_upstreams:
         job=PAPER_JOB,
         code=fingerprint("skill.paper.tables"),
     shell:
-        "python -m skill paper comparisons --params {params.job:q} --inputs {input:q} "
+        "python -m skill table comparisons --params {params.job:q} --inputs {input:q} "
         "--output {output:q} --threads {threads} 2>&1 | tee -i {log:q}"
 
 
@@ -102,7 +102,7 @@ rule tabulate_figure:
         job=PAPER_JOB,
         code=fingerprint("skill.paper.tables"),
     shell:
-        "python -m skill paper {wildcards.figure:q} --params {params.job:q} --inputs {input:q} "
+        "python -m skill table {wildcards.figure:q} --params {params.job:q} --inputs {input:q} "
         "--output {output:q} --threads {threads} 2>&1 | tee -i {log:q}"
 
 
@@ -122,11 +122,7 @@ rule measure_regression:
     resources:
         gpu=GPU,
     params:
-        job=job(
-            jobs.ActivationsJob(
-                seed=P.seed, unlabelled=P.unlabelled, activations=P.activations
-            )
-        ),
+        job=job(jobs.ActivationsJob.of(P)),
         code=fingerprint("skill.similarity.regression"),
     shell:
         "python -m skill regression --params {params.job:q} --student {input.student:q} "
@@ -186,4 +182,4 @@ for figure, (category, shown, of) in DRAWN.items():
             code=fingerprint("skill.paper.figures"),
         shell:
             "python -m skill figure {params.figure:q} --table {input:q} "
-            "--pdf {output.pdf:q} --png {output.png:q} --threads {threads} 2>&1 | tee -i {log:q}"
+            "--output {output.pdf:q} --threads {threads} 2>&1 | tee -i {log:q}"

@@ -29,13 +29,12 @@ rule prune_student:
     resources:
         gpu=GPU,
     params:
-        job=lambda w: stage1_job(w.student),
+        job=lambda w: job(jobs.Stage1Job.of(P, w.student)),
         code=fingerprint("skill.distillation.stages"),
         clustering=lambda w, input: "--clustering" if input.clustering else "",
     shell:
         "python -m skill stage1 {wildcards.student} --params {params.job:q} "
         "--teachers {input.teachers:q} --manifests {input.manifests:q} "
         "{params.clustering} {input.clustering:q} --output {output.student:q} "
-        "--curve {output.curve:q} --summary {output.summary:q} "
         "--scratch scratch/stage1/{wildcards.student} "
         "--threads {threads} --gpus {resources.gpu} 2>&1 | tee -i {log:q}"

@@ -30,7 +30,7 @@ rule distil_student:
     resources:
         gpu=GPU,
     params:
-        job=lambda w: stage2_job(w.student),
+        job=lambda w: job(jobs.Stage2Job.of(P, w.student)),
         code=fingerprint("skill.distillation.stages"),
         clustering=lambda w, input: "--clustering" if input.clustering else "",
     shell:
@@ -38,6 +38,5 @@ rule distil_student:
         "--student {input.student:q} "
         "--teachers {input.teachers:q} --manifests {input.manifests:q} "
         "{params.clustering} {input.clustering:q} --output {output.student:q} "
-        "--curve {output.curve:q} --summary {output.summary:q} "
         "--scratch scratch/stage2/{wildcards.student} "
         "--threads {threads} --gpus {resources.gpu} 2>&1 | tee -i {log:q}"

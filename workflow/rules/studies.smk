@@ -27,11 +27,11 @@ rule resample_utterances:
         "benchmarks/snakemake/studies/{student}-stability.tsv"
     threads: 2
     params:
-        job=lambda w: study_job(w.student),
+        job=lambda w: job(jobs.StudyJob.of(P, w.student)),
         code=fingerprint("skill.similarity.sensitivity"),
     shell:
         "python -m skill stability --params {params.job:q} --activations {input:q} "
-        "--output {output.stability:q} --curve {output.criterion:q} --threads {threads} "
+        "--output {output.stability:q} --threads {threads} "
         "2>&1 | tee -i {log:q}"
 
 
@@ -49,10 +49,10 @@ rule vary_calibration:
         "benchmarks/snakemake/studies/{student}-calibration.tsv"
     threads: 2
     params:
-        job=lambda w: study_job(w.student),
+        job=lambda w: job(jobs.StudyJob.of(P, w.student)),
         code=fingerprint("skill.similarity.sensitivity"),
     shell:
-        "python -m skill study --params {params.job:q} --activations {input:q} "
+        "python -m skill sensitivity --params {params.job:q} --activations {input:q} "
         "--output {output:q} --threads {threads} 2>&1 | tee -i {log:q}"
 
 
@@ -72,4 +72,4 @@ rule draw_study:
         code=fingerprint("skill.paper.figures"),
     shell:
         "python -m skill figure {wildcards.study}-{wildcards.student:q} --table {input:q} "
-        "--pdf {output.pdf:q} --png {output.png:q} --threads {threads} 2>&1 | tee -i {log:q}"
+        "--output {output.pdf:q} --threads {threads} 2>&1 | tee -i {log:q}"

@@ -23,13 +23,13 @@ rule evaluate:
     resources:
         gpu=GPU,
     params:
-        job=lambda w: job(jobs.TaskJob(seed=task_seed(w.upstream), task=TASKS[w.task])),
+        job=lambda w: job(jobs.TaskJob.of(P, w.upstream, w.task)),
         code=fingerprint("skill.superb.evaluate"),
         encoder=lambda w, input: "--encoder" if input.encoder else "",
     shell:
-        "python -m skill superb {wildcards.upstream} {wildcards.task} --params {params.job:q} "
+        "python -m skill evaluate {wildcards.upstream} {wildcards.task} --params {params.job:q} "
         "{params.encoder} {input.encoder:q} --manifests {input.manifests:q} "
-        "--output {output.result:q} --items {output.counts:q} --head {output.head:q} "
+        "--output {output.result:q} "
         "--scratch scratch/superb/{wildcards.upstream}/{wildcards.task} --threads {threads} "
         "2>&1 | tee -i {log:q}"
 
@@ -49,7 +49,7 @@ rule measure_size:
         code=fingerprint("skill.superb.profile"),
         encoder=lambda w, input: "--encoder" if input.encoder else "",
     shell:
-        "python -m skill size {wildcards.upstream} {params.encoder} {input.encoder:q} "
+        "python -m skill profile {wildcards.upstream} {params.encoder} {input.encoder:q} "
         "--output {output:q} --threads {threads} 2>&1 | tee -i {log:q}"
 
 
@@ -68,9 +68,9 @@ rule collect_scores:
     benchmark:
         "benchmarks/snakemake/superb/scores.tsv"
     params:
-        job=job(jobs.ScoresJob(upstreams=described_upstreams())),
+        job=job(jobs.ScoresJob.of(P, UPSTREAMS)),
         code=fingerprint("skill.superb.scores"),
     shell:
         "python -m skill scores --params {params.job:q} --results {input:q} "
-        "--output {output.scores:q} --table {output.table:q} --threads {threads} "
+        "--output {output.scores:q} --threads {threads} "
         "2>&1 | tee -i {log:q}"

@@ -38,7 +38,7 @@ rule pretrain_teacher:
         teacher=one_of(RETRAINED),
     threads: TRAINING_THREADS
     params:
-        job=lambda w: pretraining_job(w.teacher),
+        job=lambda w: job(jobs.PretrainingJob.of(P, w.teacher)),
         code=fingerprint("skill.teachers.pretraining"),
     shell:
         "python -m skill pretrain {wildcards.teacher} --params {params.job:q} "

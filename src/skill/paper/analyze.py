@@ -1,8 +1,7 @@
-"""`python -m skill similarity FILE` and `python -m skill clustering FILE`, outside the workflow.
+"""`skill analyze FILE...`: similarity and clusters of layers, outside the workflow.
 
 FILE is a stack of layer states of any model, framework or modality (`skill.similarity.layer_states`
-says what is read), or for `clustering` also a square table of CKA. Tables and pictures are written
-beside each other, and what was found is printed."""
+says what is read), or a square table of CKA. Tables and pictures are written beside each other."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,69 +10,49 @@ from skill.config.jobs import StudyJob
 from skill.config.params import Clustering, Similarity, Studies
 from skill.paper.figures import similarity as figures
 from skill.paper.figures.style import save
-from skill.similarity import clustering_step as groups
-from skill.similarity import matrix_step as layers
-from skill.similarity.matrix import read_matrix
+from skill.similarity import clustering_step, matrix_step
 from skill.similarity.sensitivity import run_stability
 from skill.utils.errors import SkillError
 from skill.utils.files import read_json
 
 
-def similarity(files: Sequence[Path], section: Similarity, output: Path | None) -> None:
-    """Compare the layers in `files`: `output` (a .csv), and a heat map beside it.
-
-    Without `output`, the table is "FILE-similarity.csv" in the working directory.
-
-    Raises:
-        SkillError: a file that is no stack of states, or whose states cannot be compared.
-    """
-    table = output or Path(f"{_stem(files)}-similarity.csv")
-    layers.run(files, section, table)
-    save(figures.matrix(table), table.with_suffix(""))
-    print(f"{table}: similarity of {len(read_matrix(table)[0])} layers; .pdf and .png beside")
-
-
-def clustering(
-    files: Sequence[Path],
-    section: Clustering,
-    output: Path | None,
-    *,
-    compare: Similarity,
-    seed: int,
+def analyze(
+    files: Sequence[Path], compare: Similarity, section: Clustering, output: Path | None
 ) -> None:
-    """Group the layers in `files`: `output` (.json), the tables and pictures beside it.
+    """Compare the layers in `files`, cluster them, and draw both.
 
-    From states, also how stable the groups are under a bootstrap over utterances. Without
-    `output`, the groups are in "FILE-groups.json" in the working directory.
+    From states: STEM-similarity.csv, and STEM-stability.csv, how often two layers share a cluster
+    under a bootstrap over utterances. Always: STEM-clusters.json and .csv (the dendrogram) and
+    STEM-criterion.csv (silhouette and stability against the number of clusters). Each table has its
+    picture beside it. STEM is `output`, or the files' own in the working directory.
 
     Raises:
-        SkillError: as `similarity`; or groups that the layers do not allow.
+        SkillError: a file that is no stack of states, states that cannot be compared, or clusters
+            that the layers do not allow.
     """
-    output = output or Path(f"{_stem(files)}-groups.json")
-    if files[0].suffix == ".csv":
-        if len(files) > 1:
-            raise SkillError(f"{files[1]}: layers are grouped from one table at a time")
-        matrix = files[0]
-    else:
-        matrix = _beside(output, "-similarity.csv")
-        similarity(files, compare, matrix)
-    table, curve = output.with_suffix(".csv"), _beside(output, "-criterion.csv")
-    groups.run(matrix, section, output, table, curve)
-    if files[0].suffix != ".csv":
-        shared = _beside(output, "-stability.csv")
-        job = StudyJob(seed=seed, similarity=compare, clustering=section, studies=Studies())
+    stem = output or Path("+".join(file.stem for file in files))
+    matrix, of_states = files[0], files[0].suffix != ".csv"
+    if of_states:
+        matrix = _beside(stem, "-similarity.csv")
+        matrix_step.run(files, compare, matrix)
+        save(figures.matrix(matrix), matrix.with_suffix(""))
+    elif len(files) > 1:
+        raise SkillError(f"{files[1]}: layers are clustered from one table at a time")
+    clusters, table = _beside(stem, "-clusters.json"), _beside(stem, "-clusters.csv")
+    curve = _beside(stem, "-criterion.csv")
+    clustering_step.run(matrix, section, clusters, table, curve)
+    if of_states:
+        shared = _beside(stem, "-stability.csv")
+        job = StudyJob(seed=0, similarity=compare, clustering=section, studies=Studies())
         run_stability(files, job, shared, curve)
         save(figures.stability(shared), shared.with_suffix(""))
     save(figures.groups(table), table.with_suffix(""))
     if len(curve.read_text().splitlines()) > 1:
         save(figures.criterion(curve), curve.with_suffix(""))
-    for number, members in enumerate(read_json(output)["layers"], start=1):
-        print(f"group {number}: " + ", ".join(f"{model}:{layer}" for model, layer in members))
-
-
-def _stem(files: Sequence[Path]) -> str:
-    return "+".join(file.stem for file in files)
+    for number, members in enumerate(read_json(clusters)["layers"], start=1):
+        print(f"cluster {number}: " + ", ".join(f"{model}:{layer}" for model, layer in members))
+    print(f"written: {stem}-*.csv, .json, .pdf and .png")
 
 
 def _beside(path: Path, ending: str) -> Path:
-    return path.with_name(path.stem + ending)
+    return path.with_name(path.name + ending)

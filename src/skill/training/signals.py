@@ -1,10 +1,13 @@
-"""Signals that end a training between two steps, its state saved."""
+"""Signals that end a program; a training ends between two steps, its state saved.
+
+A job that is told to stop hears of it several times: Slurm signals every process, the parent of
+several processes its own, and the end of the run does so, too. So only the first signal counts.
+"""
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-from skill.training.distributed import gather
 
 
 class Stopped(SystemExit):
@@ -12,35 +15,58 @@ class Stopped(SystemExit):
 
 
 class Stop:
-    """The signal that has come, 0 while there is none."""
+    """The first signal that has come, 0 while there is none."""
 
     signal = 0
 
     def agreed(self) -> int:
         """The signal that has come to any process: all stop after the same step."""
+        from skill.training.distributed import gather
+
         return max(gather(self.signal))
+
+
+_stop = Stop()
+
+
+def received() -> int:
+    """The first signal that this process was told to end by, 0 if none."""
+    return _stop.signal
+
+
+def _flag(number: int, _frame: object) -> None:
+    _stop.signal = _stop.signal or number
+
+
+def _exit(number: int, _frame: object) -> None:
+    """Leave by the ordinary way, so that temporary files are removed."""
+    if not _stop.signal:
+        _stop.signal = number
+        sys.exit(128 + number)
+
+
+def exit_on_signals() -> None:
+    """The first SIGTERM or SIGHUP ends this program with 128 + its number, those after it nothing."""
+    for number in {signal.SIGTERM} | hangup_signals():
+        signal.signal(number, _exit)
 
 
 @contextmanager
 def signals() -> Iterator[Stop]:
-    """Turn SIGTERM, SIGINT and SIGHUP into a flag that the loop reads between steps.
+    """Turn SIGTERM, SIGINT and SIGHUP into a flag that a loop reads between its steps.
 
-    The same signal again stops at once. A SIGHUP that is ignored (`nohup`) stays so.
+    A SIGHUP that is ignored (`nohup`) stays so. Once the flag is set, the handlers stay: the
+    program is about to end.
     """
-    stop = Stop()
-
-    def handler(number: int, _frame: object) -> None:
-        if stop.signal == number:
-            raise KeyboardInterrupt
-        stop.signal = number
-
-    heard = {signal.SIGTERM, signal.SIGINT} | hangup_signals()
-    previous = {s: signal.signal(s, handler) for s in heard}
+    _stop.signal = 0
+    numbers = {signal.SIGTERM, signal.SIGINT} | hangup_signals()
+    previous = {number: signal.signal(number, _flag) for number in numbers}
     try:
-        yield stop
+        yield _stop
     finally:
-        for number, old in previous.items():
-            signal.signal(number, old)
+        if not _stop.signal:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
 
 
 def hangup_signals() -> set[signal.Signals]:

@@ -1,5 +1,28 @@
 """The one error that users see: bad input, said in words."""
 
+import errno
+
+_REMEDIES = {
+    errno.ENOSPC: "the disk is full: make room and run the same command again",
+    errno.EDQUOT: "the disk quota is used up: make room and run the same command again",
+    errno.EROFS: "the file system is read-only: give a folder that can be written to",
+    errno.EACCES: "permission denied: check who owns the file and its folder",
+    errno.EPERM: "operation not permitted: check who owns the file and its folder",
+    errno.ENOENT: "there is no such file: check the path",
+    errno.EISDIR: "is a folder: give a file",
+    errno.ENOTDIR: "a part of the path is a file: give a folder",
+    errno.EMFILE: "too many open files: raise the limit (`ulimit -n`)",
+    errno.EIO: "the disk reports an error: copy the file from elsewhere",
+    errno.ENAMETOOLONG: "the name is too long",
+}
+
 
 class SkillError(Exception):
     """Bad input. The message names the file, key or utterance and says what is wrong with it."""
+
+
+def describe(error: OSError) -> str:
+    """One sentence for what the system refused: the path, what happened, and the remedy."""
+    text = _REMEDIES.get(error.errno or 0, error.strerror or str(error))
+    path = error.filename2 or error.filename
+    return f"{path}: {text}" if path else text

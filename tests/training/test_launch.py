@@ -1,11 +1,10 @@
-"""Several processes for one job: same result, shared threads, stopped together; GPUs for each."""
+"""Several processes for one job: same result, shared threads, stopped together."""
 
 import os
 import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,6 @@ from skill.config.params import Corpus, RandomEncoder, Stage1, Teacher, Unlabell
 from skill.data.corpora import prepare
 from skill.teachers.fetch import run_teacher
 from skill.utils.files import canonical_json, read_csv, read_json, write_json
-from skill.workflow import launch
 
 ROOT = Path(__file__).parents[2]
 SKILL = Method(
@@ -47,7 +45,7 @@ def command(speech: Path, out: Path, steps: int, *options: str) -> list[str]:
         seed=3, teachers=("t",), definition=SKILL, sparsity=0.6, unlabelled=unlabelled, stage=stage
     )
     inputs = {"teachers": "t.safetensors", "manifests": "beeps.csv", "clustering": "g.json"}
-    outputs = {"output": "s.safetensors", "curve": "s.csv", "summary": "s.json", "scratch": "w"}
+    outputs = {"output": "s.safetensors", "scratch": "w"}
     files = [(name, speech / file) for name, file in inputs.items()]
     files += [(name, out / file) for name, file in outputs.items()]
     flags = [word for name, path in files for word in (f"--{name}", str(path))]
@@ -119,112 +117,3 @@ def test_a_wrong_input_is_the_error_of_all(speech: Path, tmp_path: Path) -> None
     done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "none.json" in done.stderr and "Traceback" not in done.stderr
-
-
-def test_what_runs_in_one_process_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    from skill.__main__ import main
-
-    assert main(["check", "x.yaml", "--gpus", "2"]) == 1
-    assert capsys.readouterr().err == "error: check runs in one process: --gpus 1\n"
-
-
-ONCE = """
-import os, signal, sys, time
-from skill.launch import told_once
-heard = []
-signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
-with told_once({signal.SIGTERM}) as told:
-    for _ in range(5):
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(0.1)
-    assert told.is_set()
-    os.kill(os.getpid(), signal.SIGTERM)
-assert heard == [signal.SIGTERM], heard
-os.kill(os.getpid(), signal.SIGTERM)
-assert len(heard) == 2, heard
-"""
-
-
-def test_the_first_signal_comes_through_alone() -> None:
-    subprocess.run([sys.executable, "-c", ONCE], env=ENVIRONMENT, check=True)
-
-
-CLAIMS = """
-import os, sys
-from skill.launch import claimed
-with claimed(int(sys.argv[1]), 0.05):
-    print(os.environ.get("CUDA_VISIBLE_DEVICES", "all"), flush=True)
-    input()
-"""
-
-
-class Claim:
-    """A process that holds GPUs until it is told to end."""
-
-    def __init__(self, number: int, **environment: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", CLAIMS, str(number)], env=ENVIRONMENT | environment, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
-
-    def says(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
-
-    def end(self) -> str:
-        return self.process.communicate("\n", timeout=30)[1]
-
-
-@pytest.fixture
-def machine(tmp_path: Path) -> dict[str, str]:
-    """The environment of a job on a machine with three GPUs."""
-    program = tmp_path / "nvidia-smi"
-    program.write_text("#!/bin/sh\nprintf '0\\n1\\n2\\n'\n")
-    program.chmod(0o755)
-    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
-    return {"PATH": path, "TMPDIR": str(tmp_path), launch.CLAIM: "1"}
-
-
-def test_jobs_beside_each_other_have_gpus_of_their_own(machine: dict[str, str]) -> None:
-    two = Claim(2, **machine)
-    assert two.says() == "0,1"
-    one = Claim(1, **machine)
-    assert one.says() == "2"
-    waiting = Claim(2, **machine)
-    assert waiting.process.stderr is not None
-    assert "waiting for 2 of the GPUs 0, 1, 2" in waiting.process.stderr.readline()
-    one.end()
-    time.sleep(0.3)
-    assert waiting.process.poll() is None
-    two.process.kill()  # its GPUs are free however it ends
-    assert waiting.says() == "0,1"
-    waiting.end()
-    two.end()
-
-
-def test_who_has_gpus_already_keeps_to_them(machine: dict[str, str]) -> None:
-    both = Claim(1, **machine | {"CUDA_VISIBLE_DEVICES": "5,GPU-a/1"})
-    assert both.says() == "5"
-    other = Claim(1, **machine | {"CUDA_VISIBLE_DEVICES": "5,GPU-a/1"})
-    assert other.says() == "GPU-a/1"
-    cluster = Claim(1, **machine | {launch.CLAIM: "", "CUDA_VISIBLE_DEVICES": "5"})
-    assert cluster.says() == "5"
-    too_many = Claim(4, **machine)
-    assert "SkillError: --gpus 4: 3 can be used here" in too_many.end()
-    none = Claim(0, **machine)
-    assert none.says() == "all"
-    for claim in (both, other, cluster, none):
-        claim.end()
-
-
-def test_verbs_that_take_a_gpu_are_those_whose_rules_ask_for_one() -> None:
-    verbs, shared = set(), set()
-    for file in (ROOT / "workflow/rules").glob("*.smk"):
-        for rule in re.split(r"^rule ", file.read_text(), flags=re.M)[1:]:
-            verb = re.search(r'"python -m skill (\w+)', rule)
-            if verb and "gpu=GPU" in rule:
-                verbs.add(verb[1])
-            if verb and "--gpus {resources.gpu}" in rule:
-                shared.add(verb[1])
-    assert verbs == set(launch.ON_GPU)
-    assert shared == set(launch.SHARED)
