@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skill.config import params
-from skill.config.load import load
+from skill.config.load import load, read_yaml
 from skill.config.types import parse
 from skill.utils.errors import SkillError
 from skill.utils.files import canonical_json
+from skill.workflow.checks import load_checked
 
 ROOT = Path(__file__).parents[2]
 SMOKE = ROOT / "presets/smoke.yaml"
@@ -23,10 +24,10 @@ FILES = [ROOT / "params.yaml", *sorted((ROOT / "presets").glob("*.yaml"))]
 
 
 def smoke() -> dict[str, Any]:
-    return params.read_yaml(SMOKE)
+    return read_yaml(SMOKE)
 
 
-def format_value(tmp_path: Path, value: Any) -> Path:
+def saved(tmp_path: Path, value: Any) -> Path:
     path = tmp_path / "params.yaml"
     path.write_text(yaml.safe_dump(value), encoding="utf-8")
     return path
@@ -78,7 +79,22 @@ def test_every_scale_is_valid(path: Path) -> None:
             {"x": 1},
             "students.skill-wavlm.clustering.x: unknown key",
         ),
-        ("students.skill-wavlm.objective", {"x": 1}, "students.skill-wavlm.objective.x: unknown"),
+        ("students.skill-wavlm.method_overrides", {"x": 1}, "wavlm.method_overrides.x: unknown"),
+        (
+            "students.skill-wavlm.objective",
+            {"x": 1},
+            "is called method_overrides since version 0.2",
+        ),
+        ("students.skill-wavlm.compare_with", "x", "compare_with: there is no student x"),
+        ("students.skill-wavlm.compare_with", "skill-wavlm", "not compared with itself"),
+        ("paper.baseline", "dphubert", "every student says compare_with"),
+        ("stage1.learning_rate", float("inf"), "stage1.learning_rate: Input should be"),
+        ("stage1.batch_seconds", 1e300, "stage1.batch_seconds: Input should be"),
+        ("stage1.steps", 10**12, "stage1.steps: Input should be less"),
+        ("unlabelled.min_seconds", 99.0, "unlabelled: min_seconds 99 is more than max_seconds"),
+        ("teachers.wavlm-random", {"random": {"family": "wavlm", "heads": 3}}, "no multiple of"),
+        ("teachers.wavlm-random", {"random": {"family": "wavlm", "width": 10**6}}, "width: Input"),
+        ("teachers." + 101 * "a", {"random": {"family": "wavlm"}}, "at most 100 characters"),
         ("students.dphubert-wavlm.clustering", {"num_clusters": 2}, "clustering: dphubert has no"),
         ("students.wavlm-random", {}, "students.wavlm-random.method: missing"),
         ("students.Bad Name", {}, "students.Bad Name"),
@@ -97,14 +113,14 @@ def test_every_scale_is_valid(path: Path) -> None:
         ("students.skill-wavlm.clustering", {"state0": "own", "num_clusters": 1}, "2 or more"),
         ("students.skill-wavlm.calibration_frames", [10**6], "calibration_frames: 1000000 frames"),
         ("students.skill-wavlm.similarity", {"max_frames": 10**6}, "similarity.max_frames: "),
-        ("students.skill-wavlm.seed", 5, "no seed in common with dphubert-wavlm"),
+        ("students.skill-wavlm.seed", 5, "compare_with: no seed in common with dphubert-wavlm"),
         ("corpora.librispeech", {"kind": "folder"}, "corpora.librispeech.kind: folder"),
     ],
 )
 def test_mistake_is_named(tmp_path: Path, key: str, value: Any, message: str) -> None:
-    path = format_value(tmp_path, put(smoke(), key, value))
+    path = saved(tmp_path, put(smoke(), key, value))
     with pytest.raises(SkillError) as error:
-        load(path)
+        load_checked(path)
     assert str(error.value).startswith(f"{path}: ")
     assert message in str(error.value)
     assert "\n" not in str(error.value)
@@ -117,6 +133,19 @@ def test_mistake_is_named(tmp_path: Path, key: str, value: Any, message: str) ->
         ("- 1", "has no sections"),
         ("a: [", "no valid YAML"),
         ("seed: 1\nseed: 2\n", "seed: stands twice"),
+        ("seed: &a [*a]\n", "more than 100000 values"),
+        (
+            "a: &a [0, 0, 0, 0, 0, 0, 0, 0, 0, 0]\n"
+            + "".join(
+                f"{y}: &{y} [{', '.join(9 * [f'*{x}'])}]\n" for x, y in pairwise("abcdefghij")
+            ),
+            "more than 100000 values",
+        ),
+        ("a: " + 5000 * "[" + 5000 * "]", "no valid YAML"),
+        ("a: !!python/object/apply:os.system [id]", "no valid YAML"),
+        ("a: 1\n---\nb: 2\n", "no valid YAML"),
+        ("a: \x00", "no valid YAML"),
+        (2**20 * "#" + "\n", "more than 1 MiB"),
     ],
 )
 def test_bad_file_is_named(tmp_path: Path, text: str, message: str) -> None:
@@ -148,7 +177,7 @@ def test_any_value_is_accepted_or_refused_in_words(key: str, value: Any) -> None
 
 def test_overrides_are_merged_into_the_defaults(tmp_path: Path) -> None:
     value = put(smoke(), "students.skill-wavlm.stage1", {"learning_rate": 1e-3})
-    loaded = load(format_value(tmp_path, value))
+    loaded = load(saved(tmp_path, value))
     one, other = loaded.students["skill-wavlm"], loaded.students["dphubert-wavlm"]
     assert one.stage1.learning_rate == 1e-3
     assert one.stage1.model_copy(update={"learning_rate": 2e-4}) == other.stage1 == loaded.stage1
@@ -161,7 +190,7 @@ def test_lists_expand_to_students(tmp_path: Path) -> None:
         "method": "skill", "teachers": ["wavlm-random"], "sparsity": [0.5, 0.625],
         "num_clusters": [2, 3], "calibration_frames": [100], "seeds": [1, 2],
     }  # fmt: skip
-    loaded = load(format_value(tmp_path, put(smoke(), "students", {"a": entry})))
+    loaded = load(saved(tmp_path, put(smoke(), "students", {"a": entry})))
     assert len(loaded.students) == 8
     student = loaded.students["a-s62.5-k3-n100-seed2"]
     assert (student.base, student.sparsity, student.seed) == ("a-s62.5-k3-n100", 0.625, 2)
@@ -173,7 +202,7 @@ def test_two_students_of_one_name_are_refused(tmp_path: Path) -> None:
     entry = {"method": "skill", "teachers": ["wavlm-random"]}
     students = {"a": entry | {"sparsity": [0.5]}, "a-s50": entry | {"sparsity": 0.5}}
     with pytest.raises(SkillError, match="a second student would be named a-s50"):
-        load(format_value(tmp_path, put(smoke(), "students", students)))
+        load(saved(tmp_path, put(smoke(), "students", students)))
 
 
 def test_job_survives_the_command_line() -> None:
@@ -203,9 +232,10 @@ def test_paper_preset_has_the_published_schedule() -> None:
 
 def test_no_torch_is_imported() -> None:
     code = "import sys, skill.config.students, skill.utils.provenance; "
-    code += "import skill.__main__ as m; m.parser(); print('torch' in sys.modules)"
+    code += f"import skill.cli as m; m.main(['check', {str(SMOKE)!r}]); "
+    code += "print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    assert done.stdout.split()[-1] == "False"
 
 
 def test_the_papers_schedule_of_every_parameter_group() -> None:

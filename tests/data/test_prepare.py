@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from skill.config.load import read_yaml
 from skill.config.params import Corpus
 from skill.config.tasks import make_task
-from skill.config.yaml_file import read_yaml
 from skill.data import splits
 from skill.data.audio import read_segment
 from skill.data.corpora import asterisk, debian, espeak, folder, hedgewars, prepare, queen, tones

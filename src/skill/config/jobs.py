@@ -23,14 +23,14 @@ from skill.config.params import (
 )
 from skill.config.students import baselines, references, sweeps
 from skill.config.tasks import Task, make_task
-from skill.config.types import Count, Name, Section, Share, Some
+from skill.config.types import Fraction, Name, NonNegativeInt, PositiveInt, Section
 from skill.utils.errors import SkillError
 
 
 class ActivationsJob(Section):
     """Parameters of the commands `activations` and `regression`."""
 
-    seed: Count
+    seed: NonNegativeInt
     unlabelled: Unlabelled
     activations: Activations
 
@@ -42,7 +42,7 @@ class ActivationsJob(Section):
 class StudyJob(Section):
     """Parameters of the commands `stability` and `sensitivity`."""
 
-    seed: Count
+    seed: NonNegativeInt
     similarity: Similarity
     clustering: Clustering
     studies: Studies
@@ -74,10 +74,10 @@ class PretrainingJob(Section):
 class Stage1Job(Section):
     """Parameters of the command `stage1`."""
 
-    seed: Count
+    seed: NonNegativeInt
     teachers: tuple[Name, ...]
     definition: Method
-    sparsity: Share | None
+    sparsity: Fraction | None
     unlabelled: Unlabelled
     stage: Stage1
 
@@ -93,12 +93,12 @@ class Stage1Job(Section):
 class Stage2Job(Section):
     """Parameters of the command `stage2`."""
 
-    seed: Count
+    seed: NonNegativeInt
     teachers: tuple[Name, ...]
     definition: Method
     unlabelled: Unlabelled
     stage: Stage2
-    heard: Count = 0
+    heard: NonNegativeInt = 0
     """Steps of stage 1: stage 2 goes on in their order, or it would hear the same audio again."""
 
     @classmethod
@@ -113,7 +113,7 @@ class Stage2Job(Section):
 class TaskJob(Section):
     """Parameters of the command `evaluate`."""
 
-    seed: Count
+    seed: NonNegativeInt
     task: Task
 
     @classmethod
@@ -129,8 +129,8 @@ class Upstream(Section):
     method: str = ""
     base: str = ""
     teachers: tuple[Name, ...] = ()
-    sparsity: Share | None = None
-    seed: Count | None = None
+    sparsity: Fraction | None = None
+    seed: NonNegativeInt | None = None
 
     @classmethod
     def of(cls, params: Params, name: str) -> "Upstream":
@@ -157,7 +157,7 @@ class PaperJob(Section):
     """Parameters of the command `table`; students in its mappings without their seeds."""
 
     upstreams: dict[str, Upstream]
-    bootstrap: Some
+    bootstrap: PositiveInt
     sweeps: dict[str, str] = Field({})
     """Student to the sweep of sparsities that it belongs to (`skill.config.students.sweeps`)."""
     references: dict[str, str] = Field({})

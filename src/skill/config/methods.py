@@ -19,11 +19,11 @@ Imports no torch, so that the workflow can check a method when it is parsed.
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
-from skill.config.types import Section
+from skill.config.types import Name, NonNegativeFloat, NonNegativeInt, PositiveInt, Section
 
-Layer = int | Literal["projection"]
+Layer = NonNegativeInt | Literal["projection"]
 
 
 class Distances(Section):
@@ -31,9 +31,13 @@ class Distances(Section):
     (`skill.distillation.losses`)."""
 
     l1: NonNegativeFloat = 0.0
+    """Mean absolute difference."""
     l2: NonNegativeFloat = 0.0
+    """Mean squared difference."""
     cosine: NonNegativeFloat = 0.0
+    """1 − cosine similarity, a frame at a time."""
     log_sigmoid_cosine: NonNegativeFloat = 0.0
+    """−log σ of the cosine similarity, a frame at a time."""
 
     @model_validator(mode="after")
     def _some(self) -> "Distances":
@@ -46,9 +50,10 @@ class LayerTarget(Section):
     """A hand-picked target: one teacher layer, and the student layer that learns it."""
 
     layer: Layer
+    """Of the teacher: a state's number, 0 to N, or the feature projection's output."""
     student: Layer | Literal["last"] | None = None
     """None: the layer of the same number."""
-    projection: str | None = None
+    projection: Name | None = None
     """Targets that name the same projection share it; None: one for this layer and student side."""
 
 
@@ -60,10 +65,12 @@ class Method(Section):
     prune: tuple[Literal["conv", "head", "ffn", "attention_layer", "ffn_layer"], ...] = ()
     """What stage 1 puts gates on; empty: nothing is pruned."""
     targets: Literal["clusters"] | Annotated[tuple[LayerTarget, ...], Field(min_length=1)]
+    """What is learned: the mean of each cluster of layers, or hand-picked layers."""
     cluster_student: Literal["mean", "single", "each"] = "mean"
     """Student side of a cluster: the mean of its layers, its last layer alone (ablation), or each
     layer of the cluster by itself, weighted so that a cluster counts once (ablation)."""
     cluster_projection: Literal["own", "shared", "none"] = "own"
+    """Linear map from a cluster's student side to its target: one each, one for all, or none."""
     across_teachers: Literal["mean", "concat", "each"] = "mean"
     """One layer of several teachers, for hand-picked targets: their mean, their concatenation, or
     one target per teacher."""
@@ -71,6 +78,7 @@ class Method(Section):
     """A projection: one linear map that starts as the identity (DPHuBERT), or linear, GELU, linear
     (DistilHuBERT)."""
     distances: Distances
+    """What is minimised between prediction and target."""
 
     @model_validator(mode="after")
     def _whole(self) -> "Method":

@@ -7,22 +7,24 @@ are exactly what its program receives (`skill.config.jobs`). Imports no torch: t
 this."""
 
 import re
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
 from skill.config.methods import Method
 from skill.config.types import (
-    Below1,
-    Count,
+    Blocks,
+    Fraction,
     Name,
-    Positive,
-    Rate,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Probability,
     Seconds,
     Section,
-    Share,
-    Some,
-    Switch,
+    StrictBool,
+    Width,
 )
 
 Kind = Literal[
@@ -41,10 +43,12 @@ class Corpus(Section):
     """Where audio comes from. `parts`: which of the corpus's own sets; empty: all of them."""
 
     kind: Kind
+    """Which corpus; `folder` is a folder of audio below SKILL_CORPORA."""
     parts: tuple[str, ...] = ()
-    speakers: Some = 8
+    """Which of the corpus's own sets; empty: all of them."""
+    speakers: PositiveInt = 8
     """Of synthetic corpora."""
-    sentences: Some = 24
+    sentences: PositiveInt = 24
     """Of synthetic corpora; every speaker says every sentence."""
 
     @property
@@ -57,31 +61,58 @@ class Unlabelled(Section):
     """The audio for calibration, distillation and pretraining."""
 
     corpora: tuple[Name, ...] = Field(min_length=1)
+    """Names of `corpora`."""
     min_seconds: Seconds = 1.0
+    """Shorter utterances are left out."""
     max_seconds: Seconds = 15.625
+    """Longer utterances are left out."""
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> "Unlabelled":
+        if self.min_seconds > self.max_seconds:
+            raise ValueError(
+                f"min_seconds {self.min_seconds:g} is more than max_seconds {self.max_seconds:g}"
+            )
+        return self
 
 
 class RandomEncoder(Section):
     """A teacher of random weights, for tests."""
 
     family: Literal["wav2vec2", "hubert", "wavlm"]
-    blocks: Some = 2
-    width: Some = 32
-    heads: Some = 2
-    ffn: Some = 64
-    conv_channels: Some = 16
-    seed: Count = 0
+    """Architecture."""
+    blocks: Blocks = 2
+    """Transformer blocks."""
+    width: Width = 32
+    """Of the states; a multiple of `heads`."""
+    heads: Width = 2
+    """Attention heads of each block."""
+    ffn: Width = 64
+    """Units of each feed-forward layer."""
+    conv_channels: Width = 16
+    """Channels of each convolution."""
+    seed: NonNegativeInt = 0
+    """Of the weights."""
+
+    @model_validator(mode="after")
+    def _divisible(self) -> "RandomEncoder":
+        return _check_heads(self)
 
 
 class Teacher(Section):
     """An encoder to learn from: a file or folder, a model of the hub, or random weights."""
 
     source: str | None = None
+    """A file or a folder, of this project or of `transformers`."""
     hub: str | None = None
+    """A model's name on the hub."""
     revision: str | None = None
+    """The 40 digits of the hub's commit."""
     sha256: str | None = None
+    """Of the weights, checked after they are fetched."""
     random: RandomEncoder | None = None
-    retrain: Switch = False
+    """Random weights, for tests."""
+    retrain: StrictBool = False
     """Make it by `pretraining` instead of taking the stored weights."""
 
     @model_validator(mode="after")
@@ -98,28 +129,29 @@ class Teacher(Section):
 class Training(Section):
     """One run of the training loop (`skill.training.loop`)."""
 
-    steps: Count
+    steps: NonNegativeInt
     """Updates."""
-    warmup: Count
+    warmup: NonNegativeInt
     """Steps over which the learning rates rise linearly; they fall linearly to 0 afterwards."""
-    learning_rate: Rate
+    learning_rate: NonNegativeFloat
     """Of the weights, at its highest."""
     batch_seconds: Seconds = 40.0
     """Audio of one step."""
     micro_seconds: Seconds = 40.0
     """Audio of one forward and backward pass, at most."""
     precision: Literal["float32", "bf16", "fp16"] = "bf16"
-    tf32: Switch = False
+    """Of forward and backward passes; weights stay in float32."""
+    tf32: StrictBool = False
     """On a GPU: products of float32 numbers with mantissas of 10 bits."""
-    clip: Positive = 10.0
+    clip: PositiveFloat = 10.0
     """Largest norm of a step's gradient."""
-    fixed_order: Switch = False
+    fixed_order: StrictBool = False
     """The same batches in the same order in every epoch, as in DPHuBERT's code."""
-    log_every: Some = 10
+    log_every: PositiveInt = 10
     """Steps between two rows of the curve."""
-    validate_every: Some = 250
+    validate_every: PositiveInt = 250
     """Steps between two looks at the development set."""
-    max_bad_steps: Some = 10
+    max_bad_steps: PositiveInt = 10
     """Steps in a row without a finite loss or gradient that end the run."""
 
     @model_validator(mode="after")
@@ -136,23 +168,23 @@ class Training(Section):
 class Distilling(Training):
     """What both stages have."""
 
-    dropout: Below1 | None = None
+    dropout: Probability | None = None
     """Of the student's projection, attention and blocks; none: what it starts with, which is the
     teacher's own in stage 1 and stage 1's in stage 2."""
-    compile: Switch = False
+    compile: StrictBool = False
     """Compile the blocks of student and teachers (`torch.compile`): slow to start."""
 
 
 class Stage1(Distilling):
     """Pruning and distillation at once."""
 
-    gate_learning_rate: Rate = 0.02
+    gate_learning_rate: NonNegativeFloat = 0.02
     """Of log α."""
-    multiplier_learning_rate: Rate | None = None
+    multiplier_learning_rate: NonNegativeFloat | None = None
     """Of the λ; none: the gates'. In a short run λ as fast as the gates overshoots the target."""
-    sparsity_warmup: Count = 0
+    sparsity_warmup: NonNegativeInt = 0
     """Steps over which the target sparsity rises linearly from 0."""
-    compact_every: Count = 0
+    compact_every: NonNegativeInt = 0
     """Steps between removals of units whose gates stay shut; 0: only at the end."""
 
     @model_validator(mode="after")
@@ -180,13 +212,13 @@ class PretrainingTarget(Section):
     """model: the states of the model that the rounds before made."""
     encoder: Name | None = None
     """A name in data/encoders.csv, whose states are the features."""
-    layer: Count | None = None
+    layer: NonNegativeInt | None = None
     """Of the model or encoder; 0 is the input of its first block."""
-    clusters: Some | None = None
+    clusters: PositiveInt | None = None
     """Of k-means, to classify; none: the features themselves, by regression."""
-    at: Some | None = None
+    at: PositiveInt | None = None
     """The block that predicts; none: the last."""
-    weight: Positive = 1.0
+    weight: PositiveFloat = 1.0
     """Of its loss."""
 
     @model_validator(mode="after")
@@ -207,6 +239,7 @@ class PretrainingRound(Training):
     """One training by masked prediction of its targets."""
 
     targets: tuple[PretrainingTarget, ...] = Field(min_length=1)
+    """What is predicted; several losses are added up."""
 
 
 class Pretraining(Section):
@@ -214,30 +247,39 @@ class Pretraining(Section):
     prediction."""
 
     family: Literal["wav2vec2", "hubert", "wavlm"]
-    blocks: Some = 12
-    width: Some = 160
-    heads: Some = 5
-    ffn: Some = 640
-    bands: Some = 64
+    """Architecture."""
+    blocks: Blocks = 12
+    """Transformer blocks."""
+    width: Width = 160
+    """Of the states; a multiple of `heads`."""
+    heads: Width = 5
+    """Attention heads of each block."""
+    ffn: Width = 640
+    """Units of each feed-forward layer."""
+    bands: Width = 64
     """Of the filter bank that the convolutions start as (`skill.teachers.filterbank_init`)."""
-    levels: Some = 6
+    levels: PositiveInt = 6
     """Of each band's amplitude."""
-    pos_conv_kernel: Some = 128
-    dropout: Rate = 0.1
-    seed: Count = 0
+    pos_conv_kernel: PositiveInt = 128
+    """Frames that the positional convolution sees."""
+    dropout: NonNegativeFloat = 0.1
+    """Of attention, blocks and features."""
+    seed: NonNegativeInt = 0
+    """Of weights, masks and batches."""
     languages: tuple[str, ...] = ()
     """Of the utterances to learn from; none: all."""
-    speeds: tuple[Positive, ...] = ()
+    speeds: tuple[PositiveFloat, ...] = ()
     """Copies of the training audio at other speeds; pitch and formants move along."""
-    mixing: Rate = 0.0
+    mixing: NonNegativeFloat = 0.0
     """Share of the utterances that another is mixed into, as in WavLM."""
-    noise: Rate = 0.0
+    noise: NonNegativeFloat = 0.0
     """Share of the utterances that coloured noise is added to."""
-    mask_probability: Share = 0.65
+    mask_probability: Fraction = 0.65
     """Share of the frames that are masked, as in HuBERT, before overlaps."""
     spectrum: Training | None = None
     """Regression of the spectrum by the convolutions, before the first round."""
     rounds: tuple[PretrainingRound, ...] = Field(min_length=1)
+    """Masked prediction, one training after the other."""
 
     @model_validator(mode="after")
     def _inside(self) -> "Pretraining":
@@ -251,14 +293,25 @@ class Pretraining(Section):
                         )
                 if number == 1 and target.features == "model":
                     raise ValueError("round 1: there is no model yet to take features from")
-        return self
+        return _check_heads(self)
+
+
+Sized = TypeVar("Sized", "RandomEncoder", "Pretraining")
+
+
+def _check_heads(section: Sized) -> Sized:
+    if section.width % section.heads:
+        raise ValueError(f"width {section.width} is no multiple of heads {section.heads}")
+    return section
 
 
 class Activations(Section):
     """The calibration set: states of at most `max_frames` frames from `seconds` of audio."""
 
     seconds: Seconds
-    max_frames: Some
+    """Audio of the calibration set."""
+    max_frames: PositiveInt
+    """States that are kept, at most."""
 
 
 class Similarity(Section):
@@ -267,22 +320,23 @@ class Similarity(Section):
     estimator: Literal["unbiased", "biased", "minibatch"] = "unbiased"
     """Of HSIC (docs/method.md); minibatch: the mean of unbiased ones of parts of the set."""
     kernel: Literal["linear", "rbf"] = "linear"
-    bandwidth: Positive = 0.8
+    """Of the compared features."""
+    bandwidth: PositiveFloat = 0.8
     """Width of the rbf kernel, in median distances between frames."""
-    standardize: Switch = False
+    standardize: StrictBool = False
     """Each dimension to mean 0 and deviation 1 first."""
-    max_frames: Some | None = None
+    max_frames: PositiveInt | None = None
     """Of the calibration set; none: all."""
 
 
 class Clustering(Section):
     """Hierarchical clustering of layers."""
 
-    num_clusters: Some | Literal["auto"]
+    num_clusters: PositiveInt | Literal["auto"]
     """auto: the number with the highest mean silhouette."""
     linkage: Literal["average", "complete", "single", "ward"] = "average"
     """How far two clusters are apart: on average, at most, at least, or by Ward's criterion."""
-    contiguous: Switch = False
+    contiguous: StrictBool = False
     """Only neighbouring layers of a teacher may be merged."""
     state0: Literal["clustered", "own", "omitted"] = "clustered"
     """Role of the first block's input: one of the layers, a cluster of its own, or no target."""
@@ -291,7 +345,8 @@ class Clustering(Section):
 class Studies(Section):
     """How groups depend on the calibration audio, the linkage and the kernel (`studies`)."""
 
-    resamples: Some = 100
+    resamples: PositiveInt = 100
+    """Sets of utterances that are drawn for each setting."""
     seconds: tuple[Seconds, ...] = (10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
     """Amounts of calibration audio; all of it comes on top."""
 
@@ -300,19 +355,32 @@ class StudentEntry(Section):
     """A student as it is written; lists expand to one student each (`skill.config.students`)."""
 
     method: Name
+    """Name of one of `methods`."""
     teachers: tuple[Name, ...] = Field(min_length=1)
-    sparsity: Share | tuple[Share, ...] | None = None
-    seed: Count | None = None
-    seeds: tuple[Count, ...] = ()
-    num_clusters: tuple[Some, ...] = ()
-    calibration_frames: tuple[Some, ...] = ()
+    """Names of `teachers`; the student starts as the first."""
+    sparsity: Fraction | tuple[Fraction, ...] | None = None
+    """Share of the parameters that stage 1 removes; a list gives a student for each."""
+    seed: NonNegativeInt | None = None
+    """Default: the file's `seed`."""
+    seeds: tuple[NonNegativeInt, ...] = ()
+    """A student for each."""
+    num_clusters: tuple[PositiveInt, ...] = ()
+    """A student for each number of clusters."""
+    calibration_frames: tuple[PositiveInt, ...] = ()
     """Sizes of the calibration set that its clusters come from (`similarity.max_frames`)."""
-    objective: dict[str, Any] = Field({})
+    compare_with: Name | None = None
+    """The student that its results are compared with: a baseline of another method, or what it is
+    an ablation of. Of a sweep: the one of the same values, where there is one."""
+    method_overrides: dict[str, Any] = Field({})
     """Keys of the method that differ, as `clustering` and the others are of their sections."""
     clustering: dict[str, Any] = Field({})
+    """Keys of `clustering` that differ."""
     similarity: dict[str, Any] = Field({})
+    """Keys of `similarity` that differ."""
     stage1: dict[str, Any] = Field({})
+    """Keys of `stage1` that differ."""
     stage2: dict[str, Any] = Field({})
+    """Keys of `stage2` that differ."""
 
 
 class Student(Section):
@@ -323,19 +391,23 @@ class Student(Section):
     method: Name
     definition: Method
     teachers: tuple[Name, ...]
-    sparsity: Share | None
-    seed: Count
+    sparsity: Fraction | None
+    seed: NonNegativeInt
     similarity: Similarity | None
     clustering: Clustering | None
     stage1: Stage1
     stage2: Stage2
+    compare_with: Name | None = None
+    """Without the seed."""
 
 
 class Upstreams(Section):
     """What is evaluated beside the students."""
 
-    teachers: Switch = True
-    fbank: Switch = True
+    teachers: StrictBool = True
+    """The teachers."""
+    fbank: StrictBool = True
+    """Log-mel features."""
 
 
 class Superb(Section):
@@ -348,16 +420,14 @@ class Superb(Section):
 class Paper(Section):
     """Tables and figures."""
 
-    bootstrap: Some = 1000
+    bootstrap: PositiveInt = 1000
     """Resamples behind every comparison; those of single scores are the tasks' `bootstrap`."""
-    baseline: Name | None = None
-    """The method that all others are compared with."""
 
 
 class Params(Section):
     """The whole of `params.yaml`, students expanded."""
 
-    seed: Count
+    seed: NonNegativeInt
     corpora: dict[Name, Corpus] = Field(min_length=1)
     unlabelled: Unlabelled
     teachers: dict[Name, Teacher] = Field(min_length=1)

@@ -1,7 +1,7 @@
 """From the students as written to the students as trained: defaults, overrides, sweeps, checks.
 
-A student's `stage1`, `stage2`, `similarity`, `clustering` and `objective` replace single keys of
-the sections of that name (`objective`: of its method). Lists are sweeps and give each student a
+A student's `stage1`, `stage2`, `similarity` and `clustering` replace single keys of the sections of
+that name, `method_overrides` those of its method. Lists are sweeps and give each student a
 name of its own: `sparsity: [0.5, 0.75]` NAME-s50 and NAME-s75, `num_clusters` -k4,
 `calibration_frames` -n1000, `seeds` -seed1. Imports no torch.
 """
@@ -16,6 +16,8 @@ from skill.config.tasks import OFFICIAL_CORPORA, SUPERB_PARTS, make_task
 from skill.config.types import Model, parse
 from skill.utils.errors import SkillError
 
+_MOST = 1000  # students
+
 
 def expand(written: Mapping[str, Any]) -> Params:
     """The parameters with every student resolved.
@@ -28,28 +30,30 @@ def expand(written: Mapping[str, Any]) -> Params:
         raise SkillError("students: has no students")
     base = parse(Params, {**written, "students": {}})
     students: dict[str, Student] = {}
+    others: dict[str, list[str]] = {}
     for name, entry in entries.items():
-        for student in _expand(str(name), parse(StudentEntry, entry, f"students.{name}"), base):
+        parsed = parse(StudentEntry, entry, f"students.{name}")
+        for student, others[student.name] in _expand(str(name), parsed, base):
             if student.name in students:
                 raise SkillError(f"students.{name}: a second student would be named {student.name}")
             students[student.name] = student
-    params = parse(
-        Params, base.model_dump() | {"students": {k: v.model_dump() for k, v in students.items()}}
-    )
+            if len(students) > _MOST:
+                raise SkillError(f"students: more than {_MOST}")
+    params = base.model_copy(update={"students": _with_comparisons(students, others)})
     _check_references(params)
-    _check_comparisons(params)
     _check_tasks(params)
     return params
 
 
-def _expand(name: str, entry: StudentEntry, base: Params) -> Iterator[Student]:
-    """One student per combination of the entry's lists."""
+def _expand(name: str, entry: StudentEntry, base: Params) -> Iterator[tuple[Student, list[str]]]:
+    """One student per combination of the entry's lists, and whom it may be compared with: of a
+    sweep the student of the same values, else the one that is named."""
     path = f"students.{name}"
     if entry.seed is not None and entry.seeds:
         raise SkillError(f"{path}.seeds: give seed or seeds, not both")
     if entry.method not in base.methods:
         raise SkillError(f"{path}.method: there is no method {entry.method} in methods")
-    method = _merged(base.methods[entry.method], entry.objective, f"{path}.objective")
+    method = _merged(base.methods[entry.method], entry.method_overrides, f"{path}.method_overrides")
     clustered = method.targets == "clusters"
     if bool(method.prune) != (entry.sparsity is not None):
         needs = "needs a sparsity" if method.prune else f"{entry.method} prunes nothing"
@@ -78,27 +82,56 @@ def _expand(name: str, entry: StudentEntry, base: Params) -> Iterator[Student]:
         clustering = _merged(
             base.clustering, {**entry.clustering, **clusters}, f"{path}.clustering"
         )
-        yield parse(
+        student = parse(
             Student,
             {
                 "name": name + s + k + n + tail,
                 "base": name + s + k + n,
                 "method": entry.method,
-                "definition": method.model_dump(),
+                "definition": method,
                 "teachers": entry.teachers,
                 "sparsity": sparsity,
                 "seed": seed,
-                "similarity": similarity.model_dump() if clustered else None,
-                "clustering": clustering.model_dump() if clustered else None,
-                "stage1": _merged(base.stage1, entry.stage1, f"{path}.stage1").model_dump(),
-                "stage2": _merged(base.stage2, entry.stage2, f"{path}.stage2").model_dump(),
+                "similarity": similarity if clustered else None,
+                "clustering": clustering if clustered else None,
+                "stage1": _merged(base.stage1, entry.stage1, f"{path}.stage1"),
+                "stage2": _merged(base.stage2, entry.stage2, f"{path}.stage2"),
             },
             path,
         )
+        other = entry.compare_with
+        yield student, [other + tail for tail in (s + k + n, s, "")] if other else []
 
 
 def _merged(default: Model, override: Mapping[str, Any], path: str) -> Model:
+    if not override:
+        return default
     return parse(type(default), default.model_dump() | dict(override), path)
+
+
+def _with_comparisons(
+    students: Mapping[str, Student], others: Mapping[str, list[str]]
+) -> dict[str, Student]:
+    """The students with whom each is compared with: the first of its `others` that there is.
+
+    Raises:
+        SkillError: there is none, or no seed that both have.
+    """
+    seeds: dict[str, set[int]] = {}
+    for student in students.values():
+        seeds.setdefault(student.base, set()).add(student.seed)
+    resolved = {}
+    for name, student in students.items():
+        other = next((base for base in others[name] if base in seeds), None)
+        path = f"students.{student.base}.compare_with"
+        if other is None and others[name]:
+            raise SkillError(f"{path}: there is no student {others[name][-1]}")
+        if other == student.base:
+            raise SkillError(f"{path}: a student is not compared with itself")
+        if other is not None and not seeds[other] & seeds[student.base]:
+            raise SkillError(f"{path}: no seed in common with {other}")
+        resolved[name] = student.model_copy(update={"compare_with": other})
+    return resolved
 
 
 def _check_references(params: Params) -> None:
@@ -121,20 +154,6 @@ def _check_references(params: Params) -> None:
                 )
         if len(set(student.teachers)) < len(student.teachers):
             raise SkillError(f"students.{name}.teachers: a teacher stands twice")
-    if params.paper.baseline not in (None, *params.methods):
-        raise SkillError(f"paper.baseline: there is no method {params.paper.baseline} in methods")
-
-
-def _check_comparisons(params: Params) -> None:
-    """Whoever is compared has a seed in common with the other."""
-    seeds: dict[str, set[int]] = {}
-    for student in params.students.values():
-        seeds.setdefault(student.base, set()).add(student.seed)
-    for base, other in {**baselines(params), **references(params)}.items():
-        if not seeds[base] & seeds[other]:
-            raise SkillError(
-                f"students.{base}: has no seed in common with {other}, which it is compared with"
-            )
 
 
 def _check_tasks(params: Params) -> None:
@@ -165,7 +184,7 @@ def sweeps(students: Mapping[str, Student]) -> dict[str, str]:
     The λ's rate may differ, too: it has to fit the sparsity. A sweep is named after its first
     student's entry in `params.yaml`, without the sparsity.
     """
-    free: dict[str, Any] = dict.fromkeys(("name", "base", "seed", "sparsity"), True)
+    free: dict[str, Any] = dict.fromkeys(("name", "base", "seed", "sparsity", "compare_with"), True)
     free["stage1"] = {"multiplier_learning_rate"}
     found: dict[str, dict[str, float]] = {}
     roots: dict[str, str] = {}
@@ -184,45 +203,19 @@ def sweeps(students: Mapping[str, Student]) -> dict[str, str]:
 
 
 def references(params: Params) -> dict[str, str]:
-    """{student: the one it is an ablation of}, both without their seeds.
-
-    An ablation has a key of its own in its method, similarity, clustering or a stage; what it is
-    compared with has none, and the same method, teachers and sparsity.
-    """
-    plain: dict[tuple[Any, ...], str] = {}
-    varied: list[Student] = []
-    for s in params.students.values():
-        defaults = (
-            s.definition == params.methods[s.method]
-            and s.similarity in (None, params.similarity)
-            and s.clustering in (None, params.clustering)
-            and (s.stage1, s.stage2) == (params.stage1, params.stage2)
-        )
-        if defaults:
-            plain.setdefault((s.method, s.teachers, s.sparsity), s.base)
-        else:
-            varied.append(s)
-    keys = {s.base: (s.method, s.teachers, s.sparsity) for s in varied}
-    return {base: plain[key] for base, key in keys.items() if key in plain}
+    """{ablation: the student of the same method that it varies}, both without their seeds."""
+    return _compared(params, ablation=True)
 
 
 def baselines(params: Params) -> dict[str, str]:
-    """{student: the baseline's student it is compared with}, both without their seeds.
+    """{student: the one of another method that it is compared with}, both without their seeds."""
+    return _compared(params, ablation=False)
 
-    That is the nearest: the same teachers, else the same first one, then the nearest sparsity.
-    Ablations have a reference of their own.
-    """
-    ablations = references(params)
-    plain = [s for s in params.students.values() if s.base not in ablations]
-    theirs = [s for s in plain if s.method == params.paper.baseline]
 
-    def likeness(s: Student, other: Student) -> tuple[bool, bool, float]:
-        # two blocks of twelve with the convolutions are a quarter of a Base model
-        gap = abs((s.sparsity or 0.75) - (other.sparsity or 0.75))
-        return s.teachers == other.teachers, s.teachers[0] == other.teachers[0], -gap
-
+def _compared(params: Params, *, ablation: bool) -> dict[str, str]:
+    methods = {student.base: student.method for student in params.students.values()}
     return {
-        s.base: max(theirs, key=lambda other: likeness(s, other)).base
-        for s in plain
-        if theirs and s not in theirs
+        student.base: other
+        for student in params.students.values()
+        if (other := student.compare_with) and (methods[other] == student.method) == ablation
     }

@@ -7,7 +7,17 @@ The values are the protocol's (s3prl's `downstream/`); `make_task` replaces some
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from skill.config.types import Count, Positive, Rate, Seconds, Section, Share, Some, Switch, parse
+from skill.config.types import (
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Seconds,
+    Section,
+    StrictBool,
+    parse,
+)
 from skill.utils.errors import SkillError
 
 Kind = Literal["ctc", "labels", "verification", "diarization", "search", "frames", "abx"]
@@ -23,34 +33,61 @@ class Task(Section):
     title: str
     kind: Kind
     corpora: tuple[str, ...]
+    """Names of `corpora`."""
     metrics: tuple[str, ...]
     selection: str
-    learning_rates: tuple[Positive, ...] = (1e-3, 5e-4, 1e-4, 5e-5)
+    """The metric that chooses checkpoints and learning rates on the development set."""
+    learning_rates: tuple[PositiveFloat, ...] = (1e-3, 5e-4, 1e-4, 5e-5)
+    """Each is tried; the best on the development set is tested."""
     vocabulary: Literal["none", "phones", "letters", "slots"] = "none"
-    hidden: Count = 256  # width of the first linear layer, of the x-vector's layers
-    pooled: Count = 0  # width of the x-vector's last layer before the statistics
-    recurrent: Count = 0  # units of each LSTM (per direction); 0: no LSTM
-    recurrent_layers: Count = 0
-    dropout: Rate = 0.0
-    weight_decay: Rate = 0.0
-    batch: Some = 32  # utterances of one micro-batch
-    accumulate: Some = 1  # micro-batches of one step
-    steps: Count = 200_000
-    eval_every: Count = 5_000
-    clip: Positive = 1.0
+    hidden: NonNegativeInt = 256
+    """Width of the first linear layer, of the x-vector's layers."""
+    pooled: NonNegativeInt = 0
+    """Width of the x-vector's last layer before the statistics."""
+    recurrent: NonNegativeInt = 0
+    """Units of each LSTM (per direction); 0: no LSTM."""
+    recurrent_layers: NonNegativeInt = 0
+    """LSTM layers."""
+    dropout: NonNegativeFloat = 0.0
+    """Of the head."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Of the head's weights."""
+    batch: PositiveInt = 32
+    """Utterances of one micro-batch."""
+    accumulate: PositiveInt = 1
+    """Micro-batches of one step."""
+    steps: NonNegativeInt = 200_000
+    """Updates."""
+    eval_every: NonNegativeInt = 5_000
+    """Steps between two looks at the development set."""
+    clip: PositiveFloat = 1.0
+    """Largest norm of a step's gradient."""
     order: Order = "shuffled"
-    spec_augment: Switch = False
-    crop_seconds: Seconds = UNLIMITED  # longest training excerpt of SID, ASV and KS's noises
-    crops: Count = 0  # of so many seeded excerpts one is drawn each time; 0: always a new one
-    folds: Some = 1  # see FOLDS
-    fold_mean: Switch = False  # mean of the folds' metrics, one learning rate for all of them
-    chunk_frames: Count = 0  # SD: frames after which the LSTM starts anew; 0: never
+    """How utterances are put into batches."""
+    spec_augment: StrictBool = False
+    """Mask bands and frames of the features in training."""
+    crop_seconds: Seconds = UNLIMITED
+    """Longest training excerpt of SID, ASV and KS's noises."""
+    crops: NonNegativeInt = 0
+    """Of so many seeded excerpts one is drawn each time; 0: always a new one."""
+    folds: PositiveInt = 1
+    """See FOLDS."""
+    fold_mean: StrictBool = False
+    """Mean of the folds' metrics, one learning rate for all of them."""
+    chunk_frames: NonNegativeInt = 0
+    """SD: frames after which the LSTM starts anew; 0: never."""
     train_seconds: Seconds = UNLIMITED
+    """Labelled audio for training, at most."""
     dev_seconds: Seconds = UNLIMITED
+    """The same of the development set."""
     test_seconds: Seconds = UNLIMITED
-    cache_gib: Rate = 1.0  # half-precision states kept in memory
-    batch_seconds: Seconds = 10.0  # padded audio of one pass through the upstream
+    """The same of the test set."""
+    cache_gib: NonNegativeFloat = 1.0
+    """Half-precision states kept in memory."""
+    batch_seconds: Seconds = 10.0
+    """Padded audio of one pass through the upstream."""
     precision: Literal["float32", "bf16"] = "float32"
+<<<<<<< HEAD
     protocol: Literal["superb", "clean"] = "clean"  # superb: ASV and SD choose on the test set
     fbank_cmvn: Switch = True  # FBANK: mean and variance normalised per utterance
     bootstrap: Some = 1000
@@ -58,6 +95,21 @@ class Task(Section):
     max_clips: Some = 1_000_000  # of a speaker, chosen by hash
     prior: Share = 0.0008  # QbE: of a document matching a query
     table: Literal["whole", "english"] = "whole"  # QbE: QUESST's queries and documents that count
+=======
+    """Of the upstream's forward pass."""
+    protocol: Literal["superb", "clean"] = "clean"
+    """Superb: ASV and SD choose on the test set."""
+    fbank_cmvn: StrictBool = True
+    """FBANK: mean and variance normalised per utterance."""
+    bootstrap: PositiveInt = 1000
+    """Resamples behind the interval of a score."""
+    min_clips: NonNegativeInt = 0
+    """A speaker needs that many clips, a phrase that many voices."""
+    max_clips: PositiveInt = 1_000_000
+    """Of a speaker, chosen by hash."""
+    prior: Fraction = 0.0008
+    """QbE: of a document matching a query."""
+>>>>>>> 3b28275 (Parameters: ruamel.yaml reads them as DVC does, each value is parsed twice at most; compare_with is explicit, objective is method_overrides; absurd values are refused)
 
 
 _LINEAR_RATES = (1e-2, 1e-3, 5e-4, 1e-4, 5e-5)
