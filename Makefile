@@ -1,6 +1,8 @@
 # The front door. Two commands: `make reproduce` and `make test`; both start from nothing.
 
-.PHONY: reproduce test test-scale benchmarks readme docs environment clean
+# Other targets: `make check` is a fast part of `make test`.
+
+.PHONY: reproduce test check test-kills test-scale benchmarks readme docs environment clean
 .SILENT:
 # A system that forbids Python to keep compiled files makes every start seconds slower.
 unexport PYTHONDONTWRITEBYTECODE
@@ -19,8 +21,24 @@ test: environment
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile workflow
-	PATH="$$PWD/$(BIN):$$PATH" python workflow/lint.py
+	PATH="$$PWD/$(BIN):$$PATH" lint-imports
 	OMP_NUM_THREADS=1 PATH="$$PWD/$(BIN):$$PATH" python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+FAST := test_cli.py test_surface.py config/test_params.py similarity/test_cka.py \
+	similarity/test_clustering.py distillation/test_losses.py distillation/test_targets.py \
+	distillation/test_gates.py distillation/test_pruning.py encoder/test_gating.py \
+	superb/test_metrics.py training/test_loop.py utils/test_files.py utils/test_provenance.py
+
+# Two minutes: style, types, imports, and the tests that need no training.
+check: environment
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	PATH="$$PWD/$(BIN):$$PATH" lint-imports
+	OMP_NUM_THREADS=1 PATH="$$PWD/$(BIN):$$PATH" python -m pytest --numprocesses 2 $(addprefix tests/,$(FAST))
+
+# An hour: a run and its parts are killed at many moments, and must give the same results.
+test-kills: environment
+	PATH="$$PWD/$(BIN):$$PATH" python -m pytest -m slow tests/workflow/test_kills.py
 
 # Slow, and needs 8 GB of memory: a WavLM Base+ through all phases, LibriSpeech's number of files.
 test-scale: environment
@@ -47,15 +65,16 @@ benchmarks: environment
 
 # Copies the last run's tables into the README and docs/sample/.
 readme:
-	$(BIN)/python workflow/readme.py
+	$(BIN)/python tools/readme.py
 
-# Pages of docs/ and of the docstrings, in site/.
+# Keys of params.yaml (docs/params.md); pages of docs/ and of the docstrings, in site/.
 docs: environment
+	$(BIN)/python tools/reference.py
 	$(BIN)/mkdocs build --strict --quiet
 	echo "pages: site/index.html"
 
 environment:
-	sh workflow/environment.sh
+	sh tools/environment.sh
 
 clean:
 	echo "removes .venv, .snakemake and all results, scratch files and logs; press Ctrl-C to keep them"

@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from skill.utils.repository import find
 
 from skill.config import jobs, params
 from skill.utils.files import read_csv, read_json
-from skill.utils.repository import find
 
 STUDENT = "skill-wavlm"
 REMOVALS = 50  # times in a stage at which gates are looked at

@@ -43,6 +43,7 @@ from typing import Any
 import torch
 from dphubert import Peer
 from encoder import quartiles
+from skill.utils.repository import find
 from torch.utils.flop_counter import (
     FlopCounterMode,
     conv_flop_count,
@@ -62,7 +63,6 @@ from skill.encoder.checkpoint import load_encoder
 from skill.encoder.linear import linear
 from skill.training.loop import Micro, adamw
 from skill.training.precision import computed
-from skill.utils.repository import find
 from skill.workflow import launch
 
 DPHUBERT = Method(

@@ -53,7 +53,7 @@ class _Group(TyperGroup):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         lines = [
             "Usage: skill COMMAND ...      `skill COMMAND --help` explains one, with an example.",
-            "Compress WavLM, HuBERT and wav2vec 2.0 by pruning and distillation; evaluate on SUPERB.",
+            "Compress WavLM, HuBERT and wav2vec 2.0 by pruning and distillation; test on SUPERB.",
         ]
         for panel in (STUDENT, PLAN, STEPS, TABLES):
             lines.append(f"── {panel} ".ljust(98, "─"))
@@ -102,7 +102,8 @@ class Registered:
 COMMANDS: dict[str, Registered] = {}
 app = typer.Typer(
     name="skill", cls=_Group, rich_markup_mode=None, pretty_exceptions_enable=False,
-    no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )  # fmt: skip
 
 
@@ -113,7 +114,7 @@ def _command(
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(function)
-        added = {
+        added: dict[str, tuple[Any, Any]] = {
             "context": (typer.Context, inspect.Parameter.empty),
             "threads": (
                 Annotated[int | None, Option(min=1, help="Of torch and its libraries.")],
@@ -138,7 +139,7 @@ def _command(
             for name, (annotation, default) in added.items()
         ]
         parameters = [p.replace(kind=kind) for p in signature.parameters.values()]
-        run.__signature__ = signature.replace(parameters=[*parameters, *extra])  # type: ignore[attr-defined]
+        setattr(run, "__signature__", signature.replace(parameters=[*parameters, *extra]))  # noqa: B010
         run.__annotations__ = {p.name: p.annotation for p in (*parameters, *extra)}
         name = function.__name__
         COMMANDS[name] = Registered(panel, summary, gpu, processes)
@@ -272,10 +273,9 @@ def check(
     file: Annotated[Path, Argument(help="A file of parameters.")] = Path("params.yaml"),
 ) -> None:
     """Check a file of parameters: every key, value and reference, before a job starts."""
-    from skill.workflow.checks import check_students
+    from skill.workflow.checks import load_checked
 
-    checked = load(file)
-    check_students(checked)
+    checked = load_checked(file)
     print(f"{file}: {len(checked.students)} students, {len(checked.superb.tasks)} tasks")
 
 
@@ -284,7 +284,7 @@ def plan(
     file: Annotated[Path, Argument(help="A file of parameters.")] = Path("params.yaml"),
 ) -> None:
     """Estimate jobs, compute hours, disk and downloads of every phase that is left to run."""
-    from skill.workflow.plan import run
+    from skill.workflow.costs import run
 
     run(file)
 

@@ -7,17 +7,14 @@ A page's blocks are followed in order, in a copy of a project in which the smoke
 
 import importlib
 import json
-import os
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
-from conftest import ENVIRONMENT, Project, Smoke
+from conftest import Project, Smoke
 from helpers.encoders import irregular
 from helpers.s3prl import s3prl_stand_in
 
@@ -240,28 +237,3 @@ def test_the_report_has_every_figure_with_a_caption(report: Path) -> None:
     for name, entry in shown.items():
         assert len(entry["caption"]) > 80 and "{{" not in entry["caption"], name
         assert set(entry["labels"]) == {"figure", "of"}, name
-
-
-BROWSER = os.environ.get("SKILL_CHROMIUM") or shutil.which("chromium-headless-shell")
-BROWSER = BROWSER or shutil.which("chromium")
-
-
-@pytest.mark.skipif(not BROWSER, reason="no Chromium: see workflow/chromium.sh")
-def test_the_report_and_the_plots_can_be_seen(report: Path, tmp_path: Path) -> None:
-    """In a real browser: pictures of the kinds that `docs/images` has, each with much on it."""
-    plots = report.parent / "plots/index.html"
-    done = subprocess.run(
-        ["python", str(ROOT / "workflow/screenshots.py"), str(report), str(plots), str(tmp_path)],
-        env=ENVIRONMENT | {"SKILL_CHROMIUM": str(BROWSER)}, text=True, capture_output=True,
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    from matplotlib import image
-
-    made = {path.name for path in tmp_path.iterdir()}
-    assert made == {path.name for path in (DOCS / "images").iterdir()}
-    for name in made:
-        pixels = image.imread(tmp_path / name)
-        assert pixels.shape[:2] == (900, 1400)
-        assert len({tuple(p) for p in pixels[::9, ::9, :3].reshape(-1, 3).tolist()}) > 30, name
-    assert all(path.stat().st_size < 200_000 for path in (DOCS / "images").iterdir())

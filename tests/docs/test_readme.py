@@ -12,7 +12,7 @@ from skill.config import params
 from skill.utils.files import write_csv
 
 ROOT = Path(__file__).parents[2]
-_spec = importlib.util.spec_from_file_location("readme", ROOT / "workflow/readme.py")
+_spec = importlib.util.spec_from_file_location("readme", ROOT / "tools/readme.py")
 assert _spec is not None and _spec.loader is not None
 readme = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(readme)

@@ -4,7 +4,9 @@
 rule clustering:
     input:
         expand(
-            "results/clustering/{student}.{kind}", student=CLUSTERED, kind=["json", "csv"]
+            "results/clustering/{student}.{kind}",
+            student=CLUSTERED,
+            kind=["json", "csv"],
         ),
 
 

@@ -14,11 +14,10 @@ from snakemake.exceptions import WorkflowError
 
 from skill.config import jobs
 from skill.workflow import locks, outputs
-from skill.workflow.checks import check_students
+from skill.workflow.checks import load_checked
 from skill.data.corpora import superb_files
 from skill.utils.errors import SkillError, describe
 from skill.utils.files import canonical_json, checkout_path, data_table, sha256
-from skill.config.load import load
 from skill.utils.provenance import fingerprint
 
 try:
@@ -45,9 +44,7 @@ def checked_params():
     name = config.get("params", "params.yaml")
     path = Path(name) if Path(name).exists() else Path(workflow.basedir, name)
     try:
-        params = load(path)
-        check_students(params)
-        return params
+        return load_checked(path)
     except SkillError as error:
         raise WorkflowError(str(error)) from None
 

@@ -87,15 +87,6 @@ class Task(Section):
     batch_seconds: Seconds = 10.0
     """Padded audio of one pass through the upstream."""
     precision: Literal["float32", "bf16"] = "float32"
-<<<<<<< HEAD
-    protocol: Literal["superb", "clean"] = "clean"  # superb: ASV and SD choose on the test set
-    fbank_cmvn: Switch = True  # FBANK: mean and variance normalised per utterance
-    bootstrap: Some = 1000
-    min_clips: Count = 0  # a speaker needs that many clips, a phrase that many voices
-    max_clips: Some = 1_000_000  # of a speaker, chosen by hash
-    prior: Share = 0.0008  # QbE: of a document matching a query
-    table: Literal["whole", "english"] = "whole"  # QbE: QUESST's queries and documents that count
-=======
     """Of the upstream's forward pass."""
     protocol: Literal["superb", "clean"] = "clean"
     """Superb: ASV and SD choose on the test set."""
@@ -109,7 +100,8 @@ class Task(Section):
     """Of a speaker, chosen by hash."""
     prior: Fraction = 0.0008
     """QbE: of a document matching a query."""
->>>>>>> 3b28275 (Parameters: ruamel.yaml reads them as DVC does, each value is parsed twice at most; compare_with is explicit, objective is method_overrides; absurd values are refused)
+    table: Literal["whole", "english"] = "whole"
+    """QbE: QUESST's queries and documents that count."""
 
 
 _LINEAR_RATES = (1e-2, 1e-3, 5e-4, 1e-4, 5e-5)
@@ -305,7 +297,7 @@ FOLDS = {"sid": (1, 2), "ks": (3, 20), "er": (1, 5)}
 """Fewest and most folds of a task, 1 of the others. SID: the second swaps dev and test. KS: test
 and dev voices of each are strangers to its training. ER: IEMOCAP's sessions."""
 
-_FIXED = {"name", "title", "kind", "metrics", "vocabulary"}
+FIXED = {"name", "title", "kind", "metrics", "vocabulary"}
 _FREE = {"learning_rates", "batch_seconds", "cache_gib", "precision", "protocol", "bootstrap"}
 
 
@@ -347,7 +339,7 @@ def make_task(name: str, settings: Mapping[str, Any]) -> Task:
     if name not in PROTOCOL:
         raise SkillError(f"superb.tasks.{name}: unknown task; there are {', '.join(PROTOCOL)}")
     for key in settings:
-        if key in _FIXED:
+        if key in FIXED:
             raise SkillError(f"superb.tasks.{name}.{key}: belongs to the task and cannot be set")
     task = parse(Task, {**PROTOCOL[name].model_dump(), **settings}, f"superb.tasks.{name}")
     if not task.corpora:

@@ -1,6 +1,6 @@
 """Phone alignments of the sample corpora: a table that comes with the project, and its reader.
 
-`workflow/align.py` makes the table once by forced alignment. Each row is an utterance: its words in
+`tools/align.py` makes the table once by forced alignment. Each row is an utterance: its words in
 order, each with the durations of its phones in frames of 10 ms, from the utterance's start without
 gaps: `<sil>=SIL:12 you=Y:3 UW:5` becomes `<sil>=SIL12 you=Y3,UW5`.
 

@@ -46,7 +46,7 @@ def _exit(number: int, _frame: object) -> None:
 
 
 def exit_on_signals() -> None:
-    """The first SIGTERM or SIGHUP ends this program with 128 + its number, those after it nothing."""
+    """The first SIGTERM or SIGHUP ends this program with 128 + its number; the next do nothing."""
     for number in {signal.SIGTERM} | hangup_signals():
         signal.signal(number, _exit)
 

@@ -5,7 +5,9 @@ Imports no torch.
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 
+from skill.config.load import load
 from skill.config.params import Params, Student, Teacher
 from skill.distillation.targets import build_targets
 from skill.utils.errors import SkillError
@@ -21,14 +23,20 @@ _HUB = {  # blocks and width
 }
 
 
-def check_students(params: Params) -> None:
-    """Refuse students whose targets do not exist.
+def load_checked(path: Path) -> Params:
+    """Read a file of parameters, and refuse students whose targets do not exist.
 
     Raises:
-        SkillError: a layer or a number of clusters that is impossible, with the student's key.
+        SkillError: as `skill.config.load.load`; or a layer or a number of clusters that is
+            impossible, with the file and the student's key.
     """
+    params = load(path)
     for student in params.students.values():
-        _check_layers(student, params.teachers)
+        try:
+            _check_layers(student, params.teachers)
+        except SkillError as error:
+            raise SkillError(f"{path}: {error}") from None
+    return params
 
 
 def _check_layers(student: Student, teachers: Mapping[str, Teacher]) -> None:

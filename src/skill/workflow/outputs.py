@@ -1,5 +1,5 @@
 """What a run makes and what each of it is made from, for the workflow and for
-`skill.workflow.plan`.
+`skill.workflow.costs`.
 
 Imports no torch: the Snakefile imports this.
 """
@@ -9,6 +9,12 @@ from skill.config.students import baselines, references, sweeps
 from skill.config.tasks import Task, make_task, official
 from skill.superb.score import REFERENCE_POINTS
 from skill.utils.files import checkout_path
+
+PHASES = (
+    "corpora", "teachers", "activations", "similarity", "clustering", "stage1", "stage2", "superb",
+    "paper", "studies",
+)  # fmt: skip
+"""Folders below results/, in the order in which they are made."""
 
 
 def clustered_students(params: Params) -> list[Student]:

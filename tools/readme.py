@@ -3,7 +3,7 @@
 Run by `make readme` after `make reproduce`, `snakemake studies` and `make benchmarks`. With a
 preset and the folder of its run it writes the preset's page instead, docs/study/ for example:
 
-    python workflow/readme.py presets/study.yaml DIR
+    python tools/readme.py presets/study.yaml DIR
 
 No number there is typed.
 """

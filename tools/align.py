@@ -3,7 +3,7 @@
 Run once, by hand, where the corpora of `params.yaml` are made (`snakemake corpora`):
 
     pip install "skill[alignment]"
-    python workflow/align.py
+    python tools/align.py
 
 Takes about ten minutes of one core. pocketsphinx aligns words first and their phones in a second
 pass. Left out and counted in data/alignments.json: clips with a word that the dictionary does not
@@ -121,7 +121,7 @@ def summary(
 ) -> dict[str, object]:
     """What was aligned, and what was left out."""
     return {
-        "command": "python workflow/align.py",
+        "command": "python tools/align.py",
         "aligner": "pocketsphinx 5.1.1",
         "sha256": sha256(output),
         "inputs": {manifest.name: sha256(manifest) for manifest in manifests},
