@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from skill.distillation.gates import full_size
 from skill.encoder import SpeechEncoder
-from skill.encoder.formats.layouts import write_dphubert
+from skill.encoder.formats.dphubert import write_dphubert
 from skill.training.loop import Micro
 
 LAYERS = (0, 4, 8, 12)

@@ -28,8 +28,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
-from skill.encoder.linear import linear
 from skill.similarity.cka import cka
 from skill.similarity.streaming import StreamingCKA
 

@@ -43,12 +43,10 @@ from typing import Any
 import torch
 from dphubert import Peer
 from encoder import quartiles
-from skill.utils.repository import find
+from torch.nn.functional import linear
 from torch.utils.flop_counter import (
     FlopCounterMode,
-    conv_flop_count,
     flop_registry,
-    register_flop_formula,
     sdpa_flop,
 )
 
@@ -60,9 +58,9 @@ from skill.distillation.stages import start_student
 from skill.distillation.targets import build_targets
 from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.encoder.checkpoint import load_encoder
-from skill.encoder.linear import linear
 from skill.training.loop import Micro, adamw
 from skill.training.precision import computed
+from skill.utils.files import checkout_path
 from skill.workflow import launch
 
 DPHUBERT = Method(
@@ -85,13 +83,8 @@ OPEN, SHUT = 4.6, -5.5  # log α as a stage begins, and where closed gates were 
 RATE = 1e-6
 GPU_AIM = 4000.0
 MEMORY_AIM = 0.6
-# torch counts fused attention on GPUs only, and no linear map that is a convolution of oneDNN.
+# torch counts fused attention on GPUs only.
 flop_registry[torch.ops.aten._scaled_dot_product_flash_attention_for_cpu] = sdpa_flop
-
-
-@register_flop_formula(torch.ops.aten.mkldnn_convolution)
-def _convolution(x: Any, weight: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
-    return conv_flop_count(x, weight, out_shape)
 
 
 @dataclass
@@ -122,7 +115,7 @@ def configuration(size: str, family: Any) -> EncoderConfig:
     """Base, or that of the stored sample teacher."""
     if size == "base":
         return EncoderConfig.base(family)
-    return load_encoder(find(f"data/teachers/{family}-sample.safetensors")).config
+    return load_encoder(checkout_path(f"data/teachers/{family}-sample.safetensors")).config
 
 
 def quarter(config: EncoderConfig) -> EncoderConfig:

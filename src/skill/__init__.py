@@ -1,15 +1,19 @@
 """SKILL: similarity-aware knowledge distillation of speech self-supervised models."""
 
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from skill.utils.errors import SkillError
 
 if TYPE_CHECKING:
     from skill.encoder import SpeechEncoder
 
+__version__ = "0.1.0"
+__all__ = ["SkillError", "SpeechEncoder", "load", "save"]
 
-def load(name: str | Path) -> "SpeechEncoder":
+
+def load(name: str | PathLike[str]) -> "SpeechEncoder":
     """An encoder in evaluation mode, ready for 16 kHz waveforms [B, S].
 
     Args:
@@ -19,17 +23,25 @@ def load(name: str | Path) -> "SpeechEncoder":
     Raises:
         SkillError: nothing is found under that name, or it holds no encoder.
     """
-    from skill.encoder.checkpoint import load_encoder
-    from skill.utils.errors import SkillError
+    from skill.encoder.checkpoint import find_encoder, load_encoder
 
-    if Path(name).exists():
-        return load_encoder(name).eval()
-    for root in (Path(), Path(__file__).parents[2]):
-        for phase in ("stage2", "teachers"):
-            path = root / "results" / phase / f"{name}.safetensors"
-            if path.exists():
-                return load_encoder(path).eval()
-    raise SkillError(
-        f"{name}: neither a file or folder, nor a model under results/ "
-        "(`make reproduce` makes them, `dvc pull` brings them)"
-    )
+    return load_encoder(find_encoder(name))
+
+
+def save(encoder: "SpeechEncoder", path: str | PathLike[str]) -> None:
+    """Write an encoder that `load` reads: one file if `path` ends in .safetensors, else a folder.
+
+    Raises:
+        SkillError: it cannot be written.
+    """
+    from skill.encoder.checkpoint import save_encoder, save_folder
+
+    (save_encoder if Path(path).suffix == ".safetensors" else save_folder)(encoder, path)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "SpeechEncoder":  # torch is imported with it, which the workflow does without
+        from skill.encoder import SpeechEncoder
+
+        return SpeechEncoder
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -241,9 +241,8 @@ def export(
 
     chosen = {"onnx": onnx, "s3prl": s3prl, "dphubert": dphubert}
     forms = [form for form, is_asked_for in chosen.items() if is_asked_for]
-    run(student, folder, forms, states)
-    if not forms:
-        model_card.write(student, folder)
+    texts = {} if forms else {"README.md": model_card.text(student)}
+    run(student, folder, forms, states, texts)
 
 
 @_command(STUDENT, "CKA and clusters of any layers", "states.safetensors")

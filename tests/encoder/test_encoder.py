@@ -5,10 +5,8 @@ import torch
 from helpers.encoders import REFERENCES, error, pair, reference_states, utterances
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn import functional as F
 
 from skill.encoder import EncoderConfig, SpeechEncoder
-from skill.encoder.linear import linear
 
 
 @pytest.mark.parametrize("large", [False, True], ids=["base", "large"])
@@ -156,30 +154,3 @@ def test_configuration_round_trip_and_mistakes() -> None:
         EncoderConfig.from_dict(config.to_dict() | {"hats": 1})
     with pytest.raises(ValueError, match="width"):
         EncoderConfig.from_dict({"family": "wavlm"})
-
-
-@settings(deadline=None, max_examples=30)
-@given(
-    shape=st.lists(st.integers(0, 5), min_size=0, max_size=3),
-    inputs=st.integers(0, 9),
-    outputs=st.integers(0, 7),
-    bias=st.booleans(),
-    strided=st.booleans(),
-)
-def test_linear_and_its_gradients_are_those_of_torch(
-    shape: list[int], inputs: int, outputs: int, bias: bool, strided: bool
-) -> None:
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(*shape, 2 * inputs if strided else inputs, generator=generator)
-    x = (x[..., ::2] if strided else x).requires_grad_()
-    weight = torch.randn(outputs, inputs, generator=generator).requires_grad_()
-    leaves = [x, weight]
-    leaves += [torch.randn(outputs, generator=generator).requires_grad_()] if bias else []
-    ours, theirs = linear(*leaves), F.linear(*leaves)
-    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
-    for own, other in zip(
-        torch.autograd.grad(ours.square().sum(), leaves),
-        torch.autograd.grad(theirs.square().sum(), leaves),
-        strict=True,
-    ):
-        torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-4)

@@ -100,14 +100,38 @@ def test_torch_hub_reads_the_folder(exported: tuple[SpeechEncoder, Path, Path]) 
 def test_names_and_frames_that_s3prl_cannot_take() -> None:
     assert export.s3prl.identifier("skill-wavlm.2") == "skill_wavlm_2"
     assert export.s3prl.identifier("4-clusters") == "skill_4_clusters"
+    assert export.s3prl.identifier("class") == "skill_class"
     config = replace(irregular().config, conv_strides=(5, 2, 2, 2, 2, 2, 1))
     with pytest.raises(SkillError, match="160 samples apart; s3prl's tasks need 320"):
-        export.s3prl.files(SpeechEncoder(config), "fast")
+        export.s3prl.upstream(SpeechEncoder(config), "fast")
 
 
-def test_expert_imports_torch_and_safetensors_alone(
+@pytest.mark.parametrize("name", ['a"\nimport os; os.remove("x")\n"', "a`b", "<b>", "-", "a|b"])
+def test_a_name_that_is_more_than_a_name_is_refused(tmp_path: Path, name: str) -> None:
+    checkpoint.save_encoder(irregular(), tmp_path / f"{name}.safetensors")
+    for forms in ([], ["s3prl"]):
+        with pytest.raises(SkillError, match="rename the file"):
+            export.run(str(tmp_path / f"{name}.safetensors"), tmp_path / "out", forms)
+    assert not (tmp_path / "out").exists()
+
+
+def test_waveforms_that_are_not_finite_are_refused(
     exported: tuple[SpeechEncoder, Path, Path],
 ) -> None:
-    text = (exported[1] / "expert.py").read_text(encoding="utf-8")
-    imported = set(re.findall(r"^(?:from|import) (\w+)", text, flags=re.MULTILINE))
-    assert imported - set(sys.stdlib_module_names) == {"torch", "safetensors"}
+    from skill.encoder.formats.s3prl_expert import UpstreamExpert
+
+    expert = UpstreamExpert(str(exported[1] / "model.safetensors"))
+    for value in (float("nan"), float("inf")):
+        wave = torch.zeros(4000)
+        wave[7] = value
+        with pytest.raises(ValueError, match="not finite"):
+            expert([torch.zeros(5000), wave])
+
+
+def test_the_folder_imports_torch_and_safetensors_alone(
+    exported: tuple[SpeechEncoder, Path, Path],
+) -> None:
+    for file in exported[1].glob("*.py"):
+        text = file.read_text(encoding="utf-8")
+        imported = set(re.findall(r"^(?:from|import) (\w+)", text, flags=re.MULTILINE))
+        assert imported - set(sys.stdlib_module_names) <= {"torch", "safetensors"}, file

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -65,13 +66,26 @@ def test_a_stranger_gets_the_same_states(
             torch.testing.assert_close(theirs[row, :count], ours[row, :count], atol=1e-5, rtol=0)
 
 
-def test_the_carried_modules_do_not_hide_each_other(exported: tuple[SpeechEncoder, Path]) -> None:
-    """They stand one after another in one file: a name of two of them would be the later one's."""
-    tree = ast.parse((exported[1] / "modeling_skill.py").read_text(encoding="utf-8"))
-    names = [node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
-    assert len(names) == len(set(names))
-    carried = {path.stem for path in Path(export.__file__).parents[1].glob("*.py")}
-    assert carried == {"__init__", "checkpoint", *export.CARRIED}
+def test_the_folder_has_copies_of_what_the_network_needs(
+    exported: tuple[SpeechEncoder, Path],
+) -> None:
+    package = Path(export.__file__).parents[1]
+    for name in export.CARRIED:
+        assert (exported[1] / f"{name}.py").read_bytes() == (package / f"{name}.py").read_bytes()
+    modules = {path.stem for path in package.glob("*.py")}
+    assert modules == {"__init__", "checkpoint", *export.CARRIED}
+
+
+def test_exported_code_calls_public_operators_only(exported: tuple[SpeechEncoder, Path]) -> None:
+    """Nothing of torch's internals, which other versions and machines may lack."""
+    for file in exported[1].glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Attribute):
+                continue
+            path = ast.unparse(node).split(".")
+            if path[0] in ("torch", "F", "nn"):
+                assert not any(part.startswith("_") for part in path), ast.unparse(node)
+                assert not {"ops", "_C", "mkldnn_convolution"} & set(path), ast.unparse(node)
 
 
 def test_the_folder_is_an_encoder_of_this_project_too(
@@ -138,13 +152,83 @@ def test_a_head_is_trained_with_and_without_checkpointing(
 
 
 def test_the_verb_exports_and_refuses(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    from skill.__main__ import main
+    from skill.cli import main
 
     checkpoint.save_encoder(irregular(), tmp_path / "small.safetensors")
     assert main(["export", str(tmp_path / "small.safetensors"), str(tmp_path / "out")]) == 0
     assert (tmp_path / "out/modeling_skill.py").exists()
     assert main(["export", "nobody", str(tmp_path / "no")]) == 1
-    assert "error: nobody: neither a file nor a model" in capfd.readouterr().err
+    assert "error: nobody: neither a file or folder, nor a model" in capfd.readouterr().err
     assert not (tmp_path / "no").exists()
-    with pytest.raises(SkillError):
-        export.find("nobody")
+
+
+def test_a_folder_appears_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint.save_encoder(irregular(), tmp_path / "small.safetensors")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old/notes.txt").write_text("mine")
+
+    def fail(*_: object) -> None:
+        raise SkillError("the disk is full")
+
+    copied = export._copy_modules
+    for folder in (tmp_path / "new", tmp_path / "old"):
+        monkeypatch.setattr(export, "_copy_modules", fail)
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(SkillError, match="disk is full"):
+            export.run(str(tmp_path / "small.safetensors"), folder)
+        assert sorted(tmp_path.rglob("*")) == before
+        monkeypatch.setattr(export, "_copy_modules", copied)
+        export.run(str(tmp_path / "small.safetensors"), folder)
+        assert (folder / "config.json").exists() and not list(folder.glob(".*"))
+    assert (tmp_path / "old/notes.txt").read_text() == "mine"
+    with pytest.raises(SkillError, match=r"small\.safetensors: cannot be written: it is a file"):
+        export.run(str(tmp_path / "small.safetensors"), tmp_path / "small.safetensors")
+
+
+@pytest.mark.parametrize("auto", [AutoModel, AutoModelForCTC])
+def test_what_transformers_saved_again_is_an_encoder_of_this_project(
+    tmp_path: Path, auto: Any
+) -> None:
+    """And can be exported once more."""
+    export.register()
+    encoder = irregular("hubert", normalize=True)
+    checkpoint.save_encoder(encoder, tmp_path / "small.safetensors")
+    export.run(str(tmp_path / "small.safetensors"), tmp_path / "first")
+    auto.from_pretrained(tmp_path / "first").save_pretrained(tmp_path / "second")
+    waves = torch.randn(1, 6000)
+    with torch.no_grad():
+        expected = encoder(waves)[0]
+    export.run(str(tmp_path / "second"), tmp_path / "third")
+    export.run(str(tmp_path / "second"), tmp_path / "third", ["s3prl", "dphubert"])
+    assert (tmp_path / "third/second.pth").exists()
+    for folder in ("second", "third"):
+        again = skill.load(tmp_path / folder)
+        assert again.config == encoder.config
+        with torch.no_grad():
+            for state, want in zip(again(waves)[0], expected, strict=True):
+                assert torch.equal(state, want)
+
+
+@pytest.mark.parametrize("head", [False, True])
+def test_inputs_outside_the_domain_are_refused(
+    exported: tuple[SpeechEncoder, Path], head: bool
+) -> None:
+    export.register()
+    auto = AutoModelForCTC if head else AutoModel
+    model = auto.from_pretrained(exported[1]).eval()
+    waves = torch.randn(2, 5000)
+    waves[1, 4000:] = 0
+    good = (torch.arange(5000) < torch.tensor([[5000], [4000]])).long()
+    assert torch.isfinite(model(waves, attention_mask=good)[0]).all()
+    for mask, message in (
+        (good[:, :4000], "the shape"),
+        (good.flip(1), "padding has to stand at the end"),
+        (good * (torch.arange(5000) < 300), "300 samples is shorter than one frame"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model(waves, attention_mask=mask)
+    waves[0, 3] = float("nan")
+    with pytest.raises(ValueError, match="not finite"):
+        model(waves)

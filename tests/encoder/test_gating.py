@@ -12,7 +12,7 @@ from skill.distillation.gates import gates_of
 from skill.encoder import SpeechEncoder
 from skill.encoder.blocks import FeedForward, SelfAttention
 from skill.encoder.convolutions import ConvLayer
-from skill.encoder.gating import Draw
+from skill.encoder.gating import GateSample
 
 
 class Given(nn.Module):
@@ -44,7 +44,9 @@ def pair(family: str, share: float) -> tuple[SpeechEncoder, SpeechEncoder]:
         one.gate, other.gate = Given(number, share, seed), None
         gate = other.values = Given(number, share, seed)
         if isinstance(other, ConvLayer):
-            other.register_forward_hook(lambda _, __, out, g=gate: (out[0] * g()[:, None], Draw()))
+            other.register_forward_hook(
+                lambda _, __, out, g=gate: (out[0] * g()[:, None], GateSample())
+            )
         elif isinstance(other, FeedForward):
             other.output_dense.register_forward_pre_hook(lambda _, x, g=gate: x[0] * g())
         else:

@@ -1,14 +1,17 @@
 """The model card of an exported student says what its run measured."""
 
+import re
 import subprocess
 from pathlib import Path
 
+import pytest
 import yaml
 from helpers.encoders import irregular, pair
 
 from skill.encoder import checkpoint
 from skill.encoder.formats import export
 from skill.paper import model_card
+from skill.utils.errors import SkillError
 from skill.utils.files import write_csv, write_json
 
 
@@ -38,11 +41,8 @@ def test_the_card_says_what_the_run_says(stranger: Path, tmp_path: Path) -> None
         row | {"upstream": "fbank", "kind": "fbank", "value": "12", "teachers": ""},
     ]
     write_csv(tmp_path / "scores.csv", [row, *others], list(row))
+    text = model_card.text(str(tmp_path / "small.safetensors"), tmp_path / "scores.csv")
     export.run(str(tmp_path / "small.safetensors"), tmp_path / "small")
-    model_card.write(
-        str(tmp_path / "small.safetensors"), tmp_path / "small", tmp_path / "scores.csv"
-    )
-    text = (tmp_path / "small/README.md").read_text(encoding="utf-8")
     assert "A student of big by the method `skill`, 75% of whose" in text and "Seed 7." in text
     assert "| big 0 | 0 | -0.75 |\n| big 1 2 | 1 2 | -0.5 |" in text
     result = "| PR | phone error rate in % (lower is better) | 12.35 | 11.00 to 13.00 "
@@ -65,7 +65,26 @@ def test_the_card_says_what_the_run_says(stranger: Path, tmp_path: Path) -> None
 
 def test_the_card_of_a_model_that_no_run_knows(tmp_path: Path) -> None:
     checkpoint.save_encoder(irregular(), tmp_path / "alone.safetensors")
-    model_card.write(str(tmp_path / "alone.safetensors"), tmp_path / "out", tmp_path / "no.csv")
-    text = (tmp_path / "out/README.md").read_text(encoding="utf-8")
+    text = model_card.text(str(tmp_path / "alone.safetensors"), tmp_path / "no.csv")
     assert "None were measured" in text and "header does not say" in text
     assert "What it learned" not in text
+
+
+def test_texts_of_others_are_shown_as_they_are(tmp_path: Path) -> None:
+    """And a header or summary that says something else is an error in a sentence."""
+    path, summary = tmp_path / "small.safetensors", tmp_path / "small.json"
+    bad = "<script>x</script>|[a](b)\n# `big`"
+    params = {"teachers": [bad], "seed": bad}
+    header = {"provenance": {"inputs": {f"{bad}.csv": "1"}, "params": params}}
+    checkpoint.save_encoder(irregular(), path, header)
+    targets = [{"teacher": [[bad, 0]], "student": [0], "loss": -0.75}]
+    write_json(summary, {"targets": targets, "parameters": 1, "teacher_parameters": 4})
+    text = model_card.text(str(path), tmp_path / "no.csv")
+    shown = re.sub(r"`[^`]*`", "", text)
+    assert "<script>" not in shown and "\n# \\`" not in text and r"\<script\>" in shown
+    row = next(line for line in text.splitlines() if "csv`" in line)
+    assert row.count("|") - row.count(r"\|") == 4
+    for wrong in ({"targets": 3}, {}, {"targets": [{}], "parameters": 1}):
+        write_json(summary, wrong | {"teacher_parameters": "many"})
+        with pytest.raises(SkillError, match="card cannot be made"):
+            model_card.text(str(path), tmp_path / "no.csv")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from skill.config.params import Pretraining, PretrainingRound, PretrainingTarget
 from skill.encoder import EncoderConfig, SpeechEncoder
-from skill.encoder.gating import Draw
+from skill.encoder.gating import GateSample
 from skill.teachers import filterbank_init
 
 BANDS, LEVELS = 16, 4
@@ -24,10 +24,10 @@ def started() -> SpeechEncoder:
 
 def after(encoder: SpeechEncoder, waveform: Tensor, layers: int) -> Tensor:
     """[C, T] of the first convolutions."""
-    x, drawn = waveform[None, None], Draw()
+    x, gates = waveform[None, None], GateSample()
     with torch.no_grad():
         for layer in encoder.convolutions[:layers]:
-            x, drawn = layer(x, None, drawn)
+            x, gates = layer(x, None, gates)
     return x[0]
 
 

@@ -12,7 +12,7 @@ the default here, too. With `encoder.exact_padding = True` the norm's statistics
 utterance alone: a padded batch then equals single utterances, as SUPERB's batch size 1 has it.
 """
 
-from skill.encoder.config import EncoderConfig, Family
-from skill.encoder.model import SpeechEncoder
+from .config import EncoderConfig, Family
+from .model import SpeechEncoder
 
 __all__ = ["EncoderConfig", "Family", "SpeechEncoder"]

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skill.encoder.config import EncoderConfig
-from skill.encoder.gating import Draw
-from skill.encoder.linear import Linear
+from .config import EncoderConfig
+from .float32 import LayerNorm
+from .gating import GateSample
 
 
 class SelfAttention(nn.Module):
@@ -53,18 +53,20 @@ class SelfAttention(nn.Module):
         """
         if not self.heads:
             return self.out_proj.bias.expand(x.shape)
-        drawn = Draw.of(self.gate)
-        heads, rows = drawn.rows(self.index), drawn.spread(self.head_width)
+        gates = GateSample.draw(self.gate)
+        heads, rows = gates.select(self.index), gates.repeat(self.head_width)
 
-        def split(projection: Linear) -> Tensor:
-            return rows.into(projection, x).unflatten(-1, (-1, self.head_width)).transpose(1, 2)
+        def split(projection: nn.Linear) -> Tensor:
+            return (
+                rows.linear_in(projection, x).unflatten(-1, (-1, self.head_width)).transpose(1, 2)
+            )
 
         query, key, value = split(self.q_proj), split(self.k_proj), split(self.v_proj)
         mask = None if valid is None else valid[:, None, None, :]
         if distances is not None:
             if len(heads) < self.total_heads:
                 distances = distances[heads]
-            bias = self._position_gate(x, drawn).to(query.dtype) * distances.to(query.dtype)
+            bias = self._position_gate(x, gates).to(query.dtype) * distances.to(query.dtype)
             mask = bias if mask is None else bias.masked_fill(~mask, -math.inf)
         dropout = self.dropout if self.training else 0.0
         if mask is not None and mask.requires_grad and mask.device.type == "cpu":
@@ -72,17 +74,17 @@ class SelfAttention(nn.Module):
         else:
             mixed = F.scaled_dot_product_attention(query, key, value, mask, dropout)
         mixed = mixed.transpose(1, 2).flatten(2)
-        return rows.out_of(self.out_proj, mixed)
+        return rows.linear_out(self.out_proj, mixed)
 
-    def _position_gate(self, x: Tensor, drawn: Draw) -> Tensor:
+    def _position_gate(self, x: Tensor, gates: GateSample) -> Tensor:
         """[B, H, T, 1], the factor of each head's position values at each query frame."""
         slices = x.unflatten(-1, (self.total_heads, self.head_width)).transpose(1, 2)
-        heads = drawn.rows(self.index)
+        heads = gates.select(self.index)
         if len(heads) < self.total_heads:
             slices = slices[:, heads]
         pair = self.gru_rel_pos_linear(slices).unflatten(-1, (2, 4)).sum(-1).sigmoid()
         reset, update = pair.chunk(2, dim=-1)
-        return reset * (update * drawn.rows(self.gru_rel_pos_const, dim=1) - 1.0) + 2.0
+        return reset * (update * gates.select(self.gru_rel_pos_const, dim=1) - 1.0) + 2.0
 
 
 class FeedForward(nn.Module):
@@ -103,9 +105,9 @@ class FeedForward(nn.Module):
         """[B, T, D] to [B, T, D]."""
         if not self.output_dense.in_features:
             return self.output_dropout(self.output_dense.bias.expand(x.shape))
-        drawn = Draw.of(self.gate, 8)
-        units = self.intermediate_dropout(F.gelu(drawn.into(self.intermediate_dense, x)))
-        return self.output_dropout(drawn.out_of(self.output_dense, units))
+        gates = GateSample.draw(self.gate, 8)
+        units = self.intermediate_dropout(F.gelu(gates.linear_in(self.intermediate_dense, x)))
+        return self.output_dropout(gates.linear_out(self.output_dense, units))
 
 
 class Block(nn.Module):
@@ -118,9 +120,9 @@ class Block(nn.Module):
         super().__init__()
         self.attention = SelfAttention(config, index)
         self.dropout = nn.Dropout(config.hidden_dropout)
-        self.layer_norm = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
+        self.layer_norm = LayerNorm(config.width, eps=config.layer_norm_eps)
         self.feed_forward = FeedForward(config, index)
-        self.final_layer_norm = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
+        self.final_layer_norm = LayerNorm(config.width, eps=config.layer_norm_eps)
         self.pre_norm = config.pre_norm
         self.attention_gate = None
         self.ffn_gate = None
@@ -142,10 +144,10 @@ class Block(nn.Module):
         return x if self.ffn_gate is None else x * self.ffn_gate().to(x.dtype)
 
 
-def _linear(inputs: int, outputs: int) -> Linear:
+def _linear(inputs: int, outputs: int) -> nn.Linear:
     with warnings.catch_warnings():  # of an initialisation that a pruned layer has nothing for
         warnings.filterwarnings("ignore", "Initializing zero-element tensors")
-        return Linear(inputs, outputs)
+        return nn.Linear(inputs, outputs)
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, dropout: float) -> Tensor:

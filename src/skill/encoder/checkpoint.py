@@ -6,7 +6,6 @@ place that decides which format a path has.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,44 @@ def save_folder(encoder: SpeechEncoder, folder: str | PathLike[str]) -> None:
     folder = Path(folder)
     save_encoder(encoder, folder / "model.safetensors")
     write_json(folder / "config.json", {"model_type": "skill", "encoder": encoder.config.to_dict()})
+
+
+def find_encoder(name: str | PathLike[str]) -> Path:
+    """The file or folder of an encoder.
+
+    Args:
+        name: a path; or the name of a student or teacher that a run left under `results/` in the
+            working directory or the checkout. A name goes before a folder of the same name.
+
+    Raises:
+        SkillError: neither is there.
+    """
+    path = Path(name)
+    try:
+        if path.is_file():
+            return path
+        for root in (Path(), Path(__file__).parents[3]) if path.name == str(name) else ():
+            for phase in ("stage2", "teachers"):
+                result = root / "results" / phase / f"{name}.safetensors"
+                if result.is_file():
+                    return result
+        if path.is_dir():
+            return path
+    except (OSError, ValueError) as error:
+        raise SkillError(f"{name}: {error}") from error
+    raise SkillError(
+        f"{name}: neither a file or folder, nor a model under results/ "
+        "(`make reproduce` makes them, `dvc pull` brings them)"
+    )
+
+
+def stored_header(path: Path) -> dict[str, Any]:
+    """The header of a file of this project, or of the weights in a folder; {} if it has none."""
+    path = path / "model.safetensors" if path.is_dir() else path
+    try:
+        return dict(read_header(path))
+    except SkillError:
+        return {}
 
 
 def load_encoder(path: str | PathLike[str]) -> SpeechEncoder:
@@ -85,10 +122,7 @@ def _beside(folder: Path) -> EncoderConfig:
     settings = transformers.read_config(folder / "config.json")
     if settings.get("model_type") != "skill":
         return transformers.encoder_config(settings, folder)
-    config = _config(settings.get("encoder"), folder / "config.json")
-    # Exports leave normalisation to the feature extractor.
-    normalized = transformers.normalizes(folder, config.conv_norm == "layer")
-    return replace(config, normalize_waveform=normalized)
+    return _config(settings.get("encoder"), folder / "config.json")
 
 
 def _from_parts(config: EncoderConfig, file: Path) -> SpeechEncoder:
@@ -105,11 +139,11 @@ def _from_foreign_file(file: Path) -> SpeechEncoder:
 
 
 def _from_torch(path: Path) -> SpeechEncoder:
-    from skill.encoder.formats import layouts
+    from skill.encoder.formats import dphubert
 
     content = weights.unpickle(path)
-    if layouts.is_dphubert(content):
-        return layouts.read_dphubert(path)
+    if dphubert.is_dphubert(content):
+        return dphubert.read_dphubert(path)
     if distilhubert.is_distilhubert(content):
         return build(*distilhubert.read_distilhubert(content, path), path)
     weights.state_dict(content, path)

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skill.encoder.config import EncoderConfig
-from skill.encoder.gating import Draw
-from skill.encoder.linear import Linear
+from .config import EncoderConfig
+from .float32 import Conv1d, LayerNorm, Linear, conv1d, widened
+from .gating import GateSample
 
 
 class ConvLayer(nn.Module):
@@ -25,41 +25,44 @@ class ConvLayer(nn.Module):
         inputs = config.conv_channels[index - 1] if index else 1
         outputs = config.conv_channels[index]
         kernel, stride = config.conv_kernels[index], config.conv_strides[index]
-        self.conv = nn.Conv1d(inputs, outputs, kernel, stride, bias=config.conv_bias)
+        self.conv = Conv1d(inputs, outputs, kernel, stride, bias=config.conv_bias)
         self.norm = config.conv_norm if config.conv_norm == "layer" or index == 0 else None
         if self.norm == "layer":
-            self.layer_norm: nn.Module = nn.LayerNorm(outputs)
+            self.layer_norm: nn.Module = LayerNorm(outputs)
         elif self.norm == "group":
             self.layer_norm = nn.GroupNorm(outputs, outputs)
         self.gate = None
 
-    def forward(self, x: Tensor, lengths: Tensor | None, came: Draw) -> tuple[Tensor, Draw]:
+    def forward(
+        self, x: Tensor, lengths: Tensor | None, input_gates: GateSample
+    ) -> tuple[Tensor, GateSample]:
         """[B, C, T] to [B, C', T'], and which channels these are.
 
         Args:
             lengths: [B] in output frames, asks for exact group norms.
-            came: which channels x has; their gates are still to be applied.
+            input_gates: which channels x has; their gates are still to be applied.
         """
-        drawn = Draw.of(self.gate, 8)
-        x = self._convolve(x, came, drawn)
+        gates = GateSample.draw(self.gate, 8)
+        x = self._convolve(x, input_gates, gates)
         if self.norm == "layer":
             x = self.layer_norm(x.transpose(1, 2)).transpose(1, 2)
         elif self.norm == "group":
             norm = self.layer_norm
             assert isinstance(norm, nn.GroupNorm)
-            weight, shift = drawn.rows(norm.weight), drawn.rows(norm.bias)
+            weight, shift = (widened(gates.select(p)) for p in (norm.weight, norm.bias))
             if lengths is None:
                 x = F.group_norm(x, len(weight), weight, shift, norm.eps)
             else:
                 x = _exact_group_norm(x, lengths, weight, shift, norm.eps)
-        return F.gelu(x), drawn
+        return F.gelu(x), gates
 
-    def _convolve(self, x: Tensor, came: Draw, drawn: Draw) -> Tensor:
+    def _convolve(self, x: Tensor, input_gates: GateSample, gates: GateSample) -> Tensor:
         conv = self.conv
-        if came.values is None and drawn.values is None:
+        if input_gates.values is None and gates.values is None:
             return conv(x)
-        bias = None if conv.bias is None else drawn.rows(conv.bias)
-        return F.conv1d(x, came.columns(drawn.rows(conv.weight)), bias, conv.stride)
+        bias = None if conv.bias is None else gates.select(conv.bias)
+        weight = input_gates.conv_weight(gates.select(conv.weight))
+        return conv1d(x, weight, bias, conv.stride)
 
 
 class FeatureExtractor(nn.Module):
@@ -86,7 +89,7 @@ class FeatureProjection(nn.Module):
         channels = config.conv_channels[-1]
         self.full_width, self.eps = config.conv_full_width, config.layer_norm_eps
         self.layer_norm = (
-            nn.LayerNorm(channels, eps=self.eps) if config.projection_norm else nn.Identity()
+            LayerNorm(channels, eps=self.eps) if config.projection_norm else nn.Identity()
         )
         self.projection = Linear(channels, config.width)
         self.dropout = nn.Dropout(config.projection_dropout)
@@ -116,7 +119,7 @@ class PositionalConv(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         width, kernel = config.width, config.pos_conv_kernel
-        conv = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=config.pos_conv_groups)
+        conv = Conv1d(width, width, kernel, padding=kernel // 2, groups=config.pos_conv_groups)
         nn.init.normal_(conv.weight, std=2 * math.sqrt(1 / (kernel * width)))
         conv.bias.data.zero_()  # type: ignore[union-attr]
         self.conv = nn.utils.parametrizations.weight_norm(conv, dim=2)
@@ -135,7 +138,6 @@ def _exact_group_norm(
     x: Tensor, lengths: Tensor, weight: Tensor, shift: Tensor, eps: float
 ) -> Tensor:
     """Every channel of x [B, C, T] normalised within its utterance, times weight plus shift [C]."""
-    x = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
     counts = lengths.tolist()
 
     def each(of: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -11,16 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skill.encoder.blocks import Block
-from skill.encoder.config import EncoderConfig
-from skill.encoder.convolutions import (
+from .blocks import Block
+from .config import EncoderConfig
+from .convolutions import (
     ConvLayer,
     FeatureExtractor,
     FeatureProjection,
     PositionalConv,
     inside,
 )
-from skill.encoder.gating import Draw
+from .float32 import LayerNorm, autocast_to, widened
+from .gating import GateSample
 
 
 class Transformer(nn.Module):
@@ -29,7 +30,7 @@ class Transformer(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.pos_conv_embed = PositionalConv(config)
-        self.layer_norm = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
+        self.layer_norm = LayerNorm(config.width, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout)
         self.layers = nn.ModuleList(Block(config, index) for index in range(config.num_blocks))
 
@@ -98,7 +99,7 @@ class SpeechEncoder(nn.Module):
             L = N + 1 states [B, T, D], and the number of frames of each utterance [B].
 
         Raises:
-            ValueError: a waveform is shorter than one frame.
+            ValueError: a waveform is shorter than one frame, or `lengths` says more than there is.
         """
         states = [state for name, state in self.iterate(waveforms, lengths) if name != "projection"]
         if lengths is None:
@@ -125,15 +126,18 @@ class SpeechEncoder(nn.Module):
         shortest = waveforms.shape[1] if lengths is None else int(lengths.min())
         if self.frames(shortest) < 1:
             raise ValueError(f"a waveform of {shortest} samples is shorter than one frame")
+        if lengths is not None and (longest := int(lengths.max())) > waveforms.shape[1]:
+            raise ValueError(f"lengths say {longest} samples; there are {waveforms.shape[1]}")
+        waveforms = widened(waveforms)
         if self.config.normalize_waveform:
             waveforms = _normalized(waveforms, lengths)
-        x, drawn = waveforms[:, None], Draw()
+        x, gates = waveforms[:, None], GateSample()
         for index, layer in enumerate(self.convolutions):
             exact = self.exact_padding and lengths is not None
             ends = self.frames(lengths, index + 1) if exact else None
-            x, drawn = layer(x, ends, drawn)
+            x, gates = layer(x, ends, gates)
         frames = None if lengths is None else self.frames(lengths)
-        return self.feature_projection(drawn.whole(x).transpose(1, 2)), frames
+        return self.feature_projection(gates.scatter(x).transpose(1, 2)), frames
 
     def transform(self, x: Tensor, frames: Tensor | None = None) -> Iterator[tuple[int, Tensor]]:
         """Yield (0, state 0), … (N, state N) of projected features x [B, T, D]."""
@@ -144,13 +148,15 @@ class SpeechEncoder(nn.Module):
         if not self.config.pre_norm:
             x = self.encoder.layer_norm(x)
         x = self.encoder.dropout(x)
+        dtype = self.encoder.layer_norm.weight.dtype
         distances = self._position_values(x.shape[1]) if self.config.family == "wavlm" else None
         for index, block in enumerate(self.blocks):
-            yield index, x
-            x = block(x, valid, distances)
+            yield index, x.to(dtype)
+            with autocast_to(dtype, x):
+                x = block(x, valid, distances)
         if self.config.pre_norm:
             x = self.encoder.layer_norm(x)
-        yield len(self.blocks), x
+        yield len(self.blocks), x.to(dtype)
 
     def _position_values(self, frames: int) -> Tensor:
         """[H, T, T], WavLM's learned value for the distance of every pair of frames."""

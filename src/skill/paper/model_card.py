@@ -1,16 +1,18 @@
 """The model card: what the header and the run's own tables say of a model, nothing typed."""
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from skill.encoder import SpeechEncoder
-from skill.encoder.checkpoint import load_encoder
-from skill.encoder.formats.export import find as find_student
+from skill.encoder.checkpoint import find_encoder, load_encoder, stored_header
+from skill.encoder.formats.export import encoder_name
 from skill.paper.sanity import violations
 from skill.superb.metrics import METRICS
-from skill.utils.files import checkout_path, read_csv, read_header, read_json, replacing
+from skill.utils.errors import SkillError
+from skill.utils.files import checkout_path, read_csv, read_json
 
 _REPRODUCED = "[SKILL](https://arxiv.org/abs/2402.16830)"
 _USE = """```python
@@ -32,19 +34,24 @@ Voices can be told apart by its states, so treat stored states as personal data.
 Row = dict[str, str]
 
 
-def write(student: str, folder: Path, scores: Path = Path("results/superb/scores.csv")) -> None:
-    """Write the card of a student (a name or a file) as `README.md` of its exported folder.
+def text(student: str, scores: Path = Path("results/superb/scores.csv")) -> str:
+    """The card of a student (a name, a file or a folder), the `README.md` of its exported folder.
 
     Args:
         scores: the table of all upstreams' results.
 
     Raises:
-        SkillError: there is no such student, or a file cannot be read or written.
+        SkillError: there is no such student, or a file cannot be read or says something else.
     """
-    path = find_student(student)
-    text = card(load_encoder(path), read_header(path), path, scores)
-    with replacing(folder / "README.md") as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    path = find_encoder(student)
+    encoder, header = load_encoder(path), stored_header(path)
+    try:
+        return card(encoder, header, path, scores)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise SkillError(
+            f"{path}: its card cannot be made: the header, {path.stem}.json or {scores} lacks or "
+            f"misstates {error}"
+        ) from error
 
 
 def card(encoder: SpeechEncoder, header: dict[str, Any], path: Path, scores: Path) -> str:
@@ -54,7 +61,7 @@ def card(encoder: SpeechEncoder, header: dict[str, Any], path: Path, scores: Pat
         path: the model's file; a student's summary lies beside it, with the same name.
         scores: the table of all upstreams' results.
     """
-    name, config = path.stem, encoder.config
+    name, config = encoder_name(path), encoder.config
     table = read_csv(scores) if scores.exists() else []
     rows = [row for row in table if row["upstream"] == name]
     summary = path.with_suffix(".json")
@@ -92,10 +99,11 @@ def _what(rows: Sequence[Row], header: dict[str, Any], made: dict[str, Any]) -> 
     if not made:
         return f"A speech encoder that is not compressed, of a reproduction of {_REPRODUCED}."
     removed = 1 - made["parameters"] / made["teacher_parameters"]
-    method = f" by the method `{rows[0]['method']}`" if rows else ""
-    seed = f" Seed {params['seed']}." if "seed" in params else ""
+    method = f" by the method {_code(rows[0]['method'])}" if rows else ""
+    seed = f" Seed {_plain(params['seed'])}." if "seed" in params else ""
+    teachers = " and ".join(map(_plain, params.get("teachers", ["its teacher"])))
     return (
-        f"A student of {' and '.join(params.get('teachers', ['its teacher']))}{method}, "
+        f"A student of {teachers}{method}, "
         f"{removed:.0%} of whose parameters were removed. Made by an independent reproduction of "
         f"{_REPRODUCED}.{seed}"
     )
@@ -109,7 +117,7 @@ def _targets(targets: Sequence[dict[str, Any]]) -> str:
         layers: dict[str, list[int]] = {}
         for teacher, layer in target["teacher"]:
             layers.setdefault(teacher, []).append(layer)
-        named = "; ".join(f"{teacher} {_list(own)}" for teacher, own in layers.items())
+        named = "; ".join(f"{_plain(name)} {_list(taught)}" for name, taught in layers.items())
         lines.append(f"| {named} | {_list(target['student'])} | {target['loss']:.4g} |")
     return "\n".join(lines) + (
         "\n\nLayer 0 is the first block's input. Where the method groups layers, a row is a group "
@@ -142,18 +150,18 @@ def _results(rows: Sequence[Row], table: Sequence[Row]) -> str:
     values = {(r["upstream"], r["task"], r["metric"]): f"{float(r['value']):.2f}" for r in table}
     beside = [name for name in rows[0]["teachers"].split("+") if name]
     beside += [r["upstream"] for r in table if r["kind"] == "fbank"][:1]
-    head = ["task", "metric", "value", "95 % interval", *beside, "test items"]
+    head = ["task", "metric", "value", "95 % interval", *map(_plain, beside), "test items"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row in rows:
         metric = METRICS[row["metric"]]
         unit = f" in {metric.unit}" if metric.unit else ""
         cells = [
-            row["task"].upper() + (" (synthetic)" if row["synthetic"] == "True" else ""),
+            _plain(row["task"].upper()) + (" (synthetic)" if row["synthetic"] == "True" else ""),
             f"{metric.title}{unit} ({'lower' if metric.low_is_good else 'higher'} is better)",
             "{:.2f}".format(float(row["value"])),
             "{:.2f} to {:.2f}".format(float(row["low"]), float(row["high"])),
             *(values.get((other, row["task"], row["metric"]), "") for other in beside),
-            row["items"],
+            _plain(row["items"]),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     note = "The encoder was frozen, a head trained on its states for each task (SUPERB's protocol)."
@@ -175,7 +183,7 @@ def _data(header: dict[str, Any], student: bool) -> str:
     for manifest in manifests:
         own = [row for row in known if row["kind"] == manifest.removesuffix(".csv")]
         what, licence = (_several(row[key] for row in own) for key in ("name", "licence"))
-        lines.append(f"| `{manifest}` | {what} | {licence} |")
+        lines.append(f"| {_code(manifest)} | {what} | {licence} |")
     teacher = " The teacher learned from data of its own, named on its card." if student else ""
     return "\n".join(lines) + f"\n\nSpeech without its texts or labels.{teacher}"
 
@@ -183,8 +191,22 @@ def _data(header: dict[str, Any], student: bool) -> str:
 def _weak(name: str, table: Sequence[Row]) -> str:
     """Where the run's own table is not as it should be of a student."""
     found = violations([r for r in table if r["kind"] != "student" or r["upstream"] == name])
-    lines = "".join(f"\n* {line}" for line in found)
+    lines = "".join(f"\n* {_plain(line)}" for line in found)
     return f"\n\nIn the results of its run, unlike what is hoped for:\n{lines}" if found else ""
+
+
+def _plain(text: object) -> str:
+    """Text of others, so that Markdown and HTML show it as it is, on one line."""
+    return re.sub(r"([\\`*_<>|\[\]#&~])", r"\\\1", _line(text))
+
+
+def _code(text: object) -> str:
+    """Text of others as code."""
+    return f"`{_line(text).replace('`', '').replace('|', '')}`"
+
+
+def _line(text: object) -> str:
+    return "".join(sign if sign.isprintable() else " " for sign in str(text))
 
 
 def _several(texts: Iterable[str]) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
-from skill.encoder.linear import linear
 from skill.similarity.centering import CenteredState
 from skill.similarity.hsic import KernelSums, from_centred_products
 

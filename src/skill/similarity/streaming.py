@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
-from skill.encoder.linear import linear
 from skill.similarity.centering import CenteredState, as_states, power_of_two
 from skill.similarity.feature_space import feature_sums
 from skill.similarity.hsic import (

@@ -1,9 +1,11 @@
 """Whole files or none: everything is written beside its place and renamed; bytes are stable."""
 
 import csv
+import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -42,6 +44,40 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary folder whose files stand in the folder `path` on success, none on error.
+
+    A new folder appears at once. In one that is there already, files of the same names are
+    replaced and others stay.
+
+    Raises:
+        SkillError: `path` is a file, or cannot be written; the message names it.
+    """
+    path = Path(path)
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path if path.is_dir() else path.parent
+        temporary = Path(tempfile.mkdtemp(prefix=".export-", dir=beside))
+        if path.exists() and not path.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "it is a file")
+        yield temporary
+        if beside is path:
+            for file in sorted(temporary.iterdir()):
+                file.replace(path / file.name)
+        else:
+            temporary.chmod(0o777 & ~_umask())
+            temporary.rename(path)
+    except OSError as error:
+        raise SkillError(f"{path}: cannot be written: {error.strerror or error}") from error
+    except SkillError as error:
+        raise SkillError(str(error).replace(str(temporary), str(path))) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _umask() -> int:

@@ -1,23 +1,23 @@
 """A student as others load it: in `transformers`, ONNX Runtime, s3prl and DPHuBERT's code.
 
-What is written needs nothing of this project: a Python file in it holds the encoder as well.
+What is written needs nothing of this project: the encoder's modules are copied beside it. They
+import each other relatively, so the copies are the files themselves.
 """
 
-import ast
-from collections.abc import Callable, Sequence
-from itertools import takewhile
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from skill.encoder import SpeechEncoder
-from skill.encoder.checkpoint import load_encoder
-from skill.encoder.formats import layouts, s3prl
+from skill.encoder.checkpoint import find_encoder, load_encoder, stored_header
+from skill.encoder.formats import dphubert, s3prl
 from skill.utils.errors import SkillError
-from skill.utils.files import read_header, replacing, write_json, write_tensors
+from skill.utils.files import replacing, replacing_folder, write_json, write_tensors
 
-_PACKAGE = Path(__file__).parents[2]
-# The modules of `skill.encoder`, each after those that it imports.
-CARRIED = ("config", "linear", "gating", "convolutions", "blocks", "model")
+_ENCODER = Path(__file__).parents[1]
+# The modules of `skill.encoder` that the network needs.
+CARRIED = ("config", "float32", "gating", "convolutions", "blocks", "model")
 
 
 def run(
@@ -25,21 +25,43 @@ def run(
     folder: Path,
     forms: Sequence[str] = (),
     states: Literal["all", "last"] = "all",
+    texts: Mapping[str, str] = {},
 ) -> None:
-    """Write the student (a name or a file) in the given forms of `FORMS`.
+    """Write the student (a name, a file or a folder) in the given forms of `FORMS`, or nothing.
 
     Args:
         forms: none means the folder for `transformers`.
         states: which states ONNX models return.
+        texts: further files of the folder by their names, its card for instance.
 
     Raises:
-        SkillError: there is no such student, or the form needs a package that is not installed.
+        SkillError: there is no such student, its name is no file's name, the form needs a package
+            that is not installed, or the folder cannot be written.
     """
-    path = find(student)
-    header = read_header(path)
-    encoder = load_encoder(path)
-    for form in forms or ["transformers"]:
-        FORMS[form](encoder, folder, path=path, header=header, states=states)
+    path = find_encoder(student)
+    name = encoder_name(path)
+    header, encoder = stored_header(path), load_encoder(path)
+    with replacing_folder(folder) as target:
+        for form in forms or ["transformers"]:
+            FORMS[form](encoder, target, name=name, header=header, states=states)
+        for file, text in texts.items():
+            _write_text(target / file, text)
+
+
+def encoder_name(path: Path) -> str:
+    """What a model in that file or folder is called.
+
+    Raises:
+        SkillError: the name has other characters than letters, digits, space and `._+-`.
+    """
+    path = path.resolve()
+    name = path.name if path.is_dir() else path.stem
+    if not re.fullmatch(r"\w[\w .+-]{0,99}", name):
+        raise SkillError(
+            f"{str(path)!r}: a model that is exported is named by letters, digits, spaces and ._+- "
+            "(at most 100); rename the file"
+        )
+    return name
 
 
 def _transformers(
@@ -59,9 +81,7 @@ def _transformers(
             "sampling_rate": 16000,
         },
     )
-    _write_text(
-        folder / "modeling_skill.py", self_contained(_PACKAGE / "encoder/formats/modeling_skill.py")
-    )
+    _copy_modules(folder, {"formats/modeling_skill.py": "modeling_skill.py"})
 
 
 def _onnx(
@@ -72,46 +92,28 @@ def _onnx(
     except ModuleNotFoundError as error:
         raise SkillError(f"--onnx: {error.name} is missing: pip install -e '.[onnx]'") from None
     for file, difference in onnx_runtime.write(encoder, folder, states).items():
-        print(f"{folder / file}: differs from torch by {difference:.2g} of the states' norm")
+        print(f"{file}: differs from torch by {difference:.2g} of the states' norm")
 
 
 def _s3prl(
-    encoder: SpeechEncoder, folder: Path, *, path: Path, header: dict[str, Any], **_: Any
+    encoder: SpeechEncoder, folder: Path, *, name: str, header: dict[str, Any], **_: Any
 ) -> None:
-    written = s3prl.files(encoder, path.stem)
+    write_json(folder / "upstream.json", s3prl.upstream(encoder, name))
     write_weights(encoder, header, folder / "model.safetensors")
-    _write_text(folder / "expert.py", self_contained(_PACKAGE / "encoder/formats/s3prl_expert.py"))
-    for file, text in written.items():
-        _write_text(folder / file, text)
+    _copy_modules(folder, s3prl.FILES)
 
 
-def _dphubert(encoder: SpeechEncoder, folder: Path, *, path: Path, **_: Any) -> None:
-    layouts.write_dphubert(encoder, folder / f"{path.stem}.pth")
+def _dphubert(encoder: SpeechEncoder, folder: Path, *, name: str, **_: Any) -> None:
+    dphubert.write_dphubert(encoder, folder / f"{name}.pth")
 
 
-# What `python -m skill export` writes: `--NAME` for all but the first.
+# What the command `export` writes: `--NAME` for all but the first.
 FORMS: dict[str, Callable[..., None]] = {
     "transformers": _transformers,
     "onnx": _onnx,
     "s3prl": _s3prl,
     "dphubert": _dphubert,
 }
-
-
-def find(student: str) -> Path:
-    """The file of a student or teacher: a path, or a name under `results/`.
-
-    Raises:
-        SkillError: neither is there.
-    """
-    if Path(student).is_file():
-        return Path(student)
-    for root in (Path(), _PACKAGE.parents[1]):
-        for phase in ("stage2", "teachers"):
-            path = root / "results" / phase / f"{student}.safetensors"
-            if path.is_file():
-                return path
-    raise SkillError(f"{student}: neither a file nor a model under results/")
 
 
 def register() -> None:
@@ -132,76 +134,28 @@ def configuration(encoder: SpeechEncoder) -> dict[str, Any]:
         "AutoModel": "SkillModel",
         "AutoModelForCTC": "SkillForCTC",
     }
-    # The feature extractor normalises the waveforms where the model wants it.
-    written = encoder.config.to_dict() | {"normalize_waveform": False}
     return {
         "model_type": "skill",
         "architectures": ["SkillModel"],
         "auto_map": {auto: f"modeling_skill.{name}" for auto, name in classes.items()},
-        "encoder": written,
+        "encoder": encoder.config.to_dict(),
         "dtype": "float32",
     }
 
 
 def write_weights(encoder: SpeechEncoder, header: dict[str, Any], path: Path) -> None:
     """The encoder's tensors, with this project's header, marked as torch's for `transformers`."""
+    header = header | {"kind": "encoder", "config": encoder.config.to_dict()}
     write_tensors(path, encoder.state_dict(), header, format="pt")
 
 
-def self_contained(module: Path) -> str:
-    """The source of `module` with the modules of `CARRIED` in the place where it imports them.
-
-    The encoder's own methods that read and write files are left out.
-    """
-    docstring, rest = _split(module.read_text(encoding="utf-8"))
-    imports, classes = _imports(rest)
-    bodies = []
-    for name in CARRIED:
-        _, source = _split((_PACKAGE / f"encoder/{name}.py").read_text(encoding="utf-8"))
-        more, body = _imports(_without_files(source))
-        imports += more
-        bodies.append(body)
-    return f'"""{docstring}"""\n\n{_merged(imports)}\n{"".join(bodies)}\n{classes}'
-
-
-def _split(text: str) -> tuple[str, str]:
-    tree = ast.parse(text)
-    return ast.get_docstring(tree) or "", _after(text, tree.body[0])
-
-
-def _after(text: str, node: ast.stmt) -> str:
-    return "".join(text.splitlines(keepends=True)[node.end_lineno :])
-
-
-def _imports(text: str) -> tuple[list[ast.stmt], str]:
-    """The import statements at the beginning, and what comes after them."""
-    nodes = ast.parse(text).body
-    found = list(takewhile(lambda node: isinstance(node, ast.Import | ast.ImportFrom), nodes))
-    return found, _after(text, found[-1]) if found else text
-
-
-def _merged(imports: Sequence[ast.stmt]) -> str:
-    """One line per module, without this package's own."""
-    plain = {ast.unparse(node) for node in imports if isinstance(node, ast.Import)}
-    names: dict[str, set[str]] = {}
-    for node in imports:
-        if isinstance(node, ast.ImportFrom) and not str(node.module).startswith("skill."):
-            names.setdefault(str(node.module), set()).update(map(ast.unparse, node.names))
-    lines = [f"from {module} import {', '.join(sorted(names[module]))}" for module in names]
-    return "\n".join([*sorted(plain), *sorted(lines)])
-
-
-def _without_files(text: str) -> str:
-    """`text` without the functions that import from this package."""
-    lines = text.splitlines(keepends=True)
-    for node in reversed(list(ast.walk(ast.parse(text)))):
-        if isinstance(node, ast.FunctionDef) and any(
-            isinstance(inner, ast.ImportFrom) and str(inner.module).startswith("skill")
-            for inner in ast.walk(node)
-        ):
-            first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
-            del lines[first - 1 : node.end_lineno]
-    return "".join(lines)
+def _copy_modules(folder: Path, files: Mapping[str, str]) -> None:
+    """Copies of the encoder's modules, and of further files of `skill.encoder` under new names."""
+    carried = {f"{name}.py": f"{name}.py" for name in CARRIED}
+    for source, name in (carried | dict(files)).items():
+        text = (_ENCODER / source).read_text(encoding="utf-8")
+        # In the folder, all stand beside each other.
+        _write_text(folder / name, text.replace("\nfrom ..", "\nfrom ."))
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -2,10 +2,11 @@
 
 Axes: B utterances, S samples (16 kHz), T frames (20 ms), D width, V labels.
 
-An exported folder carries this module together with the encoder in one file, so that it loads where
+An exported folder has this module beside copies of the encoder's modules, so that it loads where
 only `transformers` is installed. The tensors in the folder are those of the encoder alone.
 """
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,8 +17,12 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
 
-from skill.encoder import EncoderConfig, SpeechEncoder
-from skill.encoder.blocks import Block, SelfAttention
+from ..blocks import Block, SelfAttention
+from ..config import EncoderConfig
+from ..convolutions import PositionalConv  # noqa: F401  transformers 4 copies what is named here
+from ..float32 import Conv1d  # noqa: F401
+from ..gating import GateSample  # noqa: F401
+from ..model import SpeechEncoder
 
 
 class SkillConfig(PretrainedConfig):
@@ -58,10 +63,13 @@ class SkillPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
     main_input_name = "input_values"
     supports_gradient_checkpointing = True
     gradient_checkpointing = False
+    _no_split_modules = ["Block"]  # noqa: RUF012
 
     def __init__(self, config: SkillConfig) -> None:
         super().__init__(config)
-        self.speech = SpeechEncoder(EncoderConfig.from_dict(config.encoder))
+        architecture = EncoderConfig.from_dict(config.encoder)
+        # The feature extractor normalises the waveforms where the model wants it.
+        self.speech = SpeechEncoder(replace(architecture, normalize_waveform=False))
 
     def _init_weights(self, module: nn.Module) -> None:
         """What no checkpoint holds: the heads' numbers, and a head that is to be trained."""
@@ -89,8 +97,28 @@ class SkillPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
         self.speech.feature_extractor.requires_grad_(False)
 
     def _states(self, waveforms: Tensor, mask: Tensor | None) -> tuple[list[Tensor], Tensor]:
+        """All states [B, T, D] of waveforms [B, S] and the number of frames of each [B].
+
+        Raises:
+            ValueError: a value is not finite, the mask [B, S] has another shape than the waveforms
+                or padding before speech, or a waveform is shorter than one frame.
+        """
+        if mask is not None and mask.shape != waveforms.shape:
+            raise ValueError(
+                f"attention_mask has the shape {list(mask.shape)}, "
+                f"input_values {list(waveforms.shape)}"
+            )
+        if not torch.compiler.is_compiling():  # where a check would break the graph
+            if not waveforms.isfinite().all():
+                raise ValueError("input_values has a value that is not finite")
+            if mask is not None and (mask.long().diff(dim=1) > 0).any():
+                raise ValueError("attention_mask: padding has to stand at the end")
         lengths = None if mask is None else mask.long().sum(1)
-        return self.speech(waveforms.to(self.dtype), lengths)  # type: ignore[no-any-return]
+        waveforms = waveforms.to(torch.promote_types(self.dtype, torch.float32))
+        return self.speech(waveforms, lengths)  # type: ignore[no-any-return]
+
+    def _setting(self, name: str, given: bool | None) -> bool:
+        return bool(getattr(self.config, name, False) if given is None else given)
 
 
 class SkillModel(SkillPreTrainedModel):
@@ -110,15 +138,11 @@ class SkillModel(SkillPreTrainedModel):
     ) -> BaseModelOutput | tuple[Any, ...]:
         """The last state and, if asked for, all states, the first block's input first."""
         states, _frames = self._states(input_values, attention_mask)
-        wanted = (
-            self.config.output_hidden_states
-            if output_hidden_states is None
-            else output_hidden_states
-        )
+        shown = self._setting("output_hidden_states", output_hidden_states)
         output = BaseModelOutput(
-            last_hidden_state=states[-1], hidden_states=tuple(states) if wanted else None
+            last_hidden_state=states[-1], hidden_states=tuple(states) if shown else None
         )
-        return output.to_tuple() if return_dict is False else output
+        return output if self._setting("return_dict", return_dict) else output.to_tuple()
 
 
 class SkillForCTC(SkillPreTrainedModel):
@@ -153,9 +177,8 @@ class SkillForCTC(SkillPreTrainedModel):
                 blank=self.config.pad_token_id,
                 zero_infinity=True,
             )
+        shown = self._setting("output_hidden_states", output_hidden_states)
         output = CausalLMOutput(
-            loss=loss,
-            logits=logits,
-            hidden_states=tuple(states) if output_hidden_states else None,
+            loss=loss, logits=logits, hidden_states=tuple(states) if shown else None
         )
-        return output.to_tuple() if return_dict is False else output
+        return output if self._setting("return_dict", return_dict) else output.to_tuple()

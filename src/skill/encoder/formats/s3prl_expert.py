@@ -2,11 +2,12 @@
 
 Axes: B utterances, T frames (20 ms), D width.
 
-An exported folder carries this module together with the encoder in one file, `expert.py`, so that
+An exported folder has this module, as `expert.py`, beside copies of the encoder's modules, so that
 it loads where only torch and safetensors are installed.
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from skill.encoder import EncoderConfig, SpeechEncoder
+from ..config import EncoderConfig
+from ..model import SpeechEncoder
 
 
 class UpstreamExpert(nn.Module):
@@ -39,14 +41,17 @@ class UpstreamExpert(nn.Module):
 
     def get_downsample_rates(self, key: str) -> int:
         """Samples per frame, whatever the feature's name."""
-        rate = 1
-        for stride in self.model.config.conv_strides:
-            rate *= stride
-        return rate
+        return math.prod(self.model.config.conv_strides)
 
     def forward(self, wavs: list[Tensor]) -> dict[str, Any]:
-        """B waveforms of 16 kHz to `hidden_states`, each [B, T, D], and `last_hidden_state`."""
+        """B waveforms of 16 kHz to `hidden_states`, each [B, T, D], and `last_hidden_state`.
+
+        Raises:
+            ValueError: a waveform is shorter than one frame, or has a value that is not finite.
+        """
         lengths = torch.tensor([len(wav) for wav in wavs], device=wavs[0].device)
         padded = nn.utils.rnn.pad_sequence(wavs, batch_first=True)
+        if not padded.isfinite().all():
+            raise ValueError("a waveform has a value that is not finite")
         states, _ = self.model(padded, lengths)
         return {"hidden_states": states, "last_hidden_state": states[-1]}

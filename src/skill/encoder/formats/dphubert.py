@@ -1,10 +1,9 @@
-"""Encoders under the names of `torchaudio.models`, and DPHuBERT's released students.
+"""DPHuBERT's files: its released students are read, and encoders are written for its code.
 
-`torchaudio` nests the projection and the transformer in `encoder`, and its WavLM joins the query,
-key and value maps in one tensor. DPHuBERT's files (`{"config", "state_dict"}`) use the same names
-for models of uneven widths; `dummy_weight` there is `FeatureProjection.scale` here. Its pruned
-models norm over the channels that are left, so they are read with that full width; what they lack
-of this project's encoders is written as parts that add the same (`_expressible`).
+The files (`{"config", "state_dict"}`) have the names of `torchaudio` for models of uneven widths;
+`dummy_weight` there is `FeatureProjection.scale` here. Its pruned models norm over the channels
+that are left, so they are read with that full width; what they lack of this project's encoders is
+written as parts that add the same (`_expressible`).
 """
 
 import re
@@ -19,46 +18,10 @@ from torch import Tensor
 
 from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.encoder.checkpoint import build
+from skill.encoder.formats.torchaudio import OLD_WEIGHT_NORM, skill_names
 from skill.encoder.formats.weights import state_dict, unpickle
 from skill.utils.errors import SkillError
 from skill.utils.files import write_state
-
-_JOINED = ("q_proj", "k_proj", "v_proj")
-_OLD_WEIGHT_NORM = {"weight_g": "original0", "weight_v": "original1"}
-
-
-def to_torchaudio(encoder: SpeechEncoder) -> dict[str, Tensor]:
-    """The weights for `torchaudio.models.wav2vec2_model`, or `wavlm_model`.
-
-    Raises:
-        SkillError: the encoder is pruned: `torchaudio` has one width for all layers.
-    """
-    config = encoder.config
-    if config.conv_masked or len({len(h) for h in config.heads} | {config.total_heads}) > 1:
-        raise SkillError("a pruned encoder has no form in torchaudio")
-    state = {}
-    for name, value in encoder.state_dict().items():
-        name = re.sub(r"^(feature_projection\.)", r"encoder.\1", name)
-        name = re.sub(r"^encoder\.(?!feature_projection)", "encoder.transformer.", name)
-        if config.family == "wavlm":
-            name = name.replace("attention.out_proj", "attention.attention.out_proj")
-        state[name] = value
-    if config.family == "wavlm":
-        for number in range(config.num_blocks):
-            prefix = f"encoder.transformer.layers.{number}.attention."
-            for kind in ("weight", "bias"):
-                parts = [state.pop(f"{prefix}{name}.{kind}") for name in _JOINED]
-                state[f"{prefix}attention.in_proj_{kind}"] = torch.cat(parts)
-    return state
-
-
-def from_torchaudio(config: EncoderConfig, state: Mapping[str, Tensor]) -> SpeechEncoder:
-    """An encoder with the weights of a model of `torchaudio.models`.
-
-    Raises:
-        SkillError: a tensor is missing, superfluous or of another shape; the message names it.
-    """
-    return build(config, _own_names(state), Path("torchaudio model"))
 
 
 def is_dphubert(content: Mapping[str, Any]) -> bool:
@@ -76,7 +39,7 @@ def read_dphubert(path: str | PathLike[str]) -> SpeechEncoder:
     content = unpickle(Path(path))
     try:
         config = _dphubert_config(content["config"])
-        state = _own_names(state_dict(content, Path(path)))
+        state = skill_names(state_dict(content, Path(path)))
     except (KeyError, TypeError, ValueError) as error:
         raise SkillError(f"{path}: no DPHuBERT checkpoint: {error} is missing or wrong") from error
     state["feature_projection.scale"] = state.pop(
@@ -131,7 +94,7 @@ def write_dphubert(encoder: SpeechEncoder, path: str | PathLike[str]) -> None:
         name = re.sub(r"^feature_projection\.scale$", "feature_extractor.dummy_weight", name)
         name = re.sub(r"^encoder\.", "encoder.transformer.", name)
         name = re.sub(r"^feature_projection\.", "encoder.feature_projection.", name)
-        for old, new in _OLD_WEIGHT_NORM.items():
+        for old, new in OLD_WEIGHT_NORM.items():
             name = name.replace(f"parametrizations.weight.{new}", old)
         state[name] = value.detach().cpu().float().clone()
     write_state(path, {"config": _written_config(config), "state_dict": state})
@@ -173,24 +136,6 @@ def _expressible(encoder: SpeechEncoder) -> tuple[EncoderConfig, dict[str, Tenso
         like["feature_projection.layer_norm.weight"][left] = 1.0
         like["feature_projection.projection.weight"][:, left] = state["feature_projection.removed"]
     return config, like
-
-
-def _own_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    own = {}
-    for name, value in state.items():
-        name = re.sub(r"^encoder\.(transformer\.|(?=feature_projection\.))", "", name)
-        if not name.startswith(("feature_extractor.", "feature_projection.")):
-            name = f"encoder.{name}"
-        name = name.replace("attention.attention.", "attention.")
-        for old, new in _OLD_WEIGHT_NORM.items():
-            name = name.replace(f"conv.{old}", f"conv.parametrizations.weight.{new}")
-        joined = re.fullmatch(r"(.*\.attention\.)in_proj_(weight|bias)", name)
-        if joined:
-            for part, tensor in zip(_JOINED, value.chunk(3), strict=True):
-                own[f"{joined[1]}{part}.{joined[2]}"] = tensor
-        else:
-            own[name] = value
-    return own
 
 
 def _dphubert_config(written: Mapping[str, Any]) -> EncoderConfig:
