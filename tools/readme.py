@@ -11,9 +11,15 @@ No number there is typed.
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from skill.config import params
+import pandas as pd
+
+from skill.config.load import load
+from skill.paper.figures import style
+from skill.paper.figures.overview import overview
 from skill.utils.files import read_csv
 from skill.workflow import outputs
 
@@ -86,79 +92,103 @@ def rewrite(page: Path, table: str, name: str = "results") -> None:
     page.write_text(text, encoding="utf-8")
 
 
+def compact_table(folder: Path, rows: int = 6) -> str:
+    """The README's table: a column per task's first metric, without intervals.
+
+    At most so many rows: the teacher, the baseline's and SKILL's students, log-mel features.
+    """
+    results = pd.read_csv(folder / "results.csv")
+    results = results[~results["synthetic"]]
+    first = results.drop_duplicates(["upstream", "task"])
+    shown = _wide(first, lambda row: _number(row["value"], row["unit"]))
+    return _markdown(shown.head(rows))
+
+
 def study_table(folder: Path) -> str:
-    """The study's methods of several seeds and what bounds them, on the tasks of real speech.
+    """The methods of several seeds, teachers and log-mel features, on tasks of real speech.
 
     A triangle: better (up) or worse (down) than the baseline by the paired test.
     """
-    rows = [r for r in read_csv(folder / "results.csv") if r["synthetic"] == "False"]
-    signs = {}
-    for r in read_csv(folder / "comparisons.csv"):
-        sure = (float(r["low"]) > 0) - (float(r["high"]) < 0)
-        signs[r["first"], r["second"], r["task"], r["metric"]] = sure
-        signs[r["second"], r["first"], r["task"], r["metric"]] = -sure
-    baseline = {r["student"]: r["reference"] for r in read_csv(folder / "methods.csv")}
-    columns = list(dict.fromkeys((r["task"], r["metric"], r["low_is_good"]) for r in rows))
-    titles = _titles(rows)
-    lines = [["upstream", "parameters", *(titles[t, m] for t, m, _ in columns)]]
-    lines.append(["---"] * len(lines[0]))
-    kinds = {r["upstream"]: ["teacher", "student", "fbank"].index(r["kind"]) for r in rows}
-    for name in sorted(kinds, key=lambda upstream: kinds[upstream]):
-        own = {(r["task"], r["metric"], r["low_is_good"]): r for r in rows if r["upstream"] == name}
-        first = next(iter(own.values()))
-        if first["kind"] == "student" and int(first["seeds"]) < 3:
-            continue
-        line = [name, f"{int(first['parameters']) / 1e6:.2f} M"]
-        for task, metric, low in columns:
-            r = own[task, metric, low]
-            digits = 1 if r["unit"] else 3
-            spread = f" ± {float(r['deviation']):.{digits}f}" if r["deviation"] else ""
-            higher = signs.get((name, baseline.get(name, ""), task, metric), 0)
-            mark = {1: " ▲", -1: " ▼", 0: ""}[-higher if low == "True" else higher]
-            line.append(f"{float(r['value']):.{digits}f}{spread}{mark}")
-        lines.append(line)
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    results = pd.read_csv(folder / "results.csv")
+    few = (results["kind"] == "student") & (results["seeds"] < 3)
+    results = results[~results["synthetic"] & ~few]
+    tests = pd.read_csv(folder / "comparisons.csv")
+    certain = (tests["low"] > 0).astype(int) - (tests["high"] < 0).astype(int)
+    keys = ["task", "metric"]
+    signs = dict(
+        zip(tests[["first", "second", *keys]].itertuples(index=False), certain, strict=True)
+    )
+    signs |= {(b, a, t, m): -sign for (a, b, t, m), sign in signs.items()}
+    methods = pd.read_csv(folder / "methods.csv")
+    baseline = dict(zip(methods["student"], methods["reference"], strict=True))
 
+    def cell(row: "pd.Series[Any]") -> str:
+        spread = "" if pd.isna(row["deviation"]) else f" ± {_number(row['deviation'], row['unit'])}"
+        pair = (row["upstream"], baseline.get(row["upstream"], ""), row["task"], row["metric"])
+        higher = signs.get(pair, 0) * (-1 if row["low_is_good"] else 1)
+        return _number(row["value"], row["unit"]) + spread + {1: " ▲", -1: " ▼", 0: ""}[higher]
 
-def _titles(rows: list[dict[str, str]]) -> dict[tuple[str, str], str]:
-    """{(task, metric): column head} of the rows of `results.csv`."""
-    arrows = {"True": "↓", "False": "↑"}
-    return {
-        (r["task"], r["metric"]): f"{r['task'].upper()} {r['metric']} {arrows[r['low_is_good']]}, "
-        f"n = {r['items']}"
-        for r in rows
-    }
+    return _markdown(_wide(results, cell))
 
 
 def floor_table(folder: Path) -> str:
-    """Each teacher less log-mel features on the same test items, with the paired test's interval.
+    """Each teacher's difference to log-mel features on the same test items, with its interval.
 
-    Bold: better by that test, at 95 %.
+    Bold: better by the paired test, at 95 %.
     """
-    gaps: dict[str, dict[tuple[str, str], list[float]]] = {}
-    for r in read_csv(folder / "comparisons.csv"):
-        gap, low, high = (float(r[key]) for key in ("difference", "low", "high"))
-        column = (r["task"], r["metric"])
-        if r["second"] == "fbank":
-            gaps.setdefault(r["first"], {})[column] = [gap, low, high]
-        elif r["first"] == "fbank":
-            gaps.setdefault(r["second"], {})[column] = [-gap, -high, -low]
-    rows = read_csv(folder / "results.csv")
-    low_is_good = {(r["task"], r["metric"]): r["low_is_good"] == "True" for r in rows}
-    titles = _titles(rows)
-    columns = [column for column in titles if any(column in own for own in gaps.values())]
-    lines = [
-        ["less fbank, points", *(titles[column] for column in columns)],
-        ["---"] * (len(columns) + 1),
-    ]
-    for name, own in gaps.items():
-        line = [name]
-        for column in columns:
-            gap, low, high = own[column]
-            bold = "**" if (high < 0 if low_is_good[column] else low > 0) else ""
-            line.append(f"{bold}{gap:+.1f}{bold} [{low:+.1f}, {high:+.1f}]")
-        lines.append(line)
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    tests = pd.read_csv(folder / "comparisons.csv")
+    turned = tests["first"] == "fbank"
+    values = ["difference", "low", "high"]
+    tests.loc[turned, ["first", "second"]] = tests.loc[turned, ["second", "first"]].to_numpy()
+    tests.loc[turned, values] = -tests.loc[turned, ["difference", "high", "low"]].to_numpy()
+    tests = tests[tests["second"] == "fbank"].drop_duplicates(["first", "task", "metric"])
+    results = pd.read_csv(folder / "results.csv").drop_duplicates(["task", "metric"])
+    columns = ["task", "metric", "items", "low_is_good"]
+    tests = tests.drop(columns=columns[2:], errors="ignore")
+    tests = results[columns].merge(tests, on=["task", "metric"])
+    tests["upstream"] = tests["first"]
+
+    def cell(row: "pd.Series[Any]") -> str:
+        bold = "**" if (row["high"] < 0 if row["low_is_good"] else row["low"] > 0) else ""
+        return f"{bold}{row['difference']:+.1f}{bold} [{row['low']:+.1f}, {row['high']:+.1f}]"
+
+    table = _wide(tests, cell)
+    return _markdown(table.rename(columns={"upstream": "difference to FBANK (points)"}))
+
+
+def _number(value: float, unit: object) -> str:
+    """Percent with a digit, a value without unit with three."""
+    return f"{value:.1f}" if unit == "%" else f"{value:.3f}"
+
+
+def _wide(rows: pd.DataFrame, cell: Callable[["pd.Series[Any]"], str]) -> pd.DataFrame:
+    """A row per upstream and a column per metric, both in the order of `rows`."""
+    arrow = rows["low_is_good"].map({True: "↓", False: "↑"})
+    head = rows["task"].str.upper() + " " + rows["metric"] + " " + arrow
+    if "items" in rows:
+        head += ", n = " + rows["items"].astype(str)
+    cells = rows.assign(head=head, cell=rows.apply(cell, axis=1))
+    table = cells.pivot(index="upstream", columns="head", values="cell")
+    table = table.loc[rows["upstream"].unique(), head.unique()].fillna("")
+    if "kind" in rows:  # teachers, students, log-mel features
+        kinds = rows.drop_duplicates("upstream").set_index("upstream")
+        order = kinds["kind"].map(["teacher", "student", "fbank"].index)
+        table.insert(0, "parameters", kinds["parameters"].map(lambda n: f"{n / 1e6:.2f} M"))
+        table = table.loc[order.sort_values(kind="stable").index]
+    return table.reset_index()
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    lines = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def draw_overview(folder: Path, student: str, picture: Path) -> None:
+    """The README's picture, from the tables of a run."""
+    tables = folder / f"dendrogram-{student}.csv", folder / "layers.csv"
+    figure = overview(*tables, student)
+    style.save(figure, picture)
+    picture.with_suffix(".pdf").unlink()
 
 
 def preset_page(folder: Path) -> str:
@@ -167,11 +197,14 @@ def preset_page(folder: Path) -> str:
     preset = made["preset"]
     versions = ", ".join(f"{name} {version}" for name, version in sorted(made["versions"].items()))
     command = f"snakemake --cores all --config params={preset} --directory DIR"
-    lines = [f"# What {preset} found", "", f"Made by `{command}` with {versions}, parameters in"]
+    lines = [f"# What {preset} found", "", f"Made by `{command}`", f"with {versions}, and these"]
     lines += ["[params.yaml](params.yaml). Brackets: 95 % bootstrap intervals over test voices."]
     if (folder / "params.yaml").read_bytes() != (ROOT / preset).read_bytes():
         lines += ["", f"**{preset} has changed since this run**: these are results of the preset,"]
         lines += ["and of the sample teachers, of that time."]
+    if (folder / "methods.csv").exists():
+        lines += ["", "▲ better, ▼ worse than the baseline: the interval of the paired test is"]
+        lines += ["without 0. ±: standard deviation over seeds.", "", study_table(folder)]
     lines += ["", (folder / "results.md").read_text(encoding="utf-8").strip(), ""]
     lines += [f"![{p.stem}]({p.name})\n" for p in sorted(folder.glob("*.png"))]
     lines += ["What the figures and this table are drawn from:", ""]
@@ -182,7 +215,7 @@ def preset_page(folder: Path) -> str:
 def keep_preset(preset: Path, run: Path, folder: Path) -> None:
     """Copy what the run of `preset` in `run` found to `folder`, and write its page."""
     folder.mkdir(parents=True, exist_ok=True)
-    figures = [name for name in outputs.figures(params.load(preset)) if name != "published"]
+    figures = [name for name in outputs.figures(load(preset)) if name != "published"]
     names = ["results.csv", "results.md", "comparisons.csv"]
     names += [f"{name}.{kind}" for name in figures for kind in ("csv", "png")]
     if missing := [name for name in names if not (run / "results/paper" / name).exists()]:
@@ -204,7 +237,6 @@ def main() -> None:
     if len(sys.argv) == 3:
         preset = Path(sys.argv[1])
         keep_preset(preset, Path(sys.argv[2]), Path("docs") / preset.stem)
-        rewrite(Path("README.md"), study_table(Path("docs/study")), "study")
         return
     if len(sys.argv) > 1:
         sys.exit(f"{sys.argv[0]} [PRESET DIR]")
@@ -218,8 +250,10 @@ def main() -> None:
             if not (source / name).exists():
                 sys.exit(f"{source / name} is missing: run `{command}` first")
             shutil.copyfile(source / name, kept / name)
-    rewrite(Path("README.md"), (kept / "results.md").read_text(encoding="utf-8"))
-    rewrite(Path("README.md"), floor_table(kept), "floor")
+    draw_overview(Path("results/paper"), "skill-wavlm", Path("docs/images/overview"))
+    rewrite(Path("README.md"), compact_table(kept))
+    rewrite(Path("docs/results.md"), (kept / "results.md").read_text(encoding="utf-8"))
+    rewrite(Path("docs/results.md"), floor_table(kept), "floor")
     rewrite(
         Path("docs/calibration.md"),
         calibration_table(read_csv(kept / "skill-wavlm-calibration.csv")),
