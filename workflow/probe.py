@@ -3,7 +3,8 @@
     python workflow/probe.py data/teachers/*.safetensors
 
 Writes docs/teachers/probe.csv and probe.png; clips, alignment and classifier are those of
-`skill.superb.phone_probe`.
+`skill.superb.phone_probe`. Also draws curve.png from docs/teachers/curve-NAME.csv, copies of the
+`curve.csv` that `skill pretrain` leaves in its scratch folder.
 """
 
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib import pyplot
 
 from skill.data.alignments import read as read_alignments
 from skill.data.audio import read_segment
@@ -22,7 +24,7 @@ from skill.superb.phone_probe import labels_of_frames, phones_right, probe_clips
 from skill.teachers import whisper
 from skill.teachers.round_targets import centre
 from skill.utils.errors import SkillError
-from skill.utils.files import checkout_path, write_csv
+from skill.utils.files import checkout_path, read_csv, write_csv
 
 TRAIN, TEST = 420, 240  # clips
 FOLDER = Path("docs/teachers")
@@ -81,7 +83,8 @@ def main() -> None:
         ]  # fmt: skip
     FOLDER.mkdir(parents=True, exist_ok=True)
     write_csv(FOLDER / "probe.csv", rows, list(rows[0]))
-    _draw(rows)
+    _draw_probe(rows)
+    _draw_curves()
 
 
 def _frames(
@@ -99,12 +102,7 @@ def _frames(
     return {state: torch.cat(x) for state, x in collected.items()}, torch.cat(labels)
 
 
-def _draw(rows: list[dict[str, object]]) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+def _draw_probe(rows: list[dict[str, object]]) -> None:
     figure, axes = pyplot.subplots(figsize=(6, 3.6), layout="constrained")
     names = list(dict.fromkeys(str(row["upstream"]) for row in rows))
     for name in names:
@@ -118,6 +116,34 @@ def _draw(rows: list[dict[str, object]]) -> None:
     axes.set_ylabel("frames of phones right (%)")
     axes.legend(frameon=False, fontsize=8)
     figure.savefig(FOLDER / "probe.png", dpi=150, metadata={"Software": None})
+
+
+def _draw_curves() -> None:
+    """Accuracy on clusters over steps of the last round, in training and on held-out clips."""
+    curves = sorted(FOLDER.glob("curve-*.csv"))
+    figure, grid = pyplot.subplots(
+        1, max(1, len(curves)), figsize=(6 * max(1, len(curves)), 3.6), layout="constrained",
+        squeeze=False,
+    )  # fmt: skip
+    for axes, curve in zip(grid[0], curves, strict=False):
+        rows = read_csv(curve)
+        rows = [row for row in rows if row["stage"] == rows[-1]["stage"]]
+        steps = [float(row["step"]) for row in rows]
+        for key in rows[0]:
+            if "accuracy" not in key or "masked" in key:
+                continue
+            shown = [(step, 100 * float(row[key])) for step, row in zip(steps, rows, strict=True)
+                     if row[key]]  # fmt: skip
+            held_out = key.startswith("validation_")
+            label = key.removeprefix("validation_").removesuffix("_accuracy_seen")
+            axes.plot(*zip(*shown, strict=True), "o-" if held_out else "-", markersize=3,
+                      alpha=1.0 if held_out else 0.4,
+                      label=label + (", held out" if held_out else ""))  # fmt: skip
+        axes.set_title(curve.stem.removeprefix("curve-"))
+        axes.set_xlabel("steps")
+        axes.set_ylabel("clusters right, frames not masked (%)")
+        axes.legend(frameon=False, fontsize=7)
+    figure.savefig(FOLDER / "curve.png", dpi=150, metadata={"Software": None})
 
 
 if __name__ == "__main__":

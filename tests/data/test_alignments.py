@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 
 from skill.data.alignments import Phone, Word, phone_labels, read, write
 from skill.utils.errors import SkillError
+from skill.utils.files import read_json, sha256
+
+ROOT = Path(__file__).parents[2]
 
 PHONES = st.sampled_from(["AA", "B", "SIL", "ZH", "+SPN+"])
 
@@ -59,3 +62,16 @@ def test_a_damaged_table_is_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(SkillError, match=r"alignments\.csv\.gz"):
         read(path)
+
+
+def test_the_shipped_table_is_the_one_of_its_summary() -> None:
+    path = ROOT / "data/alignments.csv.gz"
+    summary = read_json(ROOT / "data/alignments.json")
+    alignments = read(path)
+    assert sha256(path) == summary["sha256"]
+    assert len(alignments) == summary["aligned"]
+    left_out = len(summary["clips_with_unknown_words"]) + len(summary["clips_that_do_not_align"])
+    assert summary["aligned"] + left_out == summary["clips"]
+    assert left_out < 0.06 * summary["clips"]
+    names = {phone.name for words in alignments.values() for word in words for phone in word.phones}
+    assert len(names - {"SIL"}) == 39

@@ -28,7 +28,7 @@ from skill.teachers.frame_features import FrameValues
 from skill.teachers.spectrum import Spectrum
 from skill.training.loop import Micro
 from skill.utils.errors import SkillError
-from skill.utils.files import read_header
+from skill.utils.files import read_csv, read_header
 
 ROOT = Path(__file__).parents[2]
 
@@ -228,6 +228,9 @@ def test_several_targets_make_a_teacher_and_a_second_call_gives_the_same(
     provenance = read_header(tmp_path / "a.safetensors")["provenance"]
     assert provenance["command"] == "python -m skill pretrain t"
     assert provenance["validation"]["validation_loss"] > 0
+    curve = read_csv(tmp_path / "scratch-a/curve.csv")
+    assert [row["stage"] for row in curve] == ["spectrum"] * 3 + ["round 1"] * 3 + ["round 2"] * 3
+    assert float(curve[-1]["validation_loss"]) > 0
     with pytest.raises(ValueError, match="no state 9"):
         frame_features.layer_features(encoder, np.zeros(4000, dtype=np.float32), 9)
 

@@ -32,7 +32,7 @@ from skill.teachers.speeds import at_other_speeds
 from skill.training.loop import Experiment, Micro, Outcome, seed_step, train
 from skill.training.precision import autocast
 from skill.utils.errors import SkillError
-from skill.utils.files import canonical_json, sha256, write_tensors
+from skill.utils.files import canonical_json, sha256, write_csv, write_tensors
 from skill.utils.provenance import fingerprint, stamp
 
 _VALIDATION_BATCHES = 8
@@ -69,8 +69,9 @@ def run(
     spectrum = Spectrum(
         torch.from_numpy(read_segment(u)) for u in utterances["train"][::_SPECTRUM_EVERY]
     )
+    curves: dict[str, list[dict[str, float]]] = {}
     if section.spectrum is not None:
-        _train(
+        outcome = _train(
             f"{name} spectrum",
             SpectrumRegression(encoder, spectrum, section.spectrum.learning_rate),
             section.spectrum,
@@ -80,9 +81,9 @@ def run(
             scratch / "spectrum",
             _stage_key(corpus, section, 0),
         )
+        curves["spectrum"] = outcome.curve
     first = centre(encoder)
     carried: dict[str, Any] = {}
-    curve: list[dict[str, float]] = []
     for number, stage in enumerate(section.rounds, start=1):
         values = round_targets(
             scratch, number, stage.targets, utterances, encoder, section.seed, corpus,
@@ -110,17 +111,26 @@ def run(
             scratch / f"round{number}",
             _stage_key(corpus, section, number),
         )
-        curve = outcome.curve
+        curves[f"round {number}"] = outcome.curve
         carried = model.hand_over()
     half = {key: value.half() for key, value in encoder.state_dict().items()}
-    validation = {key: value for key, value in curve[-1].items() if "validation" in key}
+    last = curves[f"round {len(section.rounds)}"][-1]
+    validation = {key: value for key, value in last.items() if "validation" in key}
     made = {"command": f"python -m skill pretrain {name}", "validation": validation}
     header = {
         "kind": "encoder",
         "config": config.to_dict(),
         "provenance": stamp(manifests, job) | made,
     }
+    _write_curves(scratch / "curve.csv", curves)
     write_tensors(output, half, header)
+
+
+def _write_curves(path: Path, curves: dict[str, list[dict[str, float]]]) -> None:
+    """All stages' curves as one table; a stage has not every column."""
+    rows = [{"stage": stage} | row for stage, curve in curves.items() for row in curve]
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    write_csv(path, ({column: row.get(column, "") for column in columns} for row in rows), columns)
 
 
 def _train(
