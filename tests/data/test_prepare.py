@@ -287,16 +287,16 @@ def test_broken_files_are_left_out_or_too_many(tmp_path: Path, monkeypatch, caps
     folder_corpus(tmp_path / "audio/other")
     with pytest.raises(SkillError, match=r"corpus mine: its audio is expected in .*audio/mine"):
         prepare.run("mine", job("folder"), "m.csv", "m.flac")
-    folder_corpus(tmp_path / "audio/mine", broken=1)
-    with pytest.raises(SkillError, match=r"1 of 22 clips cannot be read .*broken0"):
+    folder_corpus(tmp_path / "audio/mine", broken=2)
+    with pytest.raises(SkillError, match=r"2 of 23 recordings cannot be read .*broken0"):
         prepare.run("mine", job("folder"), "m.csv", "m.flac")
     assert not list(tmp_path.glob("*.csv")) and not list(tmp_path.glob("*.flac"))
     assert not list(tmp_path.glob(".*"))
-    monkeypatch.setattr(prepare, "_BAD_SHARE", 0.1)
+    (tmp_path / "audio/mine/broken1.flac").unlink()
     capsys.readouterr()
     prepare.run("mine", job("folder"), "m.csv", "m.flac")
     said = capsys.readouterr().err
-    assert said.count("broken0") == 2 and "1 unreadable" in said and "1 shorter" in said
+    assert said.count("broken0") >= 1 and "1 unreadable" in said and "1 shorter" in said
     assert len(read_manifest("m.csv")) == 20
 
 

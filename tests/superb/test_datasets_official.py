@@ -12,11 +12,12 @@ import torch
 from torch.utils.data import random_split
 
 from skill.config.tasks import PROTOCOL, make_task
+from skill.data.corpora import librispeech
 from skill.data.corpora import superb as layouts
 from skill.data.corpora.superb_files import needed
-from skill.data.manifest import read_manifest
+from skill.data.manifest import Utterance, read_manifest
 from skill.superb import slots
-from skill.superb.datasets import folds_of, search_of
+from skill.superb.datasets import folds_of, official, search_of
 from skill.superb.downstream import Transcription
 from skill.superb.examples import cacheable, draw
 from skill.utils.errors import SkillError
@@ -280,13 +281,133 @@ def test_a_missing_corpus_says_where_it_belongs(root, tmp_path, kind):
 
 def test_no_audio_and_unlisted_audio_are_named(root, tmp_path):
     voxceleb(root)
-    (root / "VoxCeleb1/dev/wav/id10001/abc/00001.wav").write_text("nothing")
-    with pytest.raises(SkillError, match=r"00001\.wav: not readable as audio"):
+    for number in (1, 2):
+        (root / f"VoxCeleb1/dev/wav/id10001/abc/0000{number}.wav").write_text("nothing")
+    with pytest.raises(SkillError, match=r"2 of 18 .*00001\.wav: not readable as audio"):
         layouts.build("voxceleb1", "voxceleb1", tmp_path / "m.csv")
     lines(root / "VoxCeleb1/iden_split.txt", "1 id10002/abc/00001.wav")
     (root / "VoxCeleb1/dev/wav/id10001/abc/00001.wav").unlink()
     with pytest.raises(SkillError, match="does not list id10001"):
         layouts.build("voxceleb1", "voxceleb1", tmp_path / "m.csv")
+
+
+def commands(root):
+    base = root / "speech_commands"
+    for word in ("yes", "bed"):
+        for number in range(12):
+            wav(base / "speech_commands_v0.01" / word / f"{number:08x}_nohash_0.wav")
+    wav(base / "speech_commands_test_set_v0.01/yes/0a_nohash_0.wav")
+    return base
+
+
+def test_an_empty_recording_and_what_macos_leaves_are_left_out(root, tmp_path, capsys):
+    base = commands(root)
+    layouts.build("speech_commands", "ks", tmp_path / "one.csv")
+    soundfile.write(base / "speech_commands_test_set_v0.01/yes/0b_nohash_0.wav", np.zeros(0), 16000)
+    for name in ("yes/._0a_nohash_0.wav", ".DS_Store", "._yes/0a_nohash_0.wav"):
+        path = base / "speech_commands_v0.01" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"Mac OS X")
+    layouts.build("speech_commands", "ks", tmp_path / "two.csv")
+    assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
+    said = capsys.readouterr().err
+    assert "left out, unreadable: 1 (" in said and "0b_nohash_0.wav: no audio in it" in said
+
+
+def test_layouts_that_are_not_the_expected_ones_say_what_is_there(root, tmp_path):
+    base = commands(root)
+    (base / "speech_commands_v0.01").rename(base / "speech_commands_v0.02")
+    with pytest.raises(SkillError, match=r"expected speech_commands_v0\.01/WORD.*v0\.02"):
+        layouts.build("speech_commands", "ks", tmp_path / "m.csv")
+    wav(root / "VoxCeleb1/id10001/abc/00001.wav")
+    with pytest.raises(SkillError, match=r"expected iden_split\.txt, and dev/wav.*there: id10001"):
+        layouts.build("voxceleb1", "voxceleb1", tmp_path / "m.csv")
+    wav(root / "LibriSpeech/dev-clean/1/2/1-2-0000.wav")
+    with pytest.raises(SkillError, match=r"CHAPTER/\*\.flac \(16 kHz mono\); there: 1-2-0000\.wav"):
+        librispeech.build("libri", ("dev-clean",), tmp_path / "m.csv")
+
+
+def fluent(root):
+    base = root / "fluent_speech_commands_dataset"
+    for part, name in (("train", "b"), ("valid", "c"), ("test", "a")):
+        wav(base / f"wavs/{name}.wav")
+        lines(base / "data" / f"{part}_data.csv", "path,speakerId,action,object,location",
+              f"wavs/{name}.wav,s,go,none,none")  # fmt: skip
+    return base / "data/test_data.csv"
+
+
+def mix(root):
+    base = root / "Libri2Mix"
+    for split in ("train", "dev", "test"):
+        wav(base / f"wav16k/max/{split}/m.wav")
+        place = base / "diarization/data" / split
+        lines(place / "wav.scp", f"m wav16k/max/{split}/m.wav")
+        lines(place / "segments", "m-a m 0.00 1.50", "m-b m 1.00 3.00")
+        lines(place / "utt2spk", "m-a a", "m-b b")
+    return base / "diarization/data/test"
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    (lambda t: t.replace("speakerId", "speaker"), r"test_data\.csv: no column speakerId; there"),
+    (lambda t: t.replace("a.wav,s", "d.wav,s"), r"d\.wav, which .*test_data\.csv, row 2 names,"),
+    (lambda t: t.replace(",none,none", ""), r"test_data\.csv, row 2: no object"),
+    (lambda t: t.replace("wavs/a.wav", "../a.wav"), "row 2: .*leads out"),
+    (lambda t: t.replace("wavs/a.wav", ""), "row 2: no path"),
+    (lambda t: t.replace("path,", "\0path,"), "NUL"),
+])  # fmt: skip
+def test_lists_of_fluent_speech_commands_that_do_not_fit(root, tmp_path, change, words):
+    listed = fluent(root)
+    listed.write_text(change(listed.read_text()))
+    with pytest.raises(SkillError, match=words):
+        layouts.build("fluent_speech_commands", "fsc", tmp_path / "m.csv")
+    assert not (tmp_path / "m.csv").exists()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_lists_that_were_saved_again(root, tmp_path, encoding, end):
+    listed = fluent(root)
+    layouts.build("fluent_speech_commands", "fsc", tmp_path / "one.csv")
+    listed.write_text(listed.read_text().replace("\n", end), encoding=encoding, newline="")
+    layouts.build("fluent_speech_commands", "fsc", tmp_path / "two.csv")
+    assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
+
+
+@pytest.mark.parametrize(("file", "row", "words"), [
+    ("segments", "m-c m 0.1 0.2", "utt2spk does not list m-c"),
+    ("segments", "m-a m 2.0 1.0", "line 3: 2.0 to 1.0 are no seconds"),
+    ("segments", "m-a m x 1.0", "line 3: x to 1.0"),
+    ("segments", "m-a m", "line 3: 2 words instead of 4"),
+    ("wav.scp", "n wav16k/max/test/m.wav", "line 2: n has 0 speakers"),
+    ("wav.scp", "m /elsewhere/m.wav", "line 2: /elsewhere/m.wav is not below"),
+])  # fmt: skip
+def test_lists_of_libri2mix_that_do_not_fit(root, tmp_path, file, row, words):
+    with (mix(root) / file).open("a") as listed:
+        listed.write(row + "\n")
+    with pytest.raises(SkillError, match=words):
+        layouts.build("libri2mix", "sd", tmp_path / "m.csv")
+
+
+def test_a_third_speaker_and_an_unknown_class_are_named(root, tmp_path):
+    place = mix(root)
+    lines(place / "segments", "m-a m 0 1", "m-b m 1 2", "m-c m 2 3")
+    lines(place / "utt2spk", "m-a a", "m-b b", "m-c c")
+    with pytest.raises(SkillError, match=r"wav\.scp, line 1: m has 3 speakers, not one or two"):
+        layouts.build("libri2mix", "sd", tmp_path / "m.csv")
+    rows = [
+        Utterance("u", "c", "p", 0, 9, text=text) for text in ("a:0:1 b:0:1 c:0:1", "a:x:1", "")
+    ]
+    for row, words in zip(
+        rows, ("3 speakers", "no `speaker:start:end`", "0 speakers"), strict=True
+    ):
+        with pytest.raises(SkillError, match=words):
+            official.diarization(make_task("sd", {}), [row])
+    base = commands(root)
+    wav(base / "speech_commands_test_set_v0.01/maybe/0a_nohash_0.wav")
+    with pytest.raises(SkillError, match="maybe: no class of the test set"):
+        layouts.build("speech_commands", "ks", tmp_path / "m.csv")
+    with pytest.raises(SkillError, match="u: 'maybe' is none of"):
+        official.keywords(make_task("ks", {}), [Utterance("u", "c", "p", 0, 9, text="maybe")])
 
 
 def test_librispeech_uses_the_two_lexicons(root):

@@ -29,5 +29,5 @@ def test_first_pronunciation_with_stress_digits(tmp_path):
     assert vocabulary.phones_of("THE XQZT", lexicon) is None
     assert all(p in vocabulary.PHONES for phones in lexicon.values() for p in phones)
     (tmp_path / "lexicon.txt").write_text("A AH0\nA EY1\n\nBAD\n")
-    with pytest.raises(SkillError, match=r"lexicon\.txt:4: 'BAD'"):
+    with pytest.raises(SkillError, match=r"lexicon\.txt, line 4: 'BAD'"):
         vocabulary.read_lexicon([tmp_path / "lexicon.txt"])

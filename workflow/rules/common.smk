@@ -16,6 +16,7 @@ from skill.config import jobs
 from skill.workflow import locks, outputs
 from skill.workflow.checks import load_checked
 from skill.data.corpora import superb_files
+from skill.data.corpora.state import source_state
 from skill.utils.errors import SkillError, describe
 from skill.utils.files import canonical_json, checkout_path, data_table, sha256
 from skill.utils.provenance import fingerprint

@@ -19,6 +19,7 @@ rule convert_corpus:
         corpus=one_of(STORED),
     params:
         job=lambda w: job(P.corpora[w.corpus]),
+        recordings=lambda w: source_state(w.corpus, P.corpora[w.corpus]),
         checksums=sha256(checkout_path("data/checksums.csv")),
         code=fingerprint("skill.data.corpora.prepare"),
     shell:
@@ -41,6 +42,7 @@ rule list_corpus:
     params:
         job=lambda w: job(P.corpora[w.corpus]),
         archives=lambda w: archives(P.corpora[w.corpus].kind),
+        recordings=lambda w: source_state(w.corpus, P.corpora[w.corpus]),
         code=fingerprint("skill.data.corpora.prepare"),
     shell:
         "python -m skill corpus {wildcards.corpus} --params {params.job:q} "

@@ -5,17 +5,21 @@ lie, to the folder in SKILL_CORPORA. `start` and `samples` count samples at 16 k
 """
 
 import csv
+import re
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, fields
 from os import PathLike
 
 from skill.utils.errors import SkillError
-from skill.utils.files import read_csv, write_csv
+from skill.utils.files import replacing
+from skill.utils.text import read_csv
 
 RATE = 16_000
 LONGEST_SECONDS = 3 * 3600  # of a recording, and so of an utterance
 SPLITS = ("train", "dev", "test")
 KINDS = ("human", "synthetic")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +46,16 @@ COLUMNS = [field.name for field in fields(Utterance)]
 
 
 def write_manifest(path: str | PathLike[str], utterances: Iterable[Utterance]) -> None:
-    """Write a manifest in the given order; the same utterances give the same bytes."""
-    write_csv(path, (asdict(utterance) for utterance in utterances), COLUMNS)
+    """Write a manifest in the given order; the same utterances give the same bytes.
+
+    Raises:
+        SkillError: `read_manifest` would refuse it; the message names the utterance.
+    """
+    with replacing(path) as temporary, Rows(temporary) as rows:
+        for utterance in utterances:
+            rows.write(utterance)
+        if not rows.ids:
+            raise SkillError(f"{path}: the manifest is empty: no utterance")
 
 
 def read_manifest(path: str | PathLike[str]) -> list[Utterance]:
@@ -63,44 +75,49 @@ def read_manifest(path: str | PathLike[str]) -> list[Utterance]:
         said += f"{' and ' if said and unknown else ''}"
         said += f"has unknown columns {', '.join(unknown)}" if unknown else ""
         raise SkillError(f"{path}: the manifest {said}")
-    utterances = [_utterance(row, f"{path}, row {number}") for number, row in enumerate(rows, 2)]
-    seen: set[str] = set()
-    for number, utterance in enumerate(utterances, 2):
-        if utterance.id in seen:
-            raise SkillError(f"{path}, row {number}: the id {utterance.id} occurs twice")
-        seen.add(utterance.id)
+    utterances: list[Utterance] = []
+    ids: set[str] = set()
+    for number, row in enumerate(rows, 2):
+        where = f"{path}, row {number}"
+        if None in row or None in row.values():
+            raise SkillError(f"{where}: wrong number of columns")
+        try:
+            start, samples = int(row["start"]), int(row["samples"])
+        except ValueError:
+            raise SkillError(f"{where}: start and samples must be whole numbers") from None
+        numbers = {"start": start, "samples": samples, "kind": row.get("kind") or "human"}
+        utterance = Utterance(**{**row, **numbers})  # type: ignore[arg-type]
+        problem = _problem(utterance, ids)
+        if problem:
+            raise SkillError(f"{where}: {problem}")
+        ids.add(utterance.id)
+        utterances.append(utterance)
     return utterances
 
 
-def _utterance(row: dict[str, str], where: str) -> Utterance:
-    if None in row or None in row.values():
-        raise SkillError(f"{where}: wrong number of columns")
+def is_writable(text: str) -> bool:
+    """Whether `text` is UTF-8 without control characters, as names in a manifest are."""
     try:
-        start, samples = int(row["start"]), int(row["samples"])
-    except ValueError:
-        raise SkillError(f"{where}: start and samples must be whole numbers") from None
-    if start < 0 or samples <= 0:
-        raise SkillError(f"{where}: start must not be negative, and samples must be above 0")
-    if samples > LONGEST_SECONDS * RATE:
-        raise SkillError(f"{where}: longer than {LONGEST_SECONDS / 3600:g} hours")
-    kind = row.get("kind") or "human"
-    for key, value, allowed in (("split", row["split"], SPLITS), ("kind", kind, KINDS)):
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return not _CONTROL.search(text)
+
+
+def _problem(u: Utterance, ids: AbstractSet[str]) -> str:
+    """What is wrong with an utterance among those with `ids`, or nothing."""
+    if u.start < 0 or u.samples <= 0:
+        return "start must not be negative, and samples must be above 0"
+    if u.samples > LONGEST_SECONDS * RATE:
+        return f"longer than {LONGEST_SECONDS / 3600:g} hours"
+    for key, value, allowed in (("split", u.split, SPLITS), ("kind", u.kind, KINDS)):
         if value not in allowed:
-            raise SkillError(f"{where}: {key} is {value!r}, not one of {', '.join(allowed)}")
-    if not row["id"] or not row["path"]:
-        raise SkillError(f"{where}: id and path must not be empty")
-    return Utterance(
-        id=row["id"],
-        corpus=row["corpus"],
-        path=row["path"],
-        start=start,
-        samples=samples,
-        speaker=row["speaker"],
-        language=row["language"],
-        text=row["text"],
-        split=row["split"],
-        kind=kind,
-    )
+            return f"{key} is {value!r}, not one of {', '.join(allowed)}"
+    if not u.id or not u.path:
+        return "id and path must not be empty"
+    if not is_writable(f"{u.id}{u.corpus}{u.path}{u.speaker}{u.language}{u.text}"):
+        return "it holds a control character, or no Unicode"
+    return f"the id {u.id} occurs twice" if u.id in ids else ""
 
 
 def usable(
@@ -131,6 +148,7 @@ class Rows:
         self._file = open(path, "w", newline="", encoding="utf-8")  # noqa: SIM115, PTH123
         self._writer = csv.DictWriter(self._file, COLUMNS, lineterminator="\n")
         self._writer.writeheader()
+        self.ids: set[str] = set()
 
     def __enter__(self) -> "Rows":
         return self
@@ -139,4 +157,9 @@ class Rows:
         self._file.close()
 
     def write(self, utterance: Utterance) -> None:
+        """Raises SkillError: `read_manifest` would refuse the row."""
+        problem = _problem(utterance, self.ids)
+        if problem:
+            raise SkillError(f"corpus {utterance.corpus}, {utterance.id!r}: {problem}")
+        self.ids.add(utterance.id)
         self._writer.writerow(asdict(utterance))

@@ -1,7 +1,9 @@
 """Transcripts: words in capitals, with apostrophes, one space between; nothing else.
 
 English keeps A-Z only. A text that holds digits, a mark of something not said, or mostly sounds
-that are no words ("Ungh ungh, oop!") gives no transcript: better none than a wrong one.
+that are no words ("Ungh ungh, oop!") gives no transcript: better none than a wrong one. People's
+own texts are spelled out first: numbers in words, letters without accents. (The sample corpora's
+are not: their splits follow from their transcripts.)
 """
 
 import re
@@ -32,6 +34,40 @@ def words(text: str) -> list[str]:
     text = unicodedata.normalize("NFC", text).translate(_QUOTES).upper()
     found = re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)*", text)
     return [_ABBREVIATIONS.get(word, word) for word in found]
+
+
+_UNMARKED = str.maketrans({"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "đ": "d",
+                           "Æ": "AE", "Œ": "OE", "Ø": "O", "Ł": "L", "Đ": "D"})  # fmt: skip
+_NUMBER = re.compile(r"(?<![\w.,])(\d{1,3}(?:,\d{3})+|\d+)(\.\d+)?(st|nd|rd|th)?(?![\w,]*\d)(?!\w)")
+
+
+def spelled_out(text: str) -> str:
+    """English `text` with its numbers in words and letters without accents.
+
+    Years from 1100 to 1999 are read in pairs. Numbers that are read in many ways ("$5", "7:30",
+    "B2") stay figures.
+    """
+    plain = unicodedata.normalize("NFKD", text.translate(_UNMARKED))
+    plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
+    many_ways = re.search(r"[^\w\s,.'\"(]\d|\d[:/%°€$£]", plain)
+    return plain if many_ways else _NUMBER.sub(_spoken, plain)
+
+
+def _spoken(number: re.Match[str]) -> str:
+    import inflect
+
+    whole, fraction, ordinal = number[1].replace(",", ""), number[2], number[3]
+    if len(whole) > 15 or (fraction and ordinal):
+        return number[0]
+    is_year = re.fullmatch(r"1[1-9]\d\d", number[1]) and not fraction and whole[2:] != "00"
+    engine = inflect.engine()
+    if ordinal:
+        said = engine.number_to_words(engine.ordinal(whole))
+    elif is_year and whole[2] != "0":
+        said = engine.number_to_words(whole, group=2)
+    else:
+        said = engine.number_to_words(whole + (fraction or ""), andword="")
+    return re.sub(r"[,\s-]+", " ", str(said))
 
 
 def transcript(text: str, language: str = "en") -> str:

@@ -7,6 +7,7 @@ from itertools import groupby
 from pathlib import Path
 
 from skill.utils.errors import SkillError
+from skill.utils.text import read_fields
 
 _VOWELS = ("AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW", "OY", "UH", "UW")
 _CONSONANTS = (
@@ -104,16 +105,10 @@ def read_lexicon(paths: Iterable[Path]) -> Lexicon:
     """
     first: dict[str, tuple[str, ...]] = {}
     for path in paths:
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except OSError as error:
-            raise SkillError(f"{path}: no readable lexicon: {error.strerror}") from error
-        for number, line in enumerate(lines, start=1):
-            word, *phones = line.split() or [""]
-            if word and not phones:
-                raise SkillError(f"{path}:{number}: {word!r} has no pronunciation")
-            if word:
-                first.setdefault(word.upper(), tuple(phones))
+        for where, (word, *phones) in read_fields(path, 1, 1000):
+            if not phones:
+                raise SkillError(f"{where}: {word!r} has no pronunciation")
+            first.setdefault(word.upper(), tuple(phones))
     return first
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from skill.utils.errors import SkillError
+from skill.utils.text import read_csv as read_csv
 
 _JSON_BYTES = 1 << 28
 
@@ -136,15 +137,6 @@ def write_csv(
             writer.writerow(
                 {key: f"{v:.6g}" if isinstance(v, float) else v for key, v in row.items()}
             )
-
-
-def read_csv(path: str | os.PathLike[str]) -> list[dict[str, str]]:
-    """Read a table as rows; `SkillError` names the file where it is missing or damaged."""
-    try:
-        with Path(path).open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file, strict=True))
-    except (OSError, csv.Error, UnicodeDecodeError) as error:
-        raise SkillError(f"{path}: not a readable CSV file: {error}") from error
 
 
 def checkout_path(source: str) -> Path:

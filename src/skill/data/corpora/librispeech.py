@@ -15,10 +15,12 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from skill.data.manifest import RATE, Rows, Utterance
+from skill.data.corpora import omissions
+from skill.data.manifest import LONGEST_SECONDS, RATE, Rows, Utterance
 from skill.utils.errors import SkillError
 from skill.utils.files import replacing
 from skill.utils.progress import track
+from skill.utils.text import read_lines
 
 PARTS = (
     *("train-clean-100", "train-clean-360", "train-other-500"),
@@ -27,7 +29,6 @@ PARTS = (
 MINI = ("train-clean-5", "dev-clean-2")  # drawn from the others: only where they are asked for
 _HEADER = 42
 _AHEAD = 64
-_BAD_SHARE = 0.01
 
 Found = tuple[list[Utterance], list[str]]
 
@@ -50,19 +51,27 @@ def build(name: str, parts: Sequence[str], manifest: Path) -> None:
         place = root / "LibriSpeech" / part
         if not place.is_dir():
             raise SkillError(f"corpus {name}: {place} is missing")
-        chapters += sorted(chapter for chapter in place.glob("*/*") if chapter.is_dir())
-    rows, bad = 0, []
+        chapters += sorted(path for path in place.glob("[!.]*/[!.]*") if path.is_dir())
+    rows, bad, untold = 0, [], []
     with replacing(manifest) as temporary, Rows(temporary) as out:
         with track(len(chapters), f"corpora {name}") as progress:
             for number, (utterances, unreadable) in enumerate(_in_order(name, root, chapters), 1):
                 for utterance in utterances:
                     out.write(utterance)
+                    if not utterance.text:
+                        untold.append(utterance.id)
                 rows += len(utterances)
                 bad += unreadable
                 progress.update(number, utterances=rows)
-        if not rows or len(bad) > _BAD_SHARE * (rows + len(bad)):
-            first = f" (first: {bad[0]})" if bad else ""
-            raise SkillError(f"corpus {name}: {len(bad)} unreadable files, {rows} readable{first}")
+        if not rows and not bad:
+            others = [path.name for chapter in chapters for path in islice(chapter.iterdir(), 3)]
+            there = f"there: {', '.join(sorted(others)[:3])}" if others else "nothing is there"
+            raise SkillError(
+                f"corpus {name}: no audio found: expected {root}/LibriSpeech/PART/SPEAKER/CHAPTER/"
+                f"*.flac (16 kHz mono); {there}"
+            )
+        omissions.report_unreadable(name, bad, rows + len(bad))
+        omissions.report(name, "no transcript (the audio stays)", untold)
 
 
 def _in_order(name: str, root: Path, chapters: list[Path]) -> Iterator[Found]:
@@ -79,13 +88,15 @@ def _in_order(name: str, root: Path, chapters: list[Path]) -> Iterator[Found]:
 def chapter_rows(name: str, root: Path, chapter: Path) -> Found:
     """The utterances of a chapter, sorted, and what could not be read of it."""
     speaker, part = chapter.parent.name, chapter.parent.parent.name
-    texts = {}
-    for script in sorted(chapter.glob("*.trans.txt")):
-        for line in script.read_text(encoding="utf-8").splitlines():
-            key, _, text = line.partition(" ")
-            texts[key] = text.strip()
-    utterances, bad = [], []
-    for path in sorted(chapter.glob("*.flac")):
+    texts, utterances, bad = {}, [], []
+    for script in sorted(chapter.glob("[!.]*.trans.txt")):
+        try:
+            for line in read_lines(script):
+                key, _, text = line.partition(" ")
+                texts[key] = text.strip()
+        except SkillError as error:
+            bad.append(str(error))
+    for path in sorted(chapter.glob("[!.]*.flac")):
         try:
             samples = flac_samples(path)
         except SkillError as error:
@@ -108,6 +119,8 @@ def chapter_rows(name: str, root: Path, chapter: Path) -> Found:
 
 def flac_samples(path: Path) -> int:
     """Number of samples of a 16 kHz mono FLAC file, from its first 42 bytes (STREAMINFO)."""
+    if not path.is_file():
+        raise SkillError(f"{path}: not a regular file")
     try:
         with path.open("rb") as file:
             head = file.read(_HEADER)
@@ -119,6 +132,6 @@ def flac_samples(path: Path) -> int:
     rate, channels, samples = packed >> 44, (packed >> 41 & 7) + 1, packed & (1 << 36) - 1
     if (rate, channels) != (RATE, 1):
         raise SkillError(f"{path}: {rate} Hz and {channels} channels, not 16000 Hz mono")
-    if not samples:
-        raise SkillError(f"{path}: its header gives no length")
+    if not 0 < samples <= LONGEST_SECONDS * RATE:
+        raise SkillError(f"{path}: its header gives no length, or one above 3 hours")
     return samples

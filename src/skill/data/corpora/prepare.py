@@ -22,6 +22,7 @@ from skill.data.corpora import (
     folder,
     hedgewars,
     librispeech,
+    omissions,
     queen,
     spoken_templates,
     superb,
@@ -41,7 +42,6 @@ from skill.utils.errors import SkillError
 from skill.utils.files import replacing
 from skill.utils.progress import track
 
-_BAD_SHARE = 0.01
 _BYTES = {"queen": 700 << 20, "asterisk": 500 << 20, "hedgewars": 250 << 20}
 
 
@@ -154,8 +154,7 @@ def store(name: str, clips: Iterable[Clip], kind: str, audio: Path) -> list[Utte
                     try:
                         parts = split_at_pauses(band_limited(*clip.load()), BAND_RATE)
                     except (SkillError, soundfile.LibsndfileError) as error:
-                        bad.append(clip.id)
-                        print(f"corpora: {clip.id} is left out: {error}", file=sys.stderr)
+                        bad.append(f"{clip.id}: {error}")
                         continue
                     for index, part in enumerate(parts):
                         pcm = as_pcm(part)
@@ -187,10 +186,7 @@ def store(name: str, clips: Iterable[Clip], kind: str, audio: Path) -> list[Utte
 
 
 def _check(name: str, total: int, utterances: list[Utterance], bad: list[str], short: int) -> None:
-    if len(bad) > _BAD_SHARE * total:
-        raise SkillError(
-            f"corpus {name}: {len(bad)} of {total} clips cannot be read (first: {bad[0]})"
-        )
+    omissions.report_unreadable(name, bad, total)
     if not utterances:
         raise SkillError(f"corpus {name}: no audio of {SHORTEST} s or more among {total} clips")
     said = f"{len(utterances)} utterances, {sum(u.seconds for u in utterances) / 60:.1f} minutes"

@@ -7,44 +7,52 @@ of a document, the queries that match it; voxceleb1 the samples that are left wi
 `split` is the official one; of iemocap, all is `train`, because its folds are its five sessions; of
 quesst14, documents are `train`, queries `dev` and `test`. Recordings of other rates, channels or
 formats count as they will be read, at 16 kHz mono.
+
+A layout is a function from the corpus's folder to its recordings, by its lists; what they say and
+what lies there must fit. `build` looks at the recordings.
 """
 
-import csv
 import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass
+from functools import partial
 from hashlib import sha1
 from pathlib import Path
 
 from skill.data import audio, effects
-from skill.data.corpora.superb_files import needed
-from skill.data.manifest import RATE, Utterance, write_manifest
+from skill.data.corpora import omissions
+from skill.data.corpora.superb_files import FOLDERS, GATED, needed
+from skill.data.manifest import RATE, Utterance, is_writable, write_manifest
 from skill.utils.errors import SkillError
 from skill.utils.files import read_json
+from skill.utils.progress import track
+from skill.utils.text import read_csv, read_fields, read_lines
 
-FOLDERS = {
-    "librispeech": "LibriSpeech",
-    "speech_commands": "speech_commands",
-    "voxceleb1": "VoxCeleb1",
-    "fluent_speech_commands": "fluent_speech_commands_dataset",
-    "audio_snips": "audio_snips",
-    "iemocap": "IEMOCAP_full_release",
-    "libri2mix": "Libri2Mix",
-    "quesst14": "quesst14Database",
-}
-GATED = {
-    "voxceleb1": "apply at https://www.robots.ox.ac.uk/~vgg/data/voxceleb/",
-    "iemocap": "apply at https://sail.usc.edu/iemocap/",
-    "fluent_speech_commands": "accept the licence at https://fluent.ai",
-}
 KEYWORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 UNKNOWN, SILENCE = "_unknown_", "_silence_"
 EMOTIONS = {"neu": "neu", "hap": "hap", "exc": "hap", "ang": "ang", "sad": "sad"}
 _MODULUS = 2**27
-_READERS = 8  # threads that decode VoxCeleb1
+_READERS = 8  # threads
+_SHOWN = 6  # names of what lies in a folder that holds no corpus
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A recording that a corpus should have, and what its lists say of it.
+
+    `listed` is the row that names it; `key` its id, by default from its place.
+    """
+
+    path: Path
+    split: str
+    text: str = ""
+    speaker: str = ""
+    key: str = ""
+    listed: str = ""
+    language: str = "en"
 
 
 def folder(kind: str, name: str = "") -> Path:
@@ -66,36 +74,65 @@ def build(kind: str, name: str, manifest: Path) -> None:
     """Write the manifest of the corpus `kind` under the name `name`.
 
     Raises:
-        SkillError: a folder or list is missing, or a file is no audio.
+        SkillError: a folder, a list or a listed recording is missing, a list does not fit, or more
+            than one recording and more than 1 % cannot be read; the message names the first.
     """
     place = folder(kind, name)
-    utterances = list(LAYOUTS[kind](name, place))
-    if not utterances:
-        raise SkillError(f"corpus {name}: no audio found in {place}")
+    layout, expected = LAYOUTS[kind]
+    try:
+        recordings = list(layout(place))
+    except SkillError as error:
+        raise SkillError(f"corpus {name}: {error}") from error
+    if not recordings:
+        inside = sorted(path.name for path in place.iterdir() if path.name[0] != ".")
+        there = ", ".join(inside[:_SHOWN]) + (", …" if len(inside) > _SHOWN else "")
+        raise SkillError(
+            f"corpus {name}: no audio found in {place}: expected {expected}; "
+            f"there: {there or 'nothing'}"
+        )
+    for recording in recordings:
+        if not recording.path.is_file():
+            origin = f", which {recording.listed} names," if recording.listed else ""
+            raise SkillError(f"corpus {name}: {recording.path}{origin} is missing")
+    utterances, unreadable = [], []
+    with (
+        ThreadPoolExecutor(_READERS) as pool,
+        track(len(recordings), f"corpora {name}") as progress,
+    ):
+        rows = pool.map(partial(_row, name, place, kind == "voxceleb1"), recordings)
+        for number, row in enumerate(rows, 1):
+            if isinstance(row, Utterance):
+                utterances.append(row)
+            else:
+                unreadable.append(row)
+            progress.update(number)
+    omissions.report_unreadable(name, unreadable, len(recordings))
     write_manifest(manifest, utterances)
 
 
-def _row(
-    name: str, root: Path, path: Path, split: str, text: str = "", speaker: str = "",
-    key: str = "",
-) -> Utterance:  # fmt: skip
-    """The row of an audio file below `root`."""
+def _row(name: str, root: Path, voiced: bool, recording: Recording) -> Utterance | str:
+    """The row of a recording below `root`, or why there is none; `voiced`: text is its length."""
+    path, text = recording.path, recording.text
+    inside = path.relative_to(root)
+    key = recording.key or inside.with_suffix("").as_posix().replace("/", "-")
+    if not is_writable(f"{inside}{key}{text}"):
+        return f"{inside.as_posix()!r}: no name for a manifest"
     try:
-        length = audio.recording_length(path)
+        samples = audio.recording_length(path)
+        if voiced:
+            text = str(len(effects.voiced(audio.read_recording(path))))
     except SkillError as error:
-        raise SkillError(f"corpus {name}: {error}") from error
-    inside = path.relative_to(root.parent).as_posix()
+        return str(error)
     return Utterance(
-        key or path.relative_to(root).with_suffix("").as_posix().replace("/", "-"),
-        name, inside, 0, length, speaker=speaker, text=text, split=split,
+        key, name, f"{root.name}/{inside.as_posix()}", 0, samples,
+        speaker=recording.speaker, language=recording.language, text=text, split=recording.split,
     )  # fmt: skip
 
 
-def _lines(path: Path) -> list[list[str]]:
-    try:
-        return [line.split() for line in path.read_text("utf-8").splitlines() if line.strip()]
-    except OSError as error:
-        raise SkillError(f"{path}: {error.strerror}") from error
+def visible(root: Path, pattern: str) -> list[Path]:
+    """Files of `pattern` below `root`, sorted; what begins with a dot is no part of a corpus."""
+    found = root.glob(pattern)
+    return sorted(p for p in found if not any(n[0] == "." for n in p.relative_to(root).parts))
 
 
 def keyword_split(filename: str) -> str:
@@ -105,56 +142,77 @@ def keyword_split(filename: str) -> str:
     return "dev" if share < 10 else "" if share < 20 else "train"
 
 
-def _speech_commands(name: str, root: Path) -> Iterator[Utterance]:
+def _speech_commands(root: Path) -> Iterator[Recording]:
     training, test = (
         root / f"speech_commands_{part}v0.01" for part in ("", "test_set_")
     )  # the archive of the test set has a folder per class, the other one a folder per word
-    for path in sorted(training.glob("[!_]*/*.wav")):
+    spoken = visible(training, "[!_]*/*.wav")
+    tested = visible(test, "*/*.wav")
+    if not spoken or not tested:
+        return
+    for path in spoken:
         word, split = path.parent.name, keyword_split(path.name)
         if split:
             label = word if word in KEYWORDS else UNKNOWN
-            yield _row(name, root, path, split, label, path.name.partition("_nohash_")[0])
-    for path in sorted((training / "_background_noise_").glob("*.wav")):
-        length = audio.recording_length(path)
-        for split in ("train", "dev") if length > RATE else ():
-            yield _row(name, root, path, split, SILENCE, path.stem, f"{split}-{path.stem}")
-    for path in sorted(test.glob("*/*.wav")):
-        yield _row(name, root, path, "test", path.parent.name, path.name.partition("_nohash_")[0])
+            yield Recording(path, split, label, path.name.partition("_nohash_")[0])
+    for path in visible(training, "_background_noise_/*.wav"):
+        try:
+            long_enough = audio.recording_length(path) > RATE
+        except SkillError:
+            long_enough = True  # reported by `build`
+        for split in ("train", "dev") if long_enough else ():
+            yield Recording(path, split, SILENCE, path.stem, f"{split}-{path.stem}")
+    for path in tested:
+        label = path.parent.name
+        if label not in (*KEYWORDS, UNKNOWN, SILENCE):
+            raise SkillError(f"{path.parent}: no class of the test set")
+        yield Recording(path, "test", label, path.name.partition("_nohash_")[0])
 
 
-def _voxceleb1(name: str, root: Path) -> Iterator[Utterance]:
-    splits = {
-        key: {"1": "train", "2": "dev", "3": "test"}[number]
-        for number, key in _lines(root / "iden_split.txt")
-    }
-
-    def row(path: Path) -> Utterance:
+def _voxceleb1(root: Path) -> Iterator[Recording]:
+    listed, split_of = root / "iden_split.txt", {"1": "train", "2": "dev", "3": "test"}
+    paths = visible(root, "*/wav/id*/*/*.wav")
+    if not paths:
+        return
+    splits = {}
+    for where, (number, key) in read_fields(listed, 2):
+        if number not in split_of:
+            raise SkillError(f"{where}: {number!r} is no split (1, 2 or 3)")
+        splits[key] = split_of[number]
+    for path in paths:
         key = "/".join(path.parts[-3:])
         if key not in splits:
-            raise SkillError(f"corpus {name}: iden_split.txt does not list {key}")
-        found = _row(name, root, path, splits[key], speaker=path.parts[-3], key=key)
-        return replace(found, text=str(len(effects.voiced(audio.read_recording(path)))))
-
-    with ThreadPoolExecutor(_READERS) as pool:
-        yield from pool.map(row, sorted(root.glob("*/wav/id*/*/*.wav")))
+            raise SkillError(f"{listed.name} does not list {key}")
+        yield Recording(path, splits[key], speaker=path.parts[-3], key=key)
+    if absent := splits.keys() - {"/".join(path.parts[-3:]) for path in paths}:
+        omissions.report("voxceleb1", f"in {listed.name}, but not there", sorted(absent))
 
 
 def verification_trials() -> list[tuple[bool, str, str]]:
-    """(same speaker, first, second) of the official list."""
+    """(same speaker, first, second) of the official list.
+
+    Raises:
+        SkillError: the list is missing, or a line of it is no trial.
+    """
     (listed,) = needed("asv", "voxceleb1")
-    rows = _lines(listed)
-    return [(label == "1", first, second) for label, first, second in rows]
+    trials = []
+    for where, (label, first, second) in read_fields(listed, 3):
+        if label not in ("0", "1"):
+            raise SkillError(f"{where}: {label!r} is neither 0 nor 1")
+        trials.append((label == "1", first, second))
+    return trials
 
 
-def _fluent(name: str, root: Path) -> Iterator[Utterance]:
+def _fluent(root: Path) -> Iterator[Recording]:
+    slots = ("action", "object", "location")
     for split, part in (("train", "train"), ("dev", "valid"), ("test", "test")):
         listed = root / "data" / f"{part}_data.csv"
-        if not listed.is_file():
-            raise SkillError(f"corpus {name}: {listed} is missing")
-        with listed.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                label = ";".join(row[slot] for slot in ("action", "object", "location"))
-                yield _row(name, root, root / row["path"], split, label, row["speakerId"])
+        for number, row in enumerate(read_csv(listed, ("path", "speakerId", *slots)), 2):
+            label, where = ";".join(row[slot] for slot in slots), f"{listed}, row {number}"
+            if not row["path"] or label.count(";") != 2:
+                raise SkillError(f"{where}: no path, or a slot with a semicolon")
+            path = _below(root, Path(row["path"]), "wavs", where)
+            yield Recording(path, split, label, row["speakerId"], listed=where)
 
 
 _SNIPS_SPEAKERS = {
@@ -165,26 +223,29 @@ _SNIPS_SPEAKERS = {
 _SNIPS_FOLDERS = {"train": "train", "dev": "valid", "test": "test"}
 
 
-def _snips(name: str, root: Path) -> Iterator[Utterance]:
+def _snips(root: Path) -> Iterator[Recording]:
     listed = root / "all.iob.snips.txt"
-    if not listed.is_file():
-        raise SkillError(f"corpus {name}: {listed} is missing")
     texts = {}
-    for line in listed.read_text("utf-8").splitlines():
+    for number, line in enumerate(read_lines(listed), 1):
         words, _, slots = line.partition("\t")
-        key, *tokens = words.split()
-        labels = slots.split()
-        if len(tokens) != len(labels):
-            raise SkillError(f"corpus {name}: {listed}: {key}: words and slots do not match")
-        pairs = list(zip(tokens, labels, strict=True))[1:-1]
-        texts[key] = " ".join(f"{word}/{slot}" for word, slot in pairs)
+        tokens, labels = words.split(), slots.split()
+        if len(tokens) != len(labels) + 1:
+            if line.strip():
+                raise SkillError(f"{listed}, line {number}: words and slots do not match")
+            continue
+        pairs = list(zip(tokens[1:], labels, strict=True))[1:-1]
+        texts[tokens[0]] = " ".join(f"{word}/{slot}" for word, slot in pairs)
+    unlisted = []
     for split, speakers in _SNIPS_SPEAKERS.items():
         place = root / _SNIPS_FOLDERS[split]  # released as MP3, often converted
-        files = {path.stem: path for kind in ("mp3", "wav") for path in place.glob(f"*.{kind}")}
+        files = {path.stem: path for kind in ("mp3", "wav") for path in visible(place, f"*.{kind}")}
         for _, path in sorted(files.items()):
             speaker = path.stem.partition("-")[0]
-            if speaker in speakers.split() and path.stem in texts:
-                yield _row(name, root, path, split, texts[path.stem], speaker)
+            if path.stem not in texts:
+                unlisted.append(path.name)
+            elif speaker in speakers.split():
+                yield Recording(path, split, texts[path.stem], speaker)
+    omissions.report("audio_snips", f"not in {listed.name}", unlisted)
 
 
 def slot_names(path: Path) -> list[str]:
@@ -193,7 +254,7 @@ def slot_names(path: Path) -> list[str]:
     Raises:
         SkillError: the file cannot be read, or begins otherwise.
     """
-    names = [" ".join(fields) for fields in _lines(path)]
+    names = [" ".join(words) for _, words in read_fields(path, 1, 99)]
     if names[:1] != ["O"]:
         raise SkillError(f"{path}: the first line must be `O`")
     return names[1:]
@@ -211,65 +272,92 @@ def emotion_list(path: Path) -> list[str]:
         raise SkillError(f"{path}: no list of IEMOCAP's utterances") from error
 
 
-_EVALUATION = re.compile(r"^\[[\d.]+ - [\d.]+\]\t(\S+)\t(\w+)\t", re.MULTILINE)
+_EVALUATION = re.compile(r"^\[[\d.]+ - [\d.]+\]\t(\S+_([FM])\S*)\t(\w+)\t", re.MULTILINE)
 
 
-def _iemocap(name: str, root: Path) -> Iterator[Utterance]:
+def _iemocap(root: Path) -> Iterator[Recording]:
     for session in range(1, 6):
         place = root / f"Session{session}"
-        for listed in sorted((place / "dialog" / "EmoEvaluation").glob("Ses*.txt")):
-            for key, emotion in _EVALUATION.findall(listed.read_text("utf-8", "replace")):
+        for listed in visible(place, "dialog/EmoEvaluation/Ses*.txt"):
+            for key, voice, emotion in _EVALUATION.findall(listed.read_text("utf-8", "replace")):
                 if emotion in EMOTIONS:
                     path = place / "sentences" / "wav" / listed.stem / f"{key}.wav"
-                    speaker = f"Ses0{session}{key.rpartition('_')[2][0]}"
-                    yield _row(name, root, path, "train", EMOTIONS[emotion], speaker, key)
+                    speaker = f"Ses0{session}{voice}"
+                    yield Recording(path, "train", EMOTIONS[emotion], speaker, key, str(listed))
 
 
-def _libri2mix(name: str, root: Path) -> Iterator[Utterance]:
+def _libri2mix(root: Path) -> Iterator[Recording]:
     for split in ("train", "dev", "test"):
         place = root / "diarization" / "data" / split
-        speakers = {row[0]: row[1] for row in _lines(place / "utt2spk")}
-        turns = defaultdict(list)
-        for key, recording, start, end in _lines(place / "segments"):
+        speakers = {row[0]: row[1] for _, row in read_fields(place / "utt2spk", 2)}
+        turns: dict[str, list[str]] = defaultdict(list)
+        voices: dict[str, set[str]] = defaultdict(set)
+        for where, (key, recording, start, end) in read_fields(place / "segments", 4):
+            if key not in speakers:
+                raise SkillError(f"{where}: utt2spk does not list {key}")
+            if not _is_turn(start, end):
+                raise SkillError(f"{where}: {start} to {end} are no seconds of a turn")
+            voices[recording].add(speakers[key])
             turns[recording].append(f"{speakers[key]}:{start}:{end}")
-        for recording, *path in _lines(place / "wav.scp"):
-            found = _below(name, root, Path(" ".join(path)), "wav16k")
+        for where, (recording, *path) in read_fields(place / "wav.scp", 2, 99):
+            if not 1 <= len(voices[recording]) <= 2:
+                count = len(voices[recording])
+                raise SkillError(f"{where}: {recording} has {count} speakers, not one or two")
+            found = _below(root, Path(" ".join(path)), "wav16k", where)
             text = " ".join(turns[recording])
-            yield _row(name, root, found, split, text, key=f"{split}-{recording}")
+            yield Recording(found, split, text, key=f"{split}-{recording}", listed=where)
 
 
-def _below(name: str, root: Path, path: Path, known: str) -> Path:
+def _is_turn(start: str, end: str) -> bool:
+    try:
+        return 0 <= float(start) < float(end) < float("inf")
+    except ValueError:
+        return False
+
+
+def _below(root: Path, path: Path, known: str, where: str) -> Path:
     """`path` of a list that was made elsewhere, from its folder `known` on, below `root`."""
     if path.is_absolute() and not path.is_relative_to(root):
         if known not in path.parts:
-            raise SkillError(f"corpus {name}: {path} is not below {root}")
+            raise SkillError(f"{where}: {path} is not below {root}")
         path = Path(*path.parts[path.parts.index(known) :])
+    if ".." in path.parts:
+        raise SkillError(f"{where}: {path} leads out of the corpus")
     return root / path
 
 
-def _quesst14(name: str, root: Path) -> Iterator[Utterance]:
+def _quesst14(root: Path) -> Iterator[Recording]:
     matches: dict[str, list[str]] = defaultdict(list)
     scoring = root / "scoring"
     for part in ("dev", "eval"):
-        for listed in sorted((scoring / f"groundtruth_quesst14_{part}").glob("*.rttm")):
-            for fields in _lines(listed):
-                if fields[0] == "LEXEME":
-                    matches[fields[1]].append(fields[5])
+        for listed in visible(scoring, f"groundtruth_quesst14_{part}/*.rttm"):
+            for where, row in read_fields(listed, 1, 99):
+                if row[0] == "LEXEME" and len(row) < 6:
+                    raise SkillError(f"{where}: {len(row)} words instead of 6 or more")
+                if row[0] == "LEXEME":
+                    matches[row[1]].append(row[5])
     for split, part in (("train", "utterances"), ("dev", "dev"), ("test", "eval")):
-        for file, language in _lines(scoring / f"language_key_{part}.lst"):
-            path = root / file.partition("/")[2]  # the list begins with the corpus's folder
+        for where, (file, language) in read_fields(scoring / f"language_key_{part}.lst", 2):
+            # the list begins with the corpus's folder
+            path = _below(root, Path(file.partition("/")[2]), "", where)
             text = " ".join(sorted(set(matches[path.stem]))) if split == "train" else path.stem
-            utterance = _row(name, root, path, split, text, key=path.stem)
             spoken = "en" if language == "nnenglish" else language
-            yield replace(utterance, language=spoken)
+            yield Recording(path, split, text, key=path.stem, listed=where, language=spoken)
 
 
-LAYOUTS: dict[str, Callable[[str, Path], Iterable[Utterance]]] = {
-    "speech_commands": _speech_commands,
-    "voxceleb1": _voxceleb1,
-    "fluent_speech_commands": _fluent,
-    "audio_snips": _snips,
-    "iemocap": _iemocap,
-    "libri2mix": _libri2mix,
-    "quesst14": _quesst14,
+LAYOUTS: dict[str, tuple[Callable[[Path], Iterable[Recording]], str]] = {
+    "speech_commands": (
+        _speech_commands,
+        "speech_commands_v0.01/WORD/*.wav and speech_commands_test_set_v0.01/CLASS/*.wav",
+    ),
+    "voxceleb1": (
+        _voxceleb1,
+        "iden_split.txt, and dev/wav/idNNNNN/VIDEO/*.wav and test/wav/idNNNNN/VIDEO/*.wav",
+    ),
+    "fluent_speech_commands": (_fluent, "data/{train,valid,test}_data.csv with rows"),
+    "audio_snips": (_snips, "all.iob.snips.txt, and {train,valid,test}/SPEAKER-*.{mp3,wav}"),
+    "iemocap": (_iemocap, "Session{1…5}/dialog/EmoEvaluation/Ses*.txt with emotions"),
+    "libri2mix": (_libri2mix, "diarization/data/{train,dev,test}/wav.scp with rows"),
+    "quesst14": (_quesst14, "scoring/language_key_*.lst with rows"),
 }
+"""{kind: its layout, and what it looks for in words}."""

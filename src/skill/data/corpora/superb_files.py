@@ -1,6 +1,7 @@
-"""Files that SUPERB's tasks need beside a corpus and that are in none of its archives.
+"""Where official corpora lie, and files that SUPERB's tasks need beside them.
 
-They are looked for before a run begins: the tasks that read them come last. Imports no torch.
+The files are in none of the archives, and are looked for before a run begins: the tasks that read
+them come last. Imports no torch.
 """
 
 import os
@@ -9,6 +10,21 @@ from pathlib import Path
 
 from skill.utils.errors import SkillError
 
+FOLDERS = {
+    "librispeech": "LibriSpeech",
+    "speech_commands": "speech_commands",
+    "voxceleb1": "VoxCeleb1",
+    "fluent_speech_commands": "fluent_speech_commands_dataset",
+    "audio_snips": "audio_snips",
+    "iemocap": "IEMOCAP_full_release",
+    "libri2mix": "Libri2Mix",
+    "quesst14": "quesst14Database",
+}
+GATED = {
+    "voxceleb1": "apply at https://www.robots.ox.ac.uk/~vgg/data/voxceleb/",
+    "iemocap": "apply at https://sail.usc.edu/iemocap/",
+    "fluent_speech_commands": "accept the licence at https://fluent.ai",
+}
 LISTS: dict[tuple[str, str], tuple[str, list[str]]] = {
     ("pr", "librispeech"): (
         "s3prl/downstream/ctc/lexicon of https://github.com/s3prl/s3prl",

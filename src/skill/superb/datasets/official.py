@@ -73,7 +73,7 @@ def phones(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
 def keywords(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
     """KS: ten words, unknown and silence. Dev is drawn evenly over classes, as s3prl's loader."""
     names = (*KEYWORDS, UNKNOWN, SILENCE)
-    examples = [(u.split, _example(task, u, (names.index(u.text),))) for u in utterances]
+    examples = [(u.split, _example(task, u, (_number(u, names, u.text),))) for u in utterances]
     fold = sample.split(task, examples, labels=(names,))
     train, dev = (with_crops(p, task.crop_seconds, task.crops) for p in (fold.train, fold.dev))
     drawn = batch_order("balanced", dev, 1, epoch=0, seed=0)
@@ -216,9 +216,15 @@ def diarization(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
     """SD: recordings of two speakers with the turns of the corpus."""
     examples = []
     for u in utterances:
-        fields = [turn.rsplit(":", 2) for turn in u.text.split()]
-        turns = tuple(Turn(speaker, float(start), float(end)) for speaker, start, end in fields)
-        voices = "+".join(sorted({str(turn.speaker) for turn in turns}))  # what intervals resample
+        try:
+            parts = [turn.rsplit(":", 2) for turn in u.text.split()]
+            turns = tuple(Turn(speaker, float(start), float(end)) for speaker, start, end in parts)
+        except ValueError:
+            raise SkillError(f"sd: {u.id}: {u.text!r} are no `speaker:start:end`") from None
+        speakers = sorted({str(turn.speaker) for turn in turns})
+        if not 1 <= len(speakers) <= 2:
+            raise SkillError(f"sd: {u.id}: {len(speakers)} speakers, not one or two")
+        voices = "+".join(speakers)  # what intervals resample
         examples.append((u.split, replace(_example(task, u, turns), cluster=voices)))
     return [sample.split(task, examples)]
 
