@@ -132,7 +132,7 @@ def study_table(folder: Path) -> str:
 
 
 def floor_table(folder: Path) -> str:
-    """Each teacher's difference to log-mel features on the same test items, with its interval.
+    """Each upstream's difference to log-mel features on the same test items, with its interval.
 
     Bold: better by the paired test, at 95 %.
     """

@@ -60,7 +60,7 @@ def scores() -> list[dict[str, Any]]:
                     "macs": 4e11 * (1 - 0.8 * (about.sparsity or 0)), "metric": metric,
                     "real_time_factor": 0.01 * (1.1 - (about.sparsity or 0)), "value": value,
                     "low": value - 2, "high": value + 1.5, "items": 100, "unit": "%",
-                    "clusters": 20,
+                    "clusters": 20, "error": 0.8, "head_seeds": 1, "head_deviation": "",
                     "low_is_good": metric != "accuracy", "official": False, "synthetic": False,
                 }
             )  # fmt: skip
@@ -88,7 +88,8 @@ def of_comparisons(folder: Path) -> list[Path]:
                 {
                     "task": task, "metric": metric, "first": name, "second": "skill-s75",
                     "difference": difference, "low": difference - 1, "high": difference + 1,
-                    "p_value": 0.1, "seeds": 3, "clusters": 9, "synthetic": task == "ks",
+                    "p_value": 0.1, "seeds": 3, "head_seeds": 1, "clusters": 9,
+                    "synthetic": task == "ks",
                 }
             )  # fmt: skip
     write_csv(folder / "comparisons.csv", rows, list(rows[0]))
@@ -220,7 +221,7 @@ def test_gains_are_over_the_reference_whoever_stands_first(tmp_path: Path) -> No
     rows = [
         {"task": "ks", "metric": "accuracy", "first": first, "second": second, "seeds": 2,
          "clusters": 9, "synthetic": "", "difference": d, "low": d - 1, "high": d + 2,
-         "p_value": 0.5}
+         "p_value": 0.5, "head_seeds": 2}
         for first, second, d in pairs
     ]  # fmt: skip
     write_csv(tmp_path / "c.csv", rows, list(rows[0]))

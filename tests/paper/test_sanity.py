@@ -2,7 +2,8 @@
 
 import pytest
 
-from skill.paper.results_table import cells, markdown, note, results
+from skill.paper.markup import markdown
+from skill.paper.results_table import cells, note, results
 from skill.paper.sanity import violations
 from skill.utils.files import read_csv, write_csv
 
@@ -12,7 +13,7 @@ def row(upstream, kind, task, value, metric="accuracy", teachers="", width=1.0):
         "upstream": upstream, "base": upstream, "kind": kind, "method": "", "teachers": teachers,
         "sparsity": "", "seed": "", "parameters": 10, "task": task, "metric": metric,
         "value": value, "low": value - width, "high": value + width, "items": 9, "unit": "%",
-        "clusters": 3,
+        "clusters": 3, "error": width / 4.3027, "head_seeds": 1, "head_deviation": "",
         "low_is_good": metric in ("per", "wer", "eer", "der"), "synthetic": task in ("ic", "er"),
     }  # fmt: skip
 

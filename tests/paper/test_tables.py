@@ -14,13 +14,13 @@ from skill.config.params import Paper
 from skill.config.students import baselines, references, sweeps
 from skill.config.tasks import PROTOCOL
 from skill.encoder import EncoderConfig, SpeechEncoder
+from skill.paper import figure_data
 from skill.paper.figure_data import curves, layers
 from skill.paper.figures import draw
+from skill.paper.markup import html, markdown
 from skill.paper.results_table import (
     SCORED,
     cells,
-    html,
-    markdown,
     note,
     official,
     results,
@@ -44,6 +44,7 @@ def score(upstream: str, base: str, value: float, **other: Any) -> dict[str, str
         "upstream": upstream, "base": base, "kind": "student", "method": "skill", "teachers": "t",
         "sparsity": "0.75", "parameters": "1000000", "task": "pr", "metric": "per",
         "value": value, "low": value - 1, "high": value + 2, "items": 7, "clusters": 3, "unit": "%",
+        "error": 0.5, "head_seeds": 1, "head_deviation": "",
         "low_is_good": "True", "synthetic": "False", "official": "False", "macs": 5e9,
         "real_time_factor": 0.01,
     }  # fmt: skip
@@ -56,23 +57,55 @@ def test_seeds_are_averaged() -> None:
     row, floor = results(scores)
     assert (row["upstream"], row["seeds"], row["value"]) == ("a", 2, 12.0)
     assert row["deviation"] == pytest.approx(8**0.5)
-    assert (row["low"], row["high"]) == (11.0, 14.0)
+    half = 4.3027 * 0.25 + 12.7062 * 4.0  # t of 2 and 1 degrees, variances of voices and students
+    assert row["high"] - 12 == pytest.approx(half / 4.25**0.5, abs=1e-3) and row["low"] == 0
     assert floor["deviation"] == ""
     text = markdown(cells([row, floor]), note([row, floor]))
-    assert "| a | 1.00 M | 12.00 ± 2.83 [11.00, 14.00] |" in text
-    assert "| fbank | 0.00 M | 50.00 [49.00, 52.00] |" in text
+    assert "| a | 1.00 M | 12.00 ± 2.83 [0.00, 37.18] |" in text
+    assert "| fbank | 0.00 M | 50.00 [47.85, 52.15] |" in text
     assert "PR per % ↓, n = 7" in text
+
+
+def test_seeds_of_heads_widen_intervals_and_are_named() -> None:
+    heads = {"head_seeds": 2, "error": 0.0}
+    rows = results(
+        [
+            score("a", "a", 10.0, **heads, head_deviation=3.0),
+            score("b", "b", 10.0, **heads, head_deviation=1.0),
+        ]
+    )
+    half = 4.3027 * (5 / 2) ** 0.5  # pooled: (9 + 1) / 2 with 2 degrees, of a mean of two heads
+    assert [row["high"] - 10 for row in rows] == pytest.approx([half, half], abs=1e-3)
+    assert [row["head_deviation"] for row in rows] == [3.0, 1.0]
+    assert "a voice each, and over 2 seeds of heads." in note(rows)
+    pairs = [{"task": "pr", "metric": "per", "detectable": d} for d in ("3.0", "1.0", "inf")]
+    assert "80 % power (median over the pairs): PR per 3.00." in note(rows, pairs)
+
+
+def test_shares_stay_within_their_limits() -> None:
+    for value, expected in ((99.0, (97.0, 100.0)), (1.0, (0.0, 3.0))):
+        accuracy = {"task": "ks", "metric": "accuracy", "error": 2 / 4.3027}
+        (row,) = results([score("a", "a", value, **accuracy)])
+        assert (row["low"], row["high"]) == pytest.approx(expected, abs=1e-3)
+
+
+def test_texts_of_others_cannot_leave_their_cell() -> None:
+    cells = [["upstream", "PR"], ["a|b\n<b>", "\x1b[2J=1+1"]]
+    text, page = markdown(cells, ""), html("T", cells, "<i>")
+    assert text.splitlines()[2] == "| a\\|b\ufffd&lt;b> | \ufffd[2J=1+1 |"
+    assert "&lt;b&gt;" in page and "<i>" not in page and "\x1b" not in page
 
 
 def test_a_table_of_two_kinds_of_machine_says_so(tmp_path: Path) -> None:
     write_csv(tmp_path / "scores.csv", rows := [score("a", "a", 1.0)], list(rows[0]))
-    files = [tmp_path / "scores.csv"]
+    files = [tmp_path / "scores.csv", tmp_path / "comparisons.csv"]
+    write_csv(files[1], [], figure_data.COMPARISONS)
     for name, isa in (("one", "AVX2"), ("two", "AVX2"), ("old", "")):
         stamp = {"machine": {"processor": "P", "onednn_isa": isa, "threads": 1}} if isa else {}
         write_json(tmp_path / f"{name}.json", {"provenance": stamp})
         files.append(tmp_path / f"{name}.json")
     for isa, said in (("AVX2", "Computed on P,"), ("AVX512_CORE", "on 2 kinds of machine, which")):
-        write_json(files[1], {"provenance": {"machine": {"processor": "P", "onednn_isa": isa}}})
+        write_json(files[2], {"provenance": {"machine": {"processor": "P", "onednn_isa": isa}}})
         run("results", JOB, files, tmp_path / "results.csv")
         assert said in (tmp_path / "results.md").read_text()
         assert said in (tmp_path / "results.html").read_text()
@@ -145,7 +178,7 @@ def official_scores(upstream: str, **other: Any) -> list[dict[str, str]]:
         name: point.topline for part in REFERENCE_POINTS.values() for name, point in part.items()
     }
     rows = []
-    for task in PROTOCOL.values():
+    for task in (PROTOCOL[name] for name in REFERENCE_POINTS):
         for metric in task.metrics:
             short = {"slot_f1": "sf_f1", "slot_cer": "sf_cer"}.get(metric, task.name)
             unit = METRICS[metric].unit
@@ -176,7 +209,7 @@ def test_table_1_has_every_published_row_of_the_class_and_ours() -> None:
     head, *body = table1_cells(rows)
     assert head[3] == "PR ↓" and head[5] == "KS ↑" and len(body) == len(rows)
     page = html("Table 1", [head, *body], "a < b")
-    assert page.count("<tr>") == len(rows) + 1 and "a &lt; b" in page
+    assert page.count("<tr") == len(rows) + 1 and "a &lt; b" in page
 
 
 @pytest.mark.parametrize(
@@ -234,7 +267,8 @@ def test_ablations_train_nothing_that_the_study_has() -> None:
     assert shared == {"skill-wavlm-seed1", "dphubert-wavlm-seed1", "ekd-both-seed1"}
     assert all(study.students[name] == some.students[name] for name in shared)
     assert some.superb.tasks.items() <= study.superb.tasks.items()
-    assert some.superb.tasks == load(ROOT / "params.yaml").superb.tasks
+    sample = load(ROOT / "params.yaml").superb.tasks  # with fewer seeds of heads
+    assert some.superb.tasks == {n: task | {"head_seeds": 3} for n, task in sample.items()}
     for section in ("seed", "unlabelled", "teachers", "pretraining", "activations"):
         assert getattr(study, section) == getattr(some, section)
 

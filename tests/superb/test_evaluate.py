@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tone_corpus
+import torch
 from tone_corpus import SETTINGS, evaluated
 
 from skill.config.tasks import make_task
@@ -14,7 +15,7 @@ from skill.superb import evaluate, profile
 from skill.superb.datasets import folds_of
 from skill.superb.metrics import METRICS
 from skill.utils.errors import SkillError
-from skill.utils.files import read_header, read_json
+from skill.utils.files import read_header, read_json, read_tensors
 
 corpus, encoder = tone_corpus.corpus, tone_corpus.encoder
 
@@ -64,6 +65,27 @@ def test_every_sample_task_runs_from_files_to_files(corpus, tmp_path, task):
         assert result["layer"] == 0 and len(rows) == result["metrics"]["mtwv"]["items"]
 
 
+@pytest.mark.parametrize("task", ["sid", "er", "asv"])
+def test_a_result_is_the_mean_over_seeds_of_heads(corpus, tmp_path, task):
+    """Two folds, a mean over folds, and a metric that is no ratio."""
+    settings = {"steps": 20, "eval_every": 10, "learning_rates": [1e-2, 1e-3]}
+    one, rows = evaluated(corpus, tmp_path / "one", task, **settings)
+    two, both = evaluated(corpus, tmp_path / "two", task, head_seeds=2, **settings)
+    assert one["head_seeds"] == [1] and two["head_seeds"] == [1, 100_001]
+    assert both[::2] == rows  # the first seed's heads are those of a task with one
+    assert [row["head_seed"] for row in both[:2]] == ["1", "100001"]
+    assert [row["id"] for row in both[::2]] == [row["id"] for row in both[1::2]]
+    for name, metric in two["metrics"].items():
+        assert len(metric["heads"]) == 2 and metric["items"] == len(rows)
+        assert metric["heads"][0] == one["metrics"][name]["value"]
+        assert metric["value"] == pytest.approx(np.mean(metric["heads"]), abs=1e-4)
+    folds = len(one["learning_rates"])
+    assert two["learning_rates"][:folds] == one["learning_rates"]
+    assert [len(row["dev"]) for row in two["sweep"]] == [2 * folds] * 2
+    heads = [read_tensors(tmp_path / n / f"{task}.safetensors")[0] for n in ("one", "two")]
+    assert all(torch.equal(heads[0][key], heads[1][key]) for key in heads[0] | heads[1])
+
+
 @pytest.mark.parametrize("protocol", ["superb", "clean"])
 def test_both_protocols_of_verification(corpus, tmp_path, protocol):
     result, _ = evaluated(corpus, tmp_path, "asv", protocol=protocol)
@@ -98,6 +120,11 @@ def test_the_same_run_gives_the_same_bytes(corpus, encoder, tmp_path):
 def test_folds_hear_no_test_voice(corpus, tmp_path):
     result, rows = evaluated(corpus, tmp_path, "ks")
     assert result["examples"]["test"] == [48] * 4 and len(rows) == 192
+
+
+def test_what_trains_no_head_has_no_seeds_of_heads():
+    with pytest.raises(SkillError, match=r"superb\.tasks\.qbe\.head_seeds: qbe trains no head"):
+        make_task("qbe", {"head_seeds": 2})
 
 
 def test_a_task_without_its_corpus_says_so(corpus, tmp_path):

@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.interpolate import interp1d
 from scipy.optimize import brentq
-from scipy.stats import norm, ttest_1samp
 from sklearn.metrics import roc_curve
 
 from skill.superb import metrics, result, score
@@ -244,68 +243,3 @@ def test_undefined_resamples_are_left_out():
     drawn = result.resampled("eer", scores, labels, ["a", "b", "c", "d"], 100)
     assert 20 < np.isnan(drawn.samples).sum() < 45  # the only target is not drawn: 0.75 to the 4th
     assert np.isfinite(bootstrap.percentiles(drawn)).all()
-
-
-def systems(wrong: np.ndarray, clusters: list[int] | None = None) -> list[bootstrap.Resampled]:
-    """One system per row of errors [N, I]."""
-    return [bootstrap.resampled_ratio(row, np.ones(len(row)), clusters, 300) for row in wrong]
-
-
-def test_paired_test_sees_what_intervals_do_not():
-    generator = np.random.default_rng(2)
-    difficulty = generator.random(400)
-    first = (generator.random(400) < difficulty).astype(float)
-    second = np.where(generator.random(400) < 0.1, 0.0, first)
-    one, other = systems(np.stack([first, second]))
-    result = bootstrap.paired_test([one], [other])
-    assert result.difference > 0 and result.interval.low > 0 and result.p_value < 0.01
-    same = bootstrap.paired_test([one], [one])
-    assert same.difference == 0 and same.p_value == 1
-
-
-def test_paired_test_of_one_seed_is_the_normal_one():
-    """Many items: the interval of a mean difference, with its p-value."""
-    generator = np.random.default_rng(3)
-    errors = (generator.random((2, 900)) < [[0.30], [0.34]]).astype(float)
-    one, other = systems(errors)
-    found = bootstrap.paired_test([one], [other])
-    gap = errors[0] - errors[1]
-    error = gap.std(ddof=1) / 30
-    assert found.difference == pytest.approx(gap.mean())
-    assert found.interval.high - gap.mean() == pytest.approx(1.963 * error, rel=0.12)
-    assert found.p_value == pytest.approx(2 * norm.sf(abs(gap.mean()) / error), rel=0.5)
-
-
-def test_paired_test_of_seeds_alone_is_students():
-    """No spread between items: three differences, two degrees of freedom."""
-    wrong = np.full((3, 50), 0.5)
-    other = wrong - np.array([[0.1], [0.2], [0.4]])
-    found = bootstrap.paired_test(systems(wrong), systems(other))
-    expected = ttest_1samp([0.1, 0.2, 0.4], 0.0)
-    assert found.p_value == pytest.approx(expected.pvalue)
-    assert found.interval == pytest.approx(tuple(expected.confidence_interval()))
-
-
-@pytest.mark.parametrize(("seed_noise", "item_noise"), [(0.05, 0.1), (0.02, 0.3), (0.0, 0.3)])
-@pytest.mark.parametrize("clusters", [5, 30])
-def test_paired_test_seldom_sees_what_is_not_there(seed_noise, item_noise, clusters):
-    """Methods that differ by nothing but seeds and voices are told apart in one of twenty cases."""
-    generator = np.random.default_rng(4)
-    voices = np.repeat(np.arange(clusters), 4).tolist()
-    false, trials = 0, 200
-    for _ in range(trials):
-        shift = seed_noise * generator.normal(size=(2, 3, 1))
-        voice = item_noise * generator.normal(size=(2, 1, clusters)).repeat(4, axis=2)
-        first, second = (systems(row, voices) for row in 1 + shift + voice)
-        false += bootstrap.paired_test(first, second).p_value < 0.05
-    assert false <= 0.05 * trials + 3 * np.sqrt(0.05 * 0.95 * trials)
-
-
-def test_paired_test_needs_systems_and_says_nothing_from_one_voice():
-    one = systems(np.random.default_rng(6).random((2, 8)), [0] * 8)
-    found = bootstrap.paired_test(one[:1], one[1:])
-    assert found.p_value == 1 and found.interval == (-np.inf, np.inf)
-    with pytest.raises(ValueError, match="argument"):
-        bootstrap.paired_test(one, one[:1])
-    with pytest.raises(ValueError, match="both methods"):
-        bootstrap.paired_test([], [])

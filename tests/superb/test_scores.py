@@ -18,7 +18,8 @@ def job(**upstreams):
 
 
 def result(upstream, task, metrics, official=False, synthetic=False):
-    measured = {"low": 0, "high": 1, "items": 9, "clusters": 3, "unit": "%", "low_is_good": True}
+    measured = {"low": 0, "high": 1, "items": 9, "clusters": 3, "unit": "%", "low_is_good": True,
+                "error": 0.5, "heads": [1.0, 2.0]}  # fmt: skip
     return {
         "upstream": upstream, "task": task, "title": task, "official": official and task != "qbe",
         "synthetic": synthetic, "protocol": "clean", "model": {"parameters": 5},
@@ -52,6 +53,7 @@ def test_table_gathers_results_and_scores_only_official_ones(tmp_path):
     assert "superb_score" not in values["small"] and "superb_rank" not in values["small"]
     rows = read_csv(tmp_path / "s.csv")
     assert rows[0]["task"] == "pr" and rows[0]["parameters"] == "94"
+    assert (rows[0]["head_seeds"], rows[0]["head_deviation"]) == ("2", "0.707107")
     assert "der_clean" not in {row["metric"] for row in rows}
     with pytest.raises(SkillError, match="small, which the parameters do not have"):
         scores.run(paths, job(hubert="teacher"), tmp_path / "s.json", tmp_path / "s.csv")
@@ -61,8 +63,9 @@ def test_comparisons_pair_the_items(tmp_path):
     generator = np.random.default_rng(0)
     for name, errors in (("a-seed1", 1), ("b-seed1", 3), ("a-seed2", 1), ("b-seed3", 3)):
         rows = [
-            {"id": f"u{i}", "cluster": f"s{i % 9}", "per": float(generator.integers(0, errors + 1)),
-             "per_of": 10.0} for i in range(90)
+            {"id": f"u{i}", "cluster": f"s{i % 9}", "head_seed": head,
+             "per": float(generator.integers(0, errors + 1)), "per_of": 10.0}
+            for i in range(90) for head in (1, 100001)
         ]  # fmt: skip
         write_csv(tmp_path / name / "pr.csv", rows, list(rows[0]))
         write_json(tmp_path / name / "pr.json", {"synthetic": True})
@@ -77,11 +80,31 @@ def test_comparisons_pair_the_items(tmp_path):
     given += [tmp_path / name / "pr.csv" for name in ("a-seed2", "b-seed3")]
     found = scores.comparisons(given, students, resamples=200)
     assert [(row["first"], row["second"], row["seeds"]) for row in found] == [
-        ("a", "b", 1), ("a", "unlike", 1),
+        ("a", "b", 1), ("a", "unlike", 1), ("b", "unlike", 2),
     ]  # fmt: skip
+    assert {row["head_seeds"] for row in found} == {2}
     assert found[0]["difference"] < 0 and found[0]["p_value"] < 0.05
     assert found[1]["difference"] == 0 and found[1]["synthetic"] is True
-    write_csv(tmp_path / "b-seed3/pr.csv", [{"id": "u0", "cluster": "s0", "per": 1, "per_of": 10}],
-              ["id", "cluster", "per", "per_of"])  # fmt: skip
+    write_csv(tmp_path / "b-seed3/pr.csv", rows[:2], list(rows[0]))
     with pytest.raises(SkillError, match=r"b-seed3/pr\.csv are not of the same test items"):
         scores.comparisons(given, students, resamples=200)
+
+
+def test_heads_that_disagree_make_a_difference_uncertain(tmp_path):
+    """The same mean difference, with heads that agree and with heads that do not."""
+    found = {}
+    for spread in (0.0, 3.0):
+        given = []
+        for name, shift in (("a", 0.0), ("b", 2.0)):
+            rows = [
+                {"id": f"u{i:02}", "cluster": f"s{i % 9}", "head_seed": head,
+                 "per": 30 + i % 7 + shift * (1 + 0.1 * (i % 9)) + sign * spread, "per_of": 100.0}
+                for i in range(90) for head, sign in ((1, -1), (2, 1))
+            ]  # fmt: skip
+            given.append(tmp_path / f"{spread}" / name / "pr.csv")
+            write_csv(given[-1], rows, list(rows[0]))
+            write_json(given[-1].with_suffix(".json"), {"synthetic": False})
+        (found[spread],) = scores.comparisons(given, {"a": {0: "a"}, "b": {0: "b"}}, 300)
+    sure, unsure = found[0.0], found[3.0]
+    assert sure["difference"] == pytest.approx(unsure["difference"])
+    assert sure["high"] < 0 < unsure["high"] and sure["detectable"] < unsure["detectable"]

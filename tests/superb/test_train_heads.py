@@ -81,6 +81,24 @@ def test_a_learning_rate_does_not_depend_on_its_neighbours():
     same(together[1:], alone)
 
 
+@pytest.mark.parametrize("order", ["shuffled", "buckets"])
+def test_seeds_side_by_side_are_those_of_separate_trainings(order):
+    """Bit for bit, each with first weights and batches of its own."""
+    made = spoken(16)
+    several, one = (small_task("pr", order=order, head_seeds=count) for count in (2, 1))
+    downstream = Transcription(several, Fold([], made[10:], []))
+    features = FeatureCache(Fbank(), pooled=False)
+    together = train_heads.fit(downstream, features, several, made[:10], seed=7)
+    assert features.audio_seconds == sum(e.samples for e in made) / 16000  # heard once
+    seeds = train_heads.head_seeds(several, 7)
+    assert seeds[0] == 7 and [c.seed for c in together] == [s for s in seeds for _ in range(2)]
+    for number, seed in enumerate(seeds):
+        alone = train_heads.fit(downstream, features, one, made[:10], seed=seed)
+        same(together[2 * number : 2 * number + 2], alone)
+    first, second = (c.head.state_dict()["projector.weight"] for c in together[::2])
+    assert not torch.equal(first, second)
+
+
 def test_tones_are_transcribed():
     made = spoken(60)
     task = small_task("pr", steps=250, eval_every=50, learning_rates=[1e-2])

@@ -9,6 +9,7 @@ rule paper:
 rule tabulate_results:
     input:
         scores="results/superb/scores.csv",
+        comparisons="results/paper/comparisons.csv",
         made=[
             *expand(
                 "results/{stage}/{student}.json",

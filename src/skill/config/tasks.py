@@ -52,6 +52,8 @@ class Task(Section):
     """Of the head."""
     weight_decay: NonNegativeFloat = 0.0
     """Of the head's weights."""
+    head_seeds: PositiveInt = 1
+    """Heads that are trained, each with first weights and batches of its own."""
     batch: PositiveInt = 32
     """Utterances of one micro-batch."""
     accumulate: PositiveInt = 1
@@ -298,7 +300,8 @@ FOLDS = {"sid": (1, 2), "ks": (3, 20), "er": (1, 5)}
 and dev voices of each are strangers to its training. ER: IEMOCAP's sessions."""
 
 FIXED = {"name", "title", "kind", "metrics", "vocabulary"}
-_FREE = {"learning_rates", "batch_seconds", "cache_gib", "precision", "protocol", "bootstrap"}
+_FREE = {"learning_rates", "head_seeds", "batch_seconds", "cache_gib", "precision", "protocol"}
+_FREE |= {"bootstrap"}
 
 
 UNCONFIRMED = {
@@ -316,9 +319,9 @@ def official(task: Task) -> bool:
 def has_protocol_values(task: Task) -> bool:
     """Whether a task is SUPERB's, on its corpora.
 
-    Free are the learning rates that are tried, whether ASV and SD choose on dev instead of test
-    (`protocol`), excerpts that are always new (`crops: 0`), and what changes no more than rounding
-    or resamples.
+    Free are the learning rates that are tried, how many heads a result is the mean of, whether ASV
+    and SD choose on dev instead of test (`protocol`), excerpts that are always new (`crops: 0`),
+    and what changes no more than rounding or resamples.
     """
     protocol = PROTOCOL[task.name]
     if not set(task.corpora) <= set(protocol.corpora):
@@ -353,6 +356,8 @@ def make_task(name: str, settings: Mapping[str, Any]) -> Task:
     choices = {PROTOCOL[name].selection, *task.metrics}
     if task.selection not in choices:
         raise SkillError(f"superb.tasks.{name}.selection: one of {', '.join(sorted(choices))}")
+    if task.kind in UNTRAINED and task.head_seeds > 1:
+        raise SkillError(f"superb.tasks.{name}.head_seeds: {name} trains no head")
     if task.kind not in UNTRAINED and not (
         0 < task.eval_every <= task.steps and task.learning_rates
     ):

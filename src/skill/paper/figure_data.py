@@ -21,8 +21,8 @@ LAYERS = ["student", "unit", "layer", "left", "of", "parameters"]
 IMITATION = ["student", "series", "sparsity", "teacher", "layer", "error", "low", "high", "target"]
 SIZE = ["upstream", "kind", "method", "parameters", "macs", "real_time_factor", *_SCORE]
 SPARSITY = ["series", "kind", "sparsity", *_SCORE]
-_TESTED = ["low", "high", "p_value", "seeds", "clusters", "synthetic"]
-COMPARISONS = ["task", "metric", "first", "second", "difference", *_TESTED]
+_TESTED = ["low", "high", "p_value", "seeds", "head_seeds", "clusters", "synthetic"]
+COMPARISONS = ["task", "metric", "first", "second", "difference", *_TESTED, "detectable"]
 GAINS = ["reference", "student", "task", "metric", "gain", "unit", *_TESTED]
 PUBLISHED = ["model", "origin", "million_parameters", "giga_macs", "hours", "score", "source"]
 
@@ -143,7 +143,7 @@ def gains(file: Path, references: Mapping[str, str]) -> list[Row]:
     """What each student gains over its reference, in points of the metric.
 
     The file is `comparisons.csv`: differences over the same test items and seeds with the interval
-    of `superb.bootstrap.paired_test`. A positive gain is better, whatever the metric. Rows keep the
+    of `skill.utils.uncertainty`. A positive gain is better, whatever the metric. Rows keep the
     order of `references`.
     """
     signs = {name: -1 if metric.low_is_good else 1 for name, metric in METRICS.items()}
@@ -160,7 +160,8 @@ def gains(file: Path, references: Mapping[str, str]) -> list[Row]:
                         "task": row["task"], "metric": row["metric"], "low": low, "high": high,
                         "gain": sign * float(row["difference"]) + 0.0,  # no "-0"
                         "unit": METRICS[row["metric"]].unit,
-                        **{key: row[key] for key in ("p_value", "seeds", "clusters", "synthetic")},
+                        **{key: row[key] for key in ("p_value", "seeds", "head_seeds")},
+                        **{key: row[key] for key in ("clusters", "synthetic")},
                     }
                 )  # fmt: skip
     order = list(references)

@@ -5,19 +5,22 @@ their official corpora.
 """
 
 from collections.abc import Mapping, Sequence
-from html import escape
-from statistics import mean, stdev
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from skill.config.tasks import PROTOCOL, UNCONFIRMED
+from skill.paper.markup import Cells
 from skill.paper.sanity import violations
 from skill.superb.metrics import METRICS, format_value
+from skill.superb.result import limited
 from skill.superb.score import REFERENCE_POINTS, superb_score
 from skill.utils import machine
 from skill.utils.errors import SkillError
+from skill.utils.uncertainty import Variance, combined, students
 
 Row = dict[str, Any]
-Cells = list[list[str]]
 SCORED = {name: point for points in REFERENCE_POINTS.values() for name, point in points.items()}
 TABLE1 = ["model", "origin", "million_parameters", "hours", *SCORED]
 TABLE1 += ["superb_score", "superb_score_without_qbe", "source"]
@@ -28,96 +31,121 @@ TABLE1_NOTE = (
 )
 _CLASS = range(22, 32)  # whole millions of parameters
 _TWO_METRICS = {("sf", "slot_f1"): "sf_f1", ("sf", "slot_cer"): "sf_cer"}
-_PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
-body {{ font: 14px/1.4 "DejaVu Sans", sans-serif; color: #222; margin: 1.5em }}
-table {{ border-collapse: collapse; border-top: 2px solid #222; border-bottom: 2px solid #222 }}
-th, td {{ padding: 3px 10px; text-align: right; vertical-align: bottom }}
-th {{ border-bottom: 1px solid #222 }}
-th:first-child, td:first-child {{ text-align: left }}
-tr:nth-child(even) td {{ background: #f4f4f4 }}
-</style></head><body>
-<h1>{title}</h1>
-<table>
-{rows}
-</table>
-<p>{note}</p>
-</body></html>
-"""
+_AVERAGED = ("parameters", "value", "error", "head_seeds", "head_deviation")
 
 
 def results(scores: Sequence[Row]) -> list[Row]:
     """One row per upstream, task and metric; students that differ in their seed are one upstream.
 
-    `value` is the mean over seeds, `deviation` their standard deviation (empty for one seed), `low`
-    and `high` the means of the bootstrap intervals' ends.
+    `value` is the mean over seeds, `deviation` the standard deviation over seeds of students (empty
+    for one), `head_deviation` that over seeds of heads, `low` and `high` the interval over voices
+    and seeds (`skill.utils.uncertainty`). Of several students the variance over voices is their
+    mean: the mean's own is no larger, and equal where a voice is as hard for all of them.
     """
-    groups: dict[tuple[str, str, str], list[Row]] = {}
-    for row in scores:
-        groups.setdefault((row["base"], row["task"], row["metric"]), []).append(row)
-    rows = []
-    for (base, task, metric), members in groups.items():
-        values = [float(member["value"]) for member in members]
+    frame = pd.DataFrame(list(scores))
+    frame = frame.assign(**{key: pd.to_numeric(frame[key]) for key in _AVERAGED})
+    pools = {name: _pool(group) for name, group in frame.groupby(["task", "metric"])}
+    rows: list[Row] = []
+    for _, group in frame.groupby(["base", "task", "metric"], sort=False):
+        metric = str(group["metric"].iloc[0])
+        first, values = group.iloc[0], list(group["value"])
+        of_voices = Variance(float((group["error"] ** 2).mean()), int(first["clusters"]) - 1)
+        pool = pools[first["task"], metric]
+        heads = pool._replace(value=pool.value / first["head_seeds"])
+        of_seeds = students(values) if len(values) > 1 else heads
+        interval = combined(float(np.mean(values)), of_voices, of_seeds).interval()
+        deviation = (group["head_deviation"] ** 2).mean() ** 0.5
         rows.append(
             {
-                "upstream": base,
-                **{key: members[0][key] for key in ("kind", "method", "teachers", "sparsity")},
-                "parameters": round(mean(float(member["parameters"]) for member in members)),
-                "task": task,
+                "upstream": first["base"],
+                **{key: first[key] for key in ("kind", "method", "teachers", "sparsity")},
+                "parameters": round(group["parameters"].mean()),
+                "task": first["task"],
                 "metric": metric,
-                "value": mean(values),
-                "deviation": stdev(values) if len(values) > 1 else "",
-                "low": mean(float(member["low"]) for member in members),
-                "high": mean(float(member["high"]) for member in members),
-                "seeds": len(members),
-                **{key: members[0][key] for key in ("items", "clusters", "unit")},
-                **{key: members[0][key] for key in ("low_is_good", "synthetic")},
+                "value": float(np.mean(values)),
+                "deviation": float(np.std(values, ddof=1)) if len(values) > 1 else "",
+                **limited(metric, *interval),
+                "seeds": len(values),
+                "head_seeds": int(first["head_seeds"]),
+                "head_deviation": "" if np.isnan(deviation) else float(deviation),
+                **{key: first[key] for key in ("items", "clusters", "unit")},
+                **{key: first[key] for key in ("low_is_good", "synthetic")},
             }
         )
     return rows
 
 
+def _pool(group: pd.DataFrame) -> Variance:
+    """The variance of a head, from all systems of a task."""
+    freedom = group["head_seeds"] - 1
+    squares = (freedom * group["head_deviation"] ** 2).sum()
+    return Variance(float(squares / max(1, freedom.sum())), int(freedom.sum()))
+
+
 def cells(rows: Sequence[Row]) -> Cells:
     """The rows of `results` as a table of upstreams × metrics, teachers first, then students."""
-    kinds = ["teacher", "student", "fbank"]
-    ranks = {r["upstream"]: kinds.index(r["kind"]) for r in rows}
-    order = {task: index for index, task in enumerate(PROTOCOL)}
-    columns = sorted({(order[r["task"]], r["task"], r["metric"]) for r in rows})
-    found = {(r["upstream"], r["task"], r["metric"]): r for r in rows}
-    head = ["upstream", "parameters"]
-    for _, task, metric in columns:
-        row = next(r for r in rows if (r["task"], r["metric"]) == (task, metric))
-        arrow = "↓" if METRICS[metric].low_is_good else "↑"
-        marked = " (synthetic)" if row["synthetic"] == "True" else ""
-        unit = f" {row['unit']}" if row["unit"] else ""
-        counts = f"n = {row['items']} in {row['clusters']} groups"
-        head.append(f"{task.upper()}{marked} {metric}{unit} {arrow}, {counts}")
-    lines = [head]
-    for name in sorted(ranks, key=lambda upstream: ranks[upstream]):
-        first = next(r for r in rows if r["upstream"] == name)
-        line = [name, f"{first['parameters'] / 1e6:.2f} M"]
-        line += [_cell(found.get((name, task, metric))) for _, task, metric in columns]
-        lines.append(line)
-    return lines
+    frame = pd.DataFrame(list(rows))
+    frame["text"] = [_cell(row) for row in rows]
+    frame["kind"] = pd.Categorical(frame["kind"], ["teacher", "student", "fbank"], ordered=True)
+    frame["task"] = pd.Categorical(frame["task"], list(PROTOCOL), ordered=True)
+    upstreams = frame.drop_duplicates("upstream").sort_values("kind", kind="stable")
+    columns = frame.drop_duplicates(["task", "metric"]).sort_values(["task", "metric"])
+    wide = frame.pivot(index="upstream", columns=["task", "metric"], values="text").fillna("")
+    head = ["upstream", "parameters", *(_title(row) for _, row in columns.iterrows())]
+    names = list(columns[["task", "metric"]].itertuples(index=False, name=None))
+    return [head] + [
+        [row["upstream"], f"{row['parameters'] / 1e6:.2f} M", *wide.loc[row["upstream"], names]]
+        for _, row in upstreams.iterrows()
+    ]
 
 
-def note(rows: Sequence[Row], machines: Sequence[Mapping[str, Any]] = ()) -> str:
-    """What the brackets of `cells` say, where it was computed, and where it is not as expected."""
-    several = any(r["seeds"] > 1 for r in rows)
-    text = "In brackets: 95 % bootstrap interval over groups of the n test items, a voice each" + (
-        "; ±: standard deviation over seeds." if several else "."
-    )
-    if made_on := machine.line(machines):
-        text += f"\n\n{made_on}"
+def _title(row: pd.Series) -> str:
+    arrow = "↓" if METRICS[row["metric"]].low_is_good else "↑"
+    marked = " (synthetic)" if row["synthetic"] == "True" else ""
+    unit = f" {row['unit']}" if row["unit"] else ""
+    counts = f"n = {row['items']} in {row['clusters']} groups"
+    return f"{row['task'].upper()}{marked} {row['metric']}{unit} {arrow}, {counts}"
+
+
+def note(
+    rows: Sequence[Row],
+    comparisons: Sequence[Row] = (),
+    machines: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """What brackets mean, what can be told apart, what machine it was, and what is odd."""
+    over = ["groups of the n test items, a voice each"]
+    several = any(row["seeds"] > 1 for row in rows)
+    over += ["seeds of students"] if several else []
+    heads = sorted({row["head_seeds"] for row in rows if row["head_seeds"] > 1})
+    over += [f"{' or '.join(map(str, heads))} seeds of heads"] if heads else []
+    text = f"In brackets: 95 % interval over {', and over '.join(over)}"
+    text += "; ±: standard deviation over seeds of students." if several else "."
+    parts = [text, smallest_difference(comparisons), machine.line(machines)]
+    text = "\n\n".join(part for part in parts if part)
     if broken := violations(rows):
         text += "\n\nFBANK < student ≤ teacher is expected on content and speaker tasks, but:\n\n"
         text += "\n".join(f"* {line}" for line in broken)
     return text
 
 
-def _cell(row: Row | None) -> str:
-    if row is None:
+def smallest_difference(comparisons: Sequence[Row]) -> str:
+    """What the paired test would find with 80 % power, per task: the median over the pairs."""
+    frame = pd.DataFrame(list(comparisons))
+    if frame.empty:
         return ""
+    frame["detectable"] = pd.to_numeric(frame["detectable"])
+    medians = frame.groupby(["task", "metric"], sort=False)["detectable"].median()
+    said = [
+        f"{row['task'].upper()} {row['metric']} {format_value(row['detectable'], row['metric'])}"
+        for row in medians.reset_index().to_dict("records")
+    ]
+    return (
+        "Smallest difference between two rows that the paired test would find with 80 % power "
+        f"(median over the pairs): {', '.join(said)}."
+    )
+
+
+def _cell(row: Row) -> str:
     value, low, high = (format_value(row[key], row["metric"]) for key in ("value", "low", "high"))
     spread = f" ± {format_value(row['deviation'], row['metric'])}" if row["deviation"] != "" else ""
     return f"{value}{spread} [{low}, {high}]"
@@ -198,21 +226,3 @@ def table1_cells(rows: Sequence[Row]) -> Cells:
         both = [f"{row[key]:.0f}" for key in ("superb_score", "superb_score_without_qbe")]
         lines.append([row["model"], size, row["hours"], *numbers, *both, row["source"]])
     return lines
-
-
-def markdown(cells: Cells, note: str) -> str:
-    """A Markdown table, its first row the head, and a note below."""
-    head, *body = cells
-    lines = [head, ["---"] * len(head), *body]
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return f"{table}\n\n{note}\n"
-
-
-def html(title: str, cells: Cells, note: str) -> str:
-    """The same as a page of its own, for the report."""
-    head, *body = (list(map(escape, line)) for line in cells)
-    lines = ["<tr><th>" + "</th><th>".join(head) + "</th></tr>"]
-    lines += ["<tr><td>" + "</td><td>".join(line) + "</td></tr>" for line in body]
-    return _PAGE.format(
-        title=escape(title), rows="\n".join(lines), note=escape(note).replace("\n", "<br>")
-    )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from skill.config.jobs import PaperJob
-from skill.paper import figure_data, results_table
+from skill.paper import figure_data, markup, results_table
 from skill.paper.results_table import Row
 from skill.utils.errors import SkillError
 from skill.utils.files import read_csv, read_json, replacing, write_csv
@@ -31,7 +31,8 @@ def run(name: str, job: PaperJob, inputs: Sequence[Path], output: Path) -> None:
     """The verb `paper`: write the table `name`, a figure's kind and what it is of after a hyphen.
 
     `results` and `table1` also have a text (Markdown) and a page (HTML) beside them. `results`
-    takes the scores, and the JSON files of stages and tasks, which say what machine made them.
+    takes the scores, the comparisons, and the JSON files of stages and tasks, which say what
+    machine made them.
 
     Raises:
         SkillError: no such table, or an input that is missing or damaged.
@@ -43,7 +44,7 @@ def run(name: str, job: PaperJob, inputs: Sequence[Path], output: Path) -> None:
     elif kind == "results":
         rows = results_table.results(read_csv(inputs[0]))
         write_csv(output, rows, list(rows[0]))
-        note = results_table.note(rows, _machines(inputs[1:]))
+        note = results_table.note(rows, read_csv(inputs[1]), _machines(inputs[2:]))
         _write_beside(output, "Results", results_table.cells(rows), note)
     elif kind == "table1":
         rows = results_table.table1(read_csv(inputs[0]), read_csv(inputs[1]))
@@ -75,8 +76,8 @@ def _machines(artefacts: Sequence[Path]) -> list[dict[str, Any]]:
 
 def _write_beside(table: Path, title: str, cells: list[list[str]], note: str) -> None:
     for ending, text in (
-        (".md", results_table.markdown(cells, note)),
-        (".html", results_table.html(title, cells, note)),
+        (".md", markup.markdown(cells, note)),
+        (".html", markup.html(title, cells, note)),
     ):
         with replacing(table.with_suffix(ending)) as temporary:
             temporary.write_text(text, encoding="utf-8")

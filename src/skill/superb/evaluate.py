@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from skill.config.jobs import TaskJob
 from skill.config.tasks import UNTRAINED, Task
@@ -118,60 +118,102 @@ def evaluate(
     scratch: Path | None = None,
     identity: str = "",
 ) -> EvaluationResult:
-    """Train, choose and test the heads of `task` on every fold; tensors are prefixed `foldK.`."""
+    """Train, choose and test the heads of `task` on every fold.
+
+    Each seed and fold chooses its learning rate by itself. A metric is the mean over the seeds of
+    heads; the tensors, prefixed `foldK.`, are of the first seed.
+    """
     kind = DOWNSTREAM[task.kind]
     downstreams = [kind(task, fold, upstream.hop) for fold in folds]
     features = FeatureCache(upstream, kind.pooled, task.cache_gib * 2**30, task.batch_seconds)
-    trained = []
+    seeds, rates = train_heads.head_seeds(task, seed), len(task.learning_rates)
+    trained = []  # [fold][seed of the head][learning rate]
+    names: list[tuple[str, Hashable]] = []
+    parts: list[list[Counts]] = []  # [fold][seed of the head]
+    tensors: dict[str, Tensor] = {}
+    weights: list[Tensor] = []
     for number, (fold, downstream) in enumerate(zip(folds, downstreams, strict=True)):
         checkpoint = None if scratch is None else scratch / f"fold{number}.pt"
         label = f"{task.name} fold {number + 1}/{len(folds)}" if len(folds) > 1 else task.name
-        trained.append(
-            train_heads.fit(
-                downstream, features, task, fold.train, seed, checkpoint, identity, label
-            )
+        candidates = train_heads.fit(
+            downstream, features, task, fold.train, seed, checkpoint, identity, label
         )
-    names: list[tuple[str, Hashable]] = []
-    parts: list[Counts] = []
-    tensors: dict[str, Tensor] = {}
-    if task.fold_mean:
-        shared = shared_rate(trained, task.selection)
-        chosen = [candidates[shared] for candidates in trained]
-    else:
-        chosen = [best_of(candidates, task.selection) for candidates in trained]
+        trained.append([candidates[n : n + rates] for n in range(0, len(candidates), rates)])
+    chosen = _chosen(trained, task)
     for number, (downstream, best) in enumerate(zip(downstreams, chosen, strict=True)):
-        head = best.head
-        head.load_state_dict(best.best_head)
-        dev, test = (
-            downstream.counts(part, train_heads.answer(downstream, [head], features, part)[0])
-            for part in (downstream.fold.dev, downstream.fold.test)
-        )
-        parts.append(_weighted(downstream.choose_reported(dev, test)) if task.fold_mean else
-                     downstream.choose_reported(dev, test))  # fmt: skip
+        heads = [candidate.head for candidate in best]
+        for head, candidate in zip(heads, best, strict=True):
+            head.load_state_dict(candidate.best_head)
+            weights.append(candidate.best_head["featurizer.weights"].softmax(0))
+        parts.append(_reported(downstream, heads, features))
         names += downstream.items(downstream.fold.test)
-        tensors |= {f"fold{number}.{name}": t for name, t in head.state_dict().items()}
-    counts = _joined(parts)
-    weights = torch.stack(
-        [tensors[f"fold{n}.featurizer.weights"].softmax(0) for n in range(len(folds))]
-    )
+        tensors |= {f"fold{number}.{name}": t for name, t in heads[0].state_dict().items()}
+    counts = [_joined(column) for column in zip(*parts, strict=True)]
     result = {
         **result_header(task, upstream, fold_sizes(folds), any(f.synthetic for f in folds)),
-        "metrics": {name: metric_with_interval(task, name, counts[name], names) for name in counts},
-        "learning_rates": [best.learning_rate for best in chosen],
+        "metrics": {
+            name: metric_with_interval(task, name, [of_head[name] for of_head in counts], names)
+            for name in counts[0]
+        },
+        "head_seeds": seeds,
+        "learning_rates": [best.learning_rate for row in zip(*chosen, strict=True) for best in row],
         "sweep": sweep_of(trained),
-        "state_weights": weights.mean(dim=0).tolist(),
+        "state_weights": torch.stack(weights).mean(dim=0).tolist(),
     }
     if task.fold_mean:
-        result["folds"] = [{n: value(n, pair) for n, pair in part.items()} for part in parts]
+        result["folds"] = [
+            {name: float(np.mean([value(name, c[name]) for c in row])) for name in row[0]}
+            for row in parts
+        ]
     if task.kind == "verification":
-        curves = {
-            c.learning_rate: [row.get("eer_test", row["eer"]) for row in c.curve]
-            for c in trained[0]
-        }
-        # the published practice is the best that any checkpoint reached on the test trials
-        result["best_on_test"] = {"eer": min(map(min, curves.values()))}
-        result["last_checkpoint"] = {"eer": curves[chosen[0].learning_rate][-1]}
-    return EvaluationResult(result, item_rows(names, counts), tensors)
+        result |= _on_test(trained[0], chosen[0])
+    return EvaluationResult(
+        result, item_rows(names, dict(zip(seeds, counts, strict=True))), tensors
+    )
+
+
+def _chosen(
+    trained: Sequence[Sequence[Sequence[train_heads.Candidate]]], task: Task
+) -> list[list[train_heads.Candidate]]:
+    """[fold][seed of the head] of `trained`, which has the learning rates as a third axis."""
+    if not task.fold_mean:
+        return [[best_of(group, task.selection) for group in groups] for groups in trained]
+    shared = [shared_rate(groups, task.selection) for groups in zip(*trained, strict=True)]
+    return [[group[rate] for group, rate in zip(groups, shared, strict=True)] for groups in trained]
+
+
+def _reported(
+    downstream: Downstream, heads: Sequence[nn.Module], features: FeatureCache
+) -> list[Counts]:
+    """Each head's counts of the test items; one pass over the audio for all heads."""
+    dev, test = (
+        [
+            downstream.counts(part, answers)
+            for answers in train_heads.answer(downstream, heads, features, part)
+        ]
+        for part in (downstream.fold.dev, downstream.fold.test)
+    )
+    reported = [downstream.choose_reported(*pair) for pair in zip(dev, test, strict=True)]
+    return [_weighted(counts) for counts in reported] if downstream.task.fold_mean else reported
+
+
+def _on_test(
+    groups: Sequence[Sequence[train_heads.Candidate]], chosen: Sequence[train_heads.Candidate]
+) -> dict[str, Any]:
+    """ASV's published practice, the best that any checkpoint had on the test trials, and the last.
+
+    Both are means over the seeds of heads.
+    """
+
+    def curve(candidate: train_heads.Candidate) -> list[float]:
+        return [row.get("eer_test", row["eer"]) for row in candidate.curve]
+
+    best = [min(min(curve(candidate)) for candidate in group) for group in groups]
+    last = [curve(candidate)[-1] for candidate in chosen]
+    return {
+        "best_on_test": {"eer": float(np.mean(best))},
+        "last_checkpoint": {"eer": float(np.mean(last))},
+    }
 
 
 def _joined(parts: Sequence[Counts]) -> Counts:
@@ -210,14 +252,21 @@ def shared_rate(trained: Sequence[Sequence[train_heads.Candidate]], metric: str)
     return best
 
 
-def sweep_of(trained: Sequence[Sequence[train_heads.Candidate]]) -> list[dict[str, Any]]:
-    """Per learning rate, the best dev value of each fold and the step it was reached at."""
-    return [
-        {
-            "learning_rate": candidates[0].learning_rate,
-            "dev": [candidate.best for candidate in candidates],
-            "steps": [candidate.best_step for candidate in candidates],
-            "skipped_updates": sum(candidate.skipped for candidate in candidates),
-        }
-        for candidates in zip(*trained, strict=True)
-    ]
+def sweep_of(trained: Sequence[Sequence[Sequence[train_heads.Candidate]]]) -> list[dict[str, Any]]:
+    """Per learning rate, the best dev value of each head and the step it was reached at.
+
+    `trained`: [fold][seed of the head][learning rate]. Values are those of all folds of the first
+    seed, then of the second, and so on.
+    """
+    sweep = []
+    for candidates in zip(*(group for row in zip(*trained, strict=True) for group in row),
+                          strict=True):  # fmt: skip
+        sweep.append(
+            {
+                "learning_rate": candidates[0].learning_rate,
+                "dev": [candidate.best for candidate in candidates],
+                "steps": [candidate.best_step for candidate in candidates],
+                "skipped_updates": sum(candidate.skipped for candidate in candidates),
+            }
+        )
+    return sweep

@@ -51,11 +51,13 @@ def evaluate(upstream: Upstream, task: Task, fold: Fold, seed: int) -> Evaluatio
             {"state": state, "dev": dev[state], "test": test[state]}
             for state in range(upstream.states)
         ],
-        "metrics": {name: metric_with_interval(task, name, counts[name], items) for name in counts},
+        "metrics": {
+            name: metric_with_interval(task, name, [counts[name]], items) for name in counts
+        },
     }
     weight = torch.zeros(upstream.states)
     weight[best] = 1
-    return EvaluationResult(result, item_rows(items, counts), {"layer": weight})
+    return EvaluationResult(result, item_rows(items, {0: counts}), {"layer": weight})
 
 
 def states_of(

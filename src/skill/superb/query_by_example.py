@@ -19,8 +19,8 @@ from skill.config.tasks import Task
 from skill.superb.dtw import search_scores, z_scores
 from skill.superb.examples import Example, Search, by_length
 from skill.superb.feature_cache import FeatureCache
-from skill.superb.metrics import METRICS, Unscored, maximum_term_weighted_value
-from skill.superb.result import EvaluationResult, result_header
+from skill.superb.metrics import Unscored, maximum_term_weighted_value
+from skill.superb.result import EvaluationResult, measurement, result_header
 from skill.superb.upstream import Upstream
 from skill.utils import bootstrap
 from skill.utils.progress import track
@@ -110,23 +110,12 @@ def evaluate(upstream: Upstream, task: Task, search: Search, seed: int) -> Evalu
         lambda rows: mtwv("test", table, rows),
         len(table), clusters, resamples=task.bootstrap, seed=seed,
     )  # fmt: skip
-    low, high = bootstrap.percentiles(resamples)
     result = {
         **result_header(task, upstream, sizes(search), search.synthetic),
         "table": task.table if search.unscored else None,
         "layer": state,
         "sweep": [{"state": n, "dev": v, "chosen": n == state} for n, v in enumerate(dev)],
-        "metrics": {
-            "mtwv": {
-                "value": resamples.value,
-                "low": low,
-                "high": high,
-                "items": int(table.size),
-                "clusters": len(set(clusters)),
-                "low_is_good": False,
-                "unit": METRICS["mtwv"].unit,
-            }
-        },
+        "metrics": {"mtwv": measurement("mtwv", [resamples], int(table.size))},
     }
     rows = [
         {"id": f"{query.id}:{document.id}", "cluster": query.cluster, "mtwv": float(table[q, d]),

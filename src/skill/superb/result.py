@@ -15,11 +15,12 @@ from skill.config.tasks import (
     has_protocol_values,
     official,
 )
-from skill.superb.downstream import Counts, value
+from skill.superb.downstream import Counts
 from skill.superb.examples import Fold
 from skill.superb.metrics import METRICS, equal_error_rate
 from skill.superb.upstream import Encoder, Fbank, Upstream
-from skill.utils.bootstrap import Resampled, percentiles, resampled_ratio, resampled_statistic
+from skill.utils.bootstrap import Resampled, resampled_ratio, resampled_statistic
+from skill.utils.uncertainty import estimate, pooled, voices
 
 
 @dataclass(frozen=True)
@@ -68,35 +69,57 @@ def precision_of(upstream: Upstream) -> str:
 def metric_with_interval(
     task: Task,
     name: str,
-    counts: tuple[np.ndarray, np.ndarray],
+    counts: Sequence[tuple[np.ndarray, np.ndarray]],
     items: Sequence[tuple[str, Hashable]],
 ) -> dict[str, Any]:
-    """A metric's value in percent and its 95 % interval, whole clusters resampled together."""
-    first, second = counts
+    """A metric of the heads, whose `counts` are given one by one; see `measurement`."""
     clusters = [cluster for _, cluster in items]
-    drawn = resampled(name, first, second, clusters, task.bootstrap)
-    low, high = percentiles(drawn)
+    heads = [resampled(name, *pair, clusters, task.bootstrap) for pair in counts]
+    return measurement(name, heads, len(items))
+
+
+def measurement(name: str, heads: Sequence[Resampled], items: int) -> dict[str, Any]:
+    """A metric's mean over heads, and its 95 % interval over the voices of the items and the heads.
+
+    `error` is the standard error over voices alone, `heads` the value of each head.
+    """
     metric = METRICS[name.split("_")[0] if name not in METRICS else name]
+    scale = 100 if metric.unit else 1
+    mean = estimate({0: heads}, pooled([[head.value for head in heads]]))
+    low, high = mean.interval()
     return {
-        "value": value(name, counts),
-        "low": 100 * low,
-        "high": 100 * high,
-        "items": len(items),
-        "clusters": len(set(clusters)),
+        "value": scale * mean.value,
+        **limited(name, scale * low, scale * high),
+        "error": scale * voices(heads).value ** 0.5,
+        "heads": [scale * head.value for head in heads],
+        "items": items,
+        "clusters": heads[0].clusters,
         "low_is_good": metric.low_is_good,
         "unit": metric.unit,
     }
 
 
-def item_rows(items: Sequence[tuple[str, Hashable]], counts: Counts) -> list[dict[str, Any]]:
-    """One row per test item, sorted: its cluster, and the two numbers of each metric."""
+def limited(name: str, low: float, high: float) -> dict[str, float]:
+    """The ends of an interval, no farther than the metric goes: a share is within 0 and 100 %."""
+    metric = METRICS[name.split("_")[0] if name not in METRICS else name]
+    if not metric.unit:
+        return {"low": low, "high": high}
+    share = not metric.low_is_good or name.startswith("eer")
+    return {"low": max(0.0, low), "high": min(100.0, high) if share else high}
+
+
+def item_rows(
+    items: Sequence[tuple[str, Hashable]], counts: Mapping[int, Counts]
+) -> list[dict[str, Any]]:
+    """One row per test item and seed of a head, sorted: cluster, and each metric's two numbers."""
     rows = []
-    for index, (name, cluster) in enumerate(items):
-        row: dict[str, Any] = {"id": name, "cluster": cluster}
-        for metric, (first, second) in counts.items():
-            row |= {metric: float(first[index]), f"{metric}_of": float(second[index])}
-        rows.append(row)
-    return sorted(rows, key=lambda row: str(row["id"]))
+    for seed, of_head in counts.items():
+        for index, (name, cluster) in enumerate(items):
+            row: dict[str, Any] = {"id": name, "cluster": cluster, "head_seed": seed}
+            for metric, (first, second) in of_head.items():
+                row |= {metric: float(first[index]), f"{metric}_of": float(second[index])}
+            rows.append(row)
+    return sorted(rows, key=lambda row: (str(row["id"]), row["head_seed"]))
 
 
 def resampled(

@@ -8,6 +8,7 @@ without query by example; the sample scale never gets them.
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
+from statistics import stdev
 from typing import Any
 
 import numpy as np
@@ -17,19 +18,22 @@ from skill.config.tasks import PROTOCOL, UNCONFIRMED
 from skill.superb.metrics import METRICS
 from skill.superb.result import resampled
 from skill.superb.score import REFERENCE_POINTS, superb_rank, superb_score
-from skill.utils.bootstrap import Resampled, paired_test
+from skill.utils.bootstrap import Resampled
 from skill.utils.errors import SkillError
 from skill.utils.files import read_csv, read_json, write_csv, write_json
+from skill.utils.uncertainty import difference, pooled
 
 COLUMNS = [
     *("upstream", "kind", "method", "base", "teachers", "sparsity", "seed"),
     *("parameters", "macs", "real_time_factor"),
-    *("task", "title", "metric", "value", "low", "high", "items", "clusters", "unit"),
-    *("low_is_good", "learning_rates", "official", "synthetic", "protocol"),
+    *("task", "title", "metric", "value", "low", "high", "error", "head_seeds", "head_deviation"),
+    *("items", "clusters", "unit", "low_is_good", "learning_rates"),
+    *("official", "synthetic", "protocol"),
     "unconfirmed",  # why a result with the protocol's values is not official
     "fbank_cmvn",  # of FBANK: whether mean and variance are normalised per utterance
     "table",  # of QUESST 2014: whose queries and documents count
 ]
+_MEASURED = ("value", "low", "high", "error", "items", "clusters", "unit", "low_is_good")
 _SCORE_NAMES = {("sf", "slot_f1"): "sf_f1", ("sf", "slot_cer"): "sf_cer"}
 _PAIRED = METRICS.keys() - {"mtwv"}  # queries of three voices at the sample scale: no test
 
@@ -69,9 +73,9 @@ def rows_of(
                     "task": task,
                     "title": result["title"],
                     "metric": metric,
-                    **{key: measured[key] for key in ("value", "low", "high", "items", "clusters")},
-                    "unit": measured["unit"],
-                    "low_is_good": measured["low_is_good"],
+                    **{key: measured[key] for key in _MEASURED},
+                    "head_seeds": len(measured["heads"]),
+                    "head_deviation": stdev(measured["heads"]) if measured["heads"][1:] else "",
                     "learning_rates": " ".join(map(str, result.get("learning_rates", ()))),
                     "official": result["official"],
                     "synthetic": result["synthetic"],
@@ -131,11 +135,12 @@ def run(results: Sequence[Path], job: ScoresJob, output: Path, table: Path) -> N
 def comparisons(
     items: Iterable[Path], compared: Mapping[str, Mapping[int, str]], resamples: int
 ) -> list[dict[str, str | float]]:
-    """Every pair of `compared` on every task that both have.
+    """Every pair of `compared` on every task that both have, by `skill.utils.uncertainty`.
 
     `items`: the tables UPSTREAM/TASK.csv; beside each lies the task's result (JSON).
     `compared`: {name: {seed: upstream}}. Two are compared on the seeds that both have; what has no
-    seed (teachers, log-mel features) has 0. Differences are in percent, first minus second.
+    seed (teachers, log-mel features: 0) or a single one with all of the other's. Differences are in
+    percent, first minus second; `detectable` is what the test would find with 80 % power.
 
     Raises:
         SkillError: two tables of a task are not of the same test items.
@@ -151,40 +156,52 @@ def comparisons(
             }
             for name, members in compared.items()
         }
-        some = next((path for own in tables.values() for path in own.values()), None)
-        synthetic = some is not None and bool(read_json(some.with_suffix(".json"))["synthetic"])
+        paths = [path for members in tables.values() for path in members.values()]
+        synthetic = bool(paths) and bool(read_json(paths[0].with_suffix(".json"))["synthetic"])
         for metric in filter(_PAIRED.__contains__, task.metrics):
-            drawn = _drawn([path for own in tables.values() for path in own.values()],
-                           metric, resamples)  # fmt: skip
+            heads = _resampled_tables(paths, metric, resamples)
+            pool = pooled([[head.value for head in of_table] for of_table in heads.values()])
             for first, second in combinations(compared, 2):
-                seeds = [seed for seed in tables[first] if seed in tables[second]]
-                if not seeds:
+                pair = tuple(
+                    {seed: heads[path] for seed, path in tables[name].items()}
+                    for name in (first, second)
+                )
+                shared = [seed for seed in pair[0] if seed in pair[1]]
+                if not shared and min(map(len, pair)) != 1:
                     continue
-                ours, others = ([drawn[tables[n][seed]] for seed in seeds] for n in (first, second))
-                found = paired_test(ours, others)
+                gap = difference(pair[0], pair[1], pool)
+                low, high = gap.interval()
+                some = [next(iter(systems.values())) for systems in pair]
                 rows.append(
                     {
                         "task": task.name, "metric": metric, "first": first, "second": second,
-                        "seeds": len(seeds), "clusters": ours[0].clusters,
-                        "difference": 100 * found.difference,
-                        "low": 100 * found.interval.low, "high": 100 * found.interval.high,
-                        "p_value": found.p_value, "synthetic": synthetic,
+                        "difference": 100 * gap.value, "low": 100 * low, "high": 100 * high,
+                        "p_value": gap.p_value(), "detectable": 100 * gap.detectable(),
+                        "seeds": len(shared) or max(map(len, pair)),
+                        "head_seeds": min(map(len, some)),
+                        "clusters": some[0][0].clusters, "synthetic": synthetic,
                     }
                 )  # fmt: skip
     return rows
 
 
-def _drawn(tables: Sequence[Path], metric: str, resamples: int) -> dict[Path, Resampled]:
-    """A metric of each table of items, all resampled by the same draws."""
-    found: dict[Path, Resampled] = {}
+def _resampled_tables(
+    tables: Sequence[Path], metric: str, resamples: int
+) -> dict[Path, list[Resampled]]:
+    """A metric of each head of each table of items, all resampled by the same draws."""
+    heads: dict[Path, list[Resampled]] = {}
     items: list[tuple[str, str]] = []
     for path in tables:
-        rows = read_csv(path)
-        own = [(row["id"], row["cluster"]) for row in rows]
-        if items and own != items:
-            raise SkillError(f"{tables[0]} and {path} are not of the same test items")
-        items = own
-        first = np.array([float(row[metric]) for row in rows])
-        second = np.array([float(row[f"{metric}_of"]) for row in rows])
-        found[path] = resampled(metric, first, second, [c for _, c in items], resamples)
-    return found
+        by_seed: dict[str, list[dict[str, str]]] = {}
+        for row in read_csv(path):
+            by_seed.setdefault(row["head_seed"], []).append(row)
+        for rows in by_seed.values():
+            own = [(row["id"], row["cluster"]) for row in rows]
+            if items and own != items:
+                raise SkillError(f"{tables[0]} and {path} are not of the same test items")
+            items = own
+            first = np.array([float(row[metric]) for row in rows])
+            second = np.array([float(row[f"{metric}_of"]) for row in rows])
+            clusters = [cluster for _, cluster in items]
+            heads.setdefault(path, []).append(resampled(metric, first, second, clusters, resamples))
+    return heads

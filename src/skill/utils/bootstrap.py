@@ -1,10 +1,10 @@
-"""Bootstrap confidence intervals, by item or by cluster, and the paired test of two methods.
+"""Bootstrap by item or by cluster, and percentile intervals.
 
 A corpus metric that is a ratio Σ numerator / Σ denominator (error rates, accuracies) resamples in
 closed form from the sums of each cluster; any other metric resamples through a function of item
 indices. Utterances of one speaker or session are not independent: they are drawn together.
 
-Legend: I items, C clusters, R resamples, N seeds.
+Legend: I items, C clusters, R resamples.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtr, stdtrit  # scipy.stats takes a second and a half to import
 
 
 class Interval(NamedTuple):
@@ -30,14 +29,6 @@ class Resampled(NamedTuple):
     samples: NDArray[np.float64]
     """[R]; NaN where a resample leaves the statistic undefined."""
     clusters: int
-
-
-class Comparison(NamedTuple):
-    """First minus second method: difference, its interval, two-sided p-value."""
-
-    difference: float
-    interval: Interval
-    p_value: float
 
 
 def _cluster_index(items: int, clusters: Sequence[Hashable] | None) -> NDArray[np.int64]:
@@ -115,38 +106,3 @@ def percentiles(resampled: Resampled, confidence: float = 0.95) -> Interval:
     samples = resampled.samples
     low, high = np.quantile(samples[np.isfinite(samples)], [tail, 1 - tail])
     return Interval(float(low), float(high))
-
-
-def paired_test(
-    first: Sequence[Resampled], second: Sequence[Resampled], confidence: float = 0.95
-) -> Comparison:
-    """Difference of two methods on the same items, from the same draws; N trained systems of each.
-
-    The systems of one place have the same seed, and the difference is the mean over seeds. Its
-    variance is that of the resampled items, C / (C − 1) times as large as drawn, and, from two
-    seeds on, that between the seeds' differences divided by N; interval and p-value are Student's
-    with the degrees of freedom of Welch and Satterthwaite (C − 1 and N − 1). Percentiles of so few
-    voices and seeds would be too narrow by far. With one seed the two systems are compared, not the
-    two methods.
-
-    Raises:
-        ValueError: no system, or not as many of the one method as of the other.
-    """
-    pairs = list(zip(first, second, strict=True))
-    if not pairs:
-        raise ValueError("a paired test needs systems of both methods")
-    gaps = np.array([a.value - b.value for a, b in pairs])
-    drawn = np.mean([a.samples - b.samples for a, b in pairs], axis=0)
-    clusters, seeds = first[0].clusters, len(pairs)
-    difference = float(gaps.mean())
-    if clusters == 1:
-        return Comparison(difference, Interval(-np.inf, np.inf), 1.0)
-    of_items = float(np.nanvar(drawn)) * clusters / (clusters - 1)
-    of_seeds = float(gaps.var(ddof=1)) / seeds if seeds > 1 else 0.0
-    variance = of_items + of_seeds
-    if variance == 0:
-        return Comparison(difference, Interval(difference, difference), float(difference == 0))
-    freedom = variance**2 / (of_items**2 / (clusters - 1) + of_seeds**2 / max(1, seeds - 1))
-    half = float(stdtrit(freedom, (1 + confidence) / 2)) * variance**0.5
-    p_value = 2 * float(stdtr(freedom, -abs(difference) / variance**0.5))
-    return Comparison(difference, Interval(difference - half, difference + half), p_value)

@@ -248,8 +248,9 @@ class Estimator:
         return cost
 
     def _heads(self, task: Task) -> float:
-        """Seconds of two CPU cores for training the heads, one for each learning rate."""
-        steps = task.folds * len(task.learning_rates) * task.steps * task.accumulate
+        """Seconds of two CPU cores for training the heads, one for each seed and learning rate."""
+        heads = task.folds * task.head_seeds * len(task.learning_rates)
+        steps = heads * task.steps * task.accumulate
         if task.kind == "labels":  # they see means over time only
             return steps * self.figures["cpu-head-step"]
         seconds = min(max(self.audio[name][1] for name in task.corpora), task.crop_seconds)
