@@ -15,6 +15,8 @@ reproduce: environment
 	echo "results: results/paper/results.md results/paper/results.csv"
 	echo "figures:"
 	ls results/paper/*.pdf results/paper/*.png
+	echo
+	PATH="$$PWD/$(BIN):$$PATH" python -m skill verdict
 
 test: environment
 	$(BIN)/ruff check .
@@ -63,9 +65,11 @@ benchmarks: environment
 	measure compaction compaction . && \
 	measure loader loader results/corpora/queen.csv --rounds 1 --steps 20
 
-# Copies the last run's tables into the README and docs/sample/.
+# Copies the last run's tables into the README and docs/sample/. RUNS="DIR DIR" also makes the values
+# anew that `skill verdict` expects, from this run and those, which other processors made.
 readme:
 	$(BIN)/python tools/readme.py
+	$(if $(RUNS),$(BIN)/python -m skill expect . $(RUNS) --output presets/expected/sample.csv)
 
 # Keys of params.yaml (docs/params.md); pages of docs/ and of the docstrings, in site/.
 docs: environment

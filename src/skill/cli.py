@@ -288,6 +288,39 @@ def plan(
     run(file)
 
 
+@_command(PLAN, "compare a run with the expected one", "params.yaml")
+def verdict(
+    file: Annotated[Path, Argument(help="The run's parameters.")] = Path("params.yaml"),
+    results: Annotated[Path, Option(metavar="FILE", help="The run's table.")] = Path(
+        "results/paper/results.csv"
+    ),
+    expected: Annotated[Path, Option(metavar="DIR", help="Tables of expected values.")] = Path(
+        "presets/expected"
+    ),
+) -> None:
+    """Compare a run's table with the expected one of its parameters; fail where a value falls out.
+
+    Parameters that have no expected table get no verdict, and hear why.
+    """
+    from skill.paper.verdict import run
+
+    run(file, results, expected)
+
+
+@_command(PLAN, "make a table of expected values", "run1 run2 --output presets/expected/sample.csv")
+def expect(
+    runs: Annotated[list[Path], Argument(help="Folders of runs, on different processors.")],
+    output: Annotated[Path, Option(metavar="FILE", help="A .csv; the parameters beside it.")],
+    file: Annotated[
+        Path, Option("--params", metavar="FILE", help="The parameters of the runs.")
+    ] = Path("params.yaml"),
+) -> None:
+    """Make a table of expected values, with bands from the variation between several runs."""
+    from skill.paper.verdict import write_expected
+
+    write_expected(runs, file, output)
+
+
 @_command(
     STEPS,
     "prepare a corpus and its manifest",
