@@ -1,5 +1,6 @@
 """SKILL: similarity-aware knowledge distillation of speech self-supervised models."""
 
+from importlib import metadata
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from skill.utils.errors import SkillError
 if TYPE_CHECKING:
     from skill.encoder import SpeechEncoder
 
-__version__ = "0.1.0"
+__version__ = metadata.version("skill")
 __all__ = ["SkillError", "SpeechEncoder", "load", "save"]
 
 
