@@ -14,8 +14,13 @@ from hypothesis import strategies as st
 
 from skill.config import params
 from skill.config.load import load
+from skill.config.methods import Distances, Method
 from skill.data.manifest import COLUMNS, read_manifest
+from skill.distillation.runs import targets_of
+from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.encoder.checkpoint import load_encoder
+from skill.similarity.layer_states import read_stack
+from skill.superb.predict import Predictor
 from skill.utils import files
 from skill.utils.errors import SkillError
 from skill.workflow.checks import known_size
@@ -164,6 +169,8 @@ READERS: dict[str, Callable[[Path], object]] = {
     "header": files.read_header,
     "tensors": files.read_tensors,
     "encoder": load_encoder,
+    "stack": read_stack,
+    "head": lambda path: Predictor(path, None),
     "size": lambda path: known_size(params.Teacher(source=str(path))),
 }
 
@@ -179,6 +186,21 @@ def test_headers_of_weights(tmp_path: Path, reader: str) -> None:
         only_skill_error(lambda: READERS[reader](path), path)
 
     read()
+
+
+LAYER = VALUE | st.tuples(st.sampled_from(["t", "u"]), st.integers(-1, 3) | st.floats())
+CLUSTERS = VALUE | st.fixed_dictionaries({"layers": VALUE | st.lists(st.lists(LAYER, max_size=3))})
+
+
+@QUICK
+@given(CLUSTERS)
+def test_files_of_clusters(tmp_path: Path, content: Any) -> None:
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps(content))
+    config = EncoderConfig.uniform("hubert", width=16, blocks=2, heads=2, ffn=4, conv=2)
+    teachers = {"t": SpeechEncoder(config)}
+    method = Method(targets="clusters", distances=Distances(l1=1.0))
+    only_skill_error(lambda: targets_of(method, teachers, path), path)
 
 
 def calls(module: Path) -> Iterator[tuple[str, dict[str, ast.expr]]]:

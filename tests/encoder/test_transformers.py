@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from helpers.encoders import error, irregular, pair, reference_states, utterances
 from safetensors.torch import load_file, save_file
-from test_encoder import error, pair, reference_states, utterances
-from test_formats import irregular
 
 from skill.encoder.checkpoint import load_encoder, save_encoder
 from skill.encoder.formats import export
@@ -137,7 +136,7 @@ def test_what_is_not_computed_is_refused(
 @pytest.mark.parametrize("kind", ["sew", "wav2vec2-bert", "whisper", "bert", None, ["hubert"]])
 def test_other_kinds_of_models_are_refused(tmp_path: Path, kind: Any) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
-    with pytest.raises(SkillError, match="model_type is .*(is not computed|none of wav2vec2)"):
+    with pytest.raises(SkillError, match=r"model_type is .*(is not computed|none of wav2vec2)"):
         load_encoder(tmp_path)
 
 
@@ -404,3 +403,15 @@ def test_a_pair_of_the_same_weights_is_still_equal(tmp_path: Path) -> None:
     reference, _ = pair("wavlm", large=False)
     reference.save_pretrained(tmp_path)
     assert largest_error(reference, tmp_path) < 1e-6
+
+
+@pytest.mark.parametrize("low", [0x80, 0x50])
+def test_a_safetensors_file_is_one_whatever_its_length(tmp_path: Path, low: int) -> None:
+    """It begins with its header's length, whose bytes may be those that others begin with."""
+    save_encoder(irregular(), tmp_path / "a.safetensors", {"x": ""})
+    for padding in range(0, 264, 8):
+        save_encoder(irregular(), tmp_path / "a.safetensors", {"x": "x" * padding})
+        if (tmp_path / "a.safetensors").read_bytes()[0] == low:
+            break
+    assert (tmp_path / "a.safetensors").read_bytes()[0] == low
+    assert load_encoder(tmp_path / "a.safetensors").config == irregular().config

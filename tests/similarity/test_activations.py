@@ -125,7 +125,6 @@ def test_the_file_holds_the_encoders_states(here: Path) -> None:
         stored = tensors["states"][tensors["utterance"] == index].float() + tensors["shift"]
         expected = torch.stack([state[0] for state in states], dim=1)
         torch.testing.assert_close(stored, expected, rtol=2e-3, atol=2e-3)
-    assert header["sha256"] == activations.checksum(tensors["states"])
 
 
 def test_frames_are_bounded_and_spread_over_all_utterances(here: Path) -> None:

@@ -57,18 +57,18 @@ def test_stopped_and_resumed_training_ends_with_the_same_bits(tmp_path, monkeypa
         return real(*arguments)
 
     monkeypatch.setattr(train_heads, "_step", stopping)
-    checkpoint = tmp_path / "fold0.pt"
+    scratch = tmp_path / "fold0"
     with pytest.raises(Interrupted):
-        train_heads.fit(downstream, features, task, train, 3, checkpoint, "run")
+        train_heads.fit(downstream, features, task, train, 3, scratch, "run")
     steps = []
     monkeypatch.setattr(train_heads, "_step", lambda *a: steps.append(a[-1]) or real(*a))
-    same(train_heads.fit(downstream, features, task, train, 3, checkpoint, "run"), whole)
+    same(train_heads.fit(downstream, features, task, train, 3, scratch, "run"), whole)
     assert steps[0] == 21
     steps.clear()
-    train_heads.fit(downstream, features, task, train, 3, checkpoint, "another upstream")
+    train_heads.fit(downstream, features, task, train, 3, scratch, "another upstream")
     assert steps[0] == 1
-    checkpoint.write_bytes(b"half a file")
-    same(train_heads.fit(downstream, features, task, train, 3, checkpoint, "run"), whole)
+    (scratch / "newest.pt").write_bytes(b"half a file")
+    same(train_heads.fit(downstream, features, task, train, 3, scratch, "run"), whole)
 
 
 def test_a_learning_rate_does_not_depend_on_its_neighbours():

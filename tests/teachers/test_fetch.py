@@ -13,8 +13,12 @@ from pathlib import Path
 
 import pytest
 from helpers.encoders import pair
+from pydantic import ValidationError
 
+from skill.config.params import Teacher
 from skill.encoder.checkpoint import load_encoder
+from skill.teachers.fetch import run_teacher
+from skill.utils.errors import SkillError
 from skill.utils.files import canonical_json, sha256
 
 ROOT = Path(__file__).parents[2]
@@ -111,9 +115,45 @@ def test_a_teacher_comes_by_revision_and_checksum_and_serves_offline(
     assert hub.teacher(output, "HF_HUB_OFFLINE", sha256=right).returncode == 0
     assert output.exists() and not hub.asked
 
+    settings = next((hub.home / "hub").rglob("config.json")).resolve()
+    content = settings.read_text()
+    settings.write_text(content.replace('"layer_norm_eps": 1e-05', '"layer_norm_eps": 1e-03'))
+    changed = hub.teacher(output, "HF_HUB_OFFLINE", sha256=right)
+    assert changed.returncode == 1 and "config.json has the SHA-1" in changed.stderr
+    settings.write_text(content)
+
     wrong = hub.teacher(tmp_path / "x.safetensors", "HF_HUB_OFFLINE", sha256="0" * 64)
     assert wrong.returncode == 1 and f"has the SHA-256 {right}, not 000" in wrong.stderr
     assert not (tmp_path / "x.safetensors").exists()
+
+
+def test_the_checksum_of_a_folder_covers_its_settings(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    pair("hubert", large=True)[0].save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text('{"do_normalize": true}')
+    (folder / "README.md").write_text("not covered")
+    listed = "sha256sum config.json model.safetensors preprocessor_config.json | sha256sum"
+    printed = subprocess.run(listed, shell=True, cwd=folder, capture_output=True, check=True)
+    job = Teacher(source=str(folder), sha256=printed.stdout.decode()[:64])
+    run_teacher("t", job, tmp_path / "t.safetensors")
+    assert load_encoder(tmp_path / "t.safetensors").config.normalize_waveform
+    (folder / "preprocessor_config.json").write_text('{"do_normalize": false}')
+    with pytest.raises(SkillError, match=r"model.safetensors, preprocessor.*has the SHA-256"):
+        run_teacher("t", job, tmp_path / "t.safetensors")
+
+
+@pytest.mark.parametrize("digits", ["", "0" * 63, "g" * 64, "A" * 64])
+def test_a_checksum_has_64_digits(digits: str) -> None:
+    with pytest.raises(ValidationError, match="sha256 is not 64 hexadecimal digits"):
+        Teacher(source="x", sha256=digits)
+
+
+def test_shards_come_from_the_hub(hub: Hub, tmp_path: Path) -> None:
+    pair("hubert", large=False)[0].save_pretrained(hub.folder, max_shard_size="100KB")
+    (hub.folder / "model.safetensors").unlink()
+    done = hub.teacher(tmp_path / "t.safetensors")
+    assert done.returncode == 0, done.stderr
+    assert load_encoder(tmp_path / "t.safetensors").config.family == "hubert"
 
 
 def test_weights_that_are_not_what_the_commit_says_are_refused(hub: Hub, tmp_path: Path) -> None:
@@ -135,7 +175,7 @@ def test_weights_that_are_not_what_the_commit_says_are_refused(hub: Hub, tmp_pat
     assert load_encoder(output).config.family == "hubert"
 
 
-def test_what_is_neither_cached_nor_to_be_had_is_an_error_in_words(
+def test_what_is_neither_cached_nor_downloadable_is_an_error_in_words(
     hub: Hub, tmp_path: Path
 ) -> None:
     output = tmp_path / "t.safetensors"
@@ -145,6 +185,6 @@ def test_what_is_neither_cached_nor_to_be_had_is_an_error_in_words(
         assert done.returncode == 1, done.stderr
         assert done.stderr.splitlines()[-1].strip(), done.stderr
         assert "error: teachers.t: lab/model at" in done.stderr
-        assert "is neither cached nor to be had" in done.stderr
+        assert "is neither cached nor could it be" in done.stderr
         assert "Traceback" not in done.stderr
     assert not output.exists()

@@ -1,11 +1,19 @@
-"""Files: whole or not there, and errors in words."""
+"""Files: whole or not there, what was written or a sentence, and errors in words."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import ENVIRONMENT, ROOT
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from skill.utils import files
+from skill.utils.errors import SkillError
 
 FULL = """
 import resource, sys
@@ -26,6 +34,14 @@ try:
 except SkillError as error:
     print(error)
 """
+TENSORS = {
+    "weight": torch.arange(12.0).reshape(3, 4),
+    "half": torch.ones(3, dtype=torch.bfloat16),
+    "number": torch.tensor(7),
+    "empty": torch.zeros(0, 2),
+    "mask": torch.tensor([True, False]),
+}
+HEADER = {"kind": "encoder", "config": {"width": 48, "heads": [[0, 1], []]}}
 
 
 @pytest.mark.parametrize("kind", ["json", "csv", "safetensors", "pt"])
@@ -37,3 +53,97 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path, kind: st
     done = subprocess.run(command, env=environment, text=True, capture_output=True, check=True)
     assert done.stdout.startswith(f"{path}: cannot be written")
     assert not list(tmp_path.iterdir())
+
+
+def test_tensors_come_back_as_they_were(tmp_path: Path) -> None:
+    files.write_tensors(tmp_path / "a.safetensors", TENSORS, HEADER, format="pt")
+    tensors, header = files.read_tensors(tmp_path / "a.safetensors")
+    assert header == files.read_header(tmp_path / "a.safetensors") == HEADER
+    assert tensors.keys() == TENSORS.keys()
+    for name, tensor in TENSORS.items():
+        assert torch.equal(tensors[name], tensor) and tensors[name].dtype == tensor.dtype
+    metadata = files.read_metadata(tmp_path / "a.safetensors")
+    assert metadata["format"] == "pt"
+    sums = json.loads(metadata["skill"])["sha256"]
+    assert len(sums["header"]) == len(sums["tensors"]) == 64
+
+
+def test_any_flipped_bit_is_noticed_or_changes_nothing(tmp_path: Path) -> None:
+    """Nothing is changed by a bit in the space that fills the header up."""
+    path = tmp_path / "a.safetensors"
+    files.write_tensors(path, TENSORS, HEADER)
+    content = path.read_bytes()
+
+    @settings(max_examples=300, deadline=None)
+    @given(st.integers(0, 8 * len(content) - 1))
+    def flip(bit: int) -> None:
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            tensors, header = files.read_tensors(path)
+        except SkillError as error:
+            assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
+            return
+        assert header.items() >= HEADER.items()  # a bit of the name of the checksums may be it
+        assert all(torch.equal(tensors[name], tensor) for name, tensor in TENSORS.items())
+
+    flip()
+    files.write_tensors(path, TENSORS, HEADER)
+    files.read_tensors(path)  # the checksum of this version was right; of the next it is not
+    damaged = bytearray(content)
+    damaged[-1] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(SkillError, match="damaged: the tensors are not what was written"):
+        files.read_tensors(path)
+
+
+def test_files_of_before_the_checksums_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "old.safetensors"
+    save_file({"x": torch.ones(2)}, path, {"skill": json.dumps(HEADER)})
+    assert files.read_tensors(path)[1] == HEADER
+    for broken in (None, [], {}, {"header": 3}, {"header": "0" * 64}):
+        save_file({"x": torch.ones(2)}, path, {"skill": json.dumps(HEADER | {"sha256": broken})})
+        with pytest.raises(SkillError, match="damaged: the `skill` header is not what"):
+            files.read_tensors(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[" * 10**6, "nested too deeply"),
+        (b'{"a": ' * 10**5, "nested too deeply"),
+        (b"9" * 10**5, "Exceeds the limit"),
+        (b"\x00", "Expecting value"),
+        (b'{"a": "\x00"}', "Invalid control character"),
+        (b"\xff\xfe{}", "codec can't decode"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a pointer of Git LFS"),
+        (b"", "Expecting value"),
+    ],
+    ids=["lists", "mappings", "number", "nul", "nul in a text", "utf-16", "lfs", "empty"],
+)
+def test_no_readable_json_is_one_sentence(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(SkillError, match=message) as raised:
+        files.read_json(path)
+    assert str(raised.value).startswith(f"{path}: ") and "\n" not in str(raised.value)
+    with path.open("wb") as file:
+        file.truncate(1 << 30)
+    with pytest.raises(SkillError, match="1073741824 bytes are more than any has"):
+        files.read_json(path)
+    path.write_bytes(b"\xef\xbb\xbf[1]")  # a byte order mark, as some editors leave it
+    assert files.read_json(path) == [1]
+
+
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.binary(max_size=60) | st.text(max_size=40).map(str.encode))
+def test_whatever_stands_in_a_json_file(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    try:
+        files.read_json(path)
+    except SkillError as error:
+        assert str(error).startswith(f"{path}: ")

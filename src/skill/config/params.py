@@ -109,7 +109,7 @@ class Teacher(Section):
     revision: str | None = None
     """The 40 digits of the hub's commit."""
     sha256: str | None = None
-    """Of the weights, checked after they are fetched."""
+    """Of the file; of a folder, see docs/how-to-teacher.md. Anything else is refused."""
     random: RandomEncoder | None = None
     """Random weights, for tests."""
     retrain: StrictBool = False
@@ -121,6 +121,8 @@ class Teacher(Section):
             raise ValueError("give exactly one of source, hub and random")
         if (self.hub is None) != (self.revision is None):
             raise ValueError("hub and revision belong together")
+        if self.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", self.sha256):
+            raise ValueError("sha256 is not 64 hexadecimal digits (0-9, a-f)")
         if self.revision is not None and not re.fullmatch("[0-9a-f]{40}", self.revision):
             raise ValueError("revision is not the 40 digits of a commit: a branch or tag can move")
         return self

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import repr as shown
 from typing import Any
 
 import torch
@@ -106,13 +107,24 @@ def targets_of(
     if clustering is None:
         return build_targets(method, sizes)
     try:
-        clusters = [[(n, int(layer)) for n, layer in c] for c in read_json(clustering)["layers"]]
-    except (KeyError, TypeError, ValueError) as error:
-        raise SkillError(f"{clustering}: no clusters of (teacher, layer) under `layers`") from error
-    try:
-        return build_targets(method, sizes, clusters)
+        return build_targets(method, sizes, _read_clusters(clustering))
     except SkillError as error:
         raise SkillError(f"{clustering}: {error}") from None
+
+
+def _read_clusters(path: Path) -> list[list[tuple[str, int]]]:
+    """The clusters of (teacher, layer) in a file that the verb `clustering` wrote."""
+    content = read_json(path)
+    clusters = content.get("layers") if isinstance(content, dict) else None
+    if not isinstance(clusters, list) or not all(isinstance(c, list) and c for c in clusters):
+        raise SkillError("no clusters of (teacher, layer) under `layers`")
+    states = [state for cluster in clusters for state in cluster]
+    for state in states:
+        if not isinstance(state, list) or [type(part) for part in state] != [str, int]:
+            raise SkillError(f"layers has {shown(state)}, which is no (teacher, layer)")
+        if states.count(state) > 1:
+            raise SkillError(f"layers has {shown(state)} twice")
+    return [[(name, layer) for name, layer in cluster] for cluster in clusters]
 
 
 def run(

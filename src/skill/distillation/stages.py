@@ -22,7 +22,7 @@ from skill.encoder import EncoderConfig, SpeechEncoder, checkpoint
 from skill.training.checkpoints import forget
 from skill.training.loop import Outcome, seed_step
 from skill.utils.errors import SkillError
-from skill.utils.files import read_header, read_tensors, write_csv, write_json, write_tensors
+from skill.utils.files import read_tensors, write_csv, write_json, write_tensors
 from skill.utils.provenance import stamp
 
 _SIZE_TOLERANCE = 0.01
@@ -189,20 +189,18 @@ def regularised(config: EncoderConfig, dropout: float | None) -> EncoderConfig:
 
 
 def _read_stage1(path: Path, dropout: float | None) -> tuple[SpeechEncoder, dict[str, Tensor]]:
-    if read_header(path).get("kind") != "stage1":
-        raise SkillError(f"{path}: not a student of stage 1")
     tensors, header = read_tensors(path)
+    if header.get("kind") != "stage1":
+        raise SkillError(f"{path}: not a student of stage 1")
     parts: dict[str, dict[str, Tensor]] = {"encoder": {}, "projections": {}}
     try:
-        config = EncoderConfig.from_dict(header["config"])
-        student = SpeechEncoder(regularised(config, dropout))
+        config = regularised(EncoderConfig.from_dict(header["config"]), dropout)
         for key, value in tensors.items():
             part, _, rest = key.partition(".")
             parts[part][rest] = value
-        student.load_state_dict(parts["encoder"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, ValueError) as error:
         raise SkillError(f"{path}: not as stage 1 writes a student: {error}") from error
-    return student, parts["projections"]
+    return checkpoint.build(config, parts["encoder"], path).train(), parts["projections"]
 
 
 def _warn_of_a_cut(name: str, sparsity: float, outcome: Outcome) -> None:

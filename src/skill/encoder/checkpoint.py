@@ -8,6 +8,7 @@ place that decides which format a path has.
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
+from reprlib import repr as shown
 from typing import Any
 
 import torch
@@ -103,7 +104,7 @@ def _is_ours(path: Path) -> bool:
 def _from_our_file(path: Path) -> SpeechEncoder:
     header = read_header(path)
     if header.get("kind") != "encoder":
-        raise SkillError(f"{path}: holds no encoder but {header.get('kind')!r}")
+        raise SkillError(f"{path}: holds no encoder but {shown(header.get('kind'))}")
     return build(_config(header.get("config"), path), read_tensors(path)[0], path)
 
 

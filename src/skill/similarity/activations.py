@@ -7,7 +7,6 @@ An utterance is a batch of its own, so that no frame of padding exists. The file
 shift, and half precision is not wasted on means. `utterance` [N] says which one a frame is of.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -73,7 +72,6 @@ def run(teacher: Path, manifests: Sequence[Path], job: ActivationsJob, output: P
         "teacher": teacher.stem,
         "utterances": [piece.utterance.id for piece in pieces],
         "seconds": [piece.utterance.samples / RATE for piece in pieces],
-        "sha256": checksum(states),
         "provenance": stamp([teacher, *manifests], job, "float32"),
     }
     files.write_tensors(output, {"states": states, "shift": shift, "utterance": owner}, header)
@@ -197,11 +195,3 @@ def calibration_states(
             if len(values) > 1 and bool((values == values[0]).all()):
                 raise SkillError(f"{teacher}: state {state} is constant over utterance {name}")
         yield piece, states[:, piece.kept]
-
-
-def checksum(states: Tensor) -> str:
-    """SHA-256 of a tensor's bytes, which the header holds and readers compare."""
-    digest = hashlib.sha256()
-    for part in states.split(1024):
-        digest.update(part.contiguous().view(torch.uint8).numpy().data)
-    return digest.hexdigest()

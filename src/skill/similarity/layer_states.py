@@ -22,11 +22,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skill.similarity.activations import checksum
 from skill.similarity.centering import center_states
 from skill.similarity.sample_space import BlockSums, block_sums
 from skill.similarity.stability import utterance_bounds
 from skill.utils.errors import SkillError
+from skill.utils.files import read_metadata, read_tensors
 
 _RUNS = 50
 
@@ -115,14 +115,7 @@ def read_stack(path: Path) -> Stack:
     """
     tensors, header = _load(path)
     if header.get("kind") == "activations":
-        if checksum(tensors["states"]) != header["sha256"]:
-            raise SkillError(f"{path}: the states differ from those that were written: damaged")
-        states = list(tensors["states"].unbind(1))
-        names = [f"{header['teacher']}:{layer}" for layer in range(len(states))]
-        utterances = list(header["utterances"])
-        return Stack(
-            states, names, [0] * len(states), tensors["utterance"], utterances, header["seconds"]
-        )
+        return _from_activations(path, tensors, header)
     owner = tensors.pop("utterance", None)
     layers = _layers(path, tensors)
     frames = len(next(iter(layers.values())))
@@ -147,17 +140,29 @@ def read_stack(path: Path) -> Stack:
     )
 
 
-def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    import json
-
-    from safetensors import SafetensorError, safe_open
-
+def _from_activations(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> Stack:
+    """The stack that the verb `activations` wrote."""
     try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("skill", "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError) as error:
-        raise SkillError(f"{path}: not a readable safetensors file: {error}") from error
+        stored, owner, teacher = tensors["states"], tensors["utterance"], header["teacher"]
+        utterances, seconds = list(header["utterances"]), list(header["seconds"])
+        states = list(stored.unbind(1))
+        names = [f"{teacher}:{layer}" for layer in range(len(states))]
+        fit = stored.ndim == 3 and owner.shape == stored.shape[:1] and not owner.is_floating_point()
+        fit = fit and len(utterances) == len(seconds) and int(owner.max()) < len(utterances)
+    except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
+        raise SkillError(f"{path}: activations that lack or misstate {error}") from error
+    if not fit:
+        raise SkillError(f"{path}: activations whose states, utterances and seconds do not fit")
+    return Stack(states, names, [0] * len(states), owner, utterances, seconds)
+
+
+def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and header; files of others have no header."""
+    from safetensors.torch import load_file
+
+    if "skill" in read_metadata(path):
+        return read_tensors(path)
+    return load_file(path), {}
 
 
 def _layers(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -39,6 +39,7 @@ from skill.superb.result import (
 )
 from skill.superb.upstream import Upstream, load_upstream
 from skill.superb.verification import Verification
+from skill.training.checkpoints import forget
 from skill.utils import provenance
 from skill.utils.errors import SkillError
 from skill.utils.files import write_csv, write_json, write_tensors
@@ -100,8 +101,8 @@ def run(
     write_tensors(head, outcome.tensors, header)
     write_csv(items, outcome.items, list(outcome.items[0]))
     write_json(output, {**outcome.result, "upstream": upstream, "provenance": stamp})
-    for checkpoint in scratch.glob("fold*.pt"):
-        checkpoint.unlink()
+    for number in range(len(folds)):
+        forget(scratch / f"fold{number}")
 
 
 def _files(encoder: Path | None) -> list[Path]:
@@ -133,10 +134,10 @@ def evaluate(
     tensors: dict[str, Tensor] = {}
     weights: list[Tensor] = []
     for number, (fold, downstream) in enumerate(zip(folds, downstreams, strict=True)):
-        checkpoint = None if scratch is None else scratch / f"fold{number}.pt"
+        folder = None if scratch is None else scratch / f"fold{number}"
         label = f"{task.name} fold {number + 1}/{len(folds)}" if len(folds) > 1 else task.name
         candidates = train_heads.fit(
-            downstream, features, task, fold.train, seed, checkpoint, identity, label
+            downstream, features, task, fold.train, seed, folder, identity, label
         )
         trained.append([candidates[n : n + rates] for n in range(0, len(candidates), rates)])
     chosen = _chosen(trained, task)

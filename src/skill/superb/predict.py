@@ -19,9 +19,11 @@ import torch
 from torch import nn
 
 from skill.config.tasks import PROTOCOL, Task
+from skill.config.types import parse
 from skill.data.audio import read_recording, require_sound
 from skill.data.corpora.clips import as_pcm, band_limited, split_at_pauses
 from skill.data.manifest import RATE
+from skill.encoder.formats.weights import floats
 from skill.superb import diarization, slots, vocabulary
 from skill.superb.datasets.official import EFFECTS, OFFICIAL
 from skill.superb.downstream import Downstream
@@ -60,17 +62,22 @@ class Predictor:
     def __init__(self, head: Path, encoder: Path | None) -> None:
         """Raises SkillError: a file is damaged, or the head is not of this upstream's shape."""
         tensors, header = read_tensors(head)
-        self.task = Task.model_validate(header["task"])
+        self.task = parse(Task, header.get("task"), f"{head}: task")
         if self.task.kind == "search":
             raise SkillError("qbe has no head: it aligns queries with documents")
-        self.labels = tuple(tuple(names) for names in header["labels"])
+        try:
+            self.labels = tuple(tuple(map(str, names)) for names in header["labels"])
+        except (KeyError, TypeError) as error:
+            raise SkillError(
+                f"{head}: no head of a task: labels lack or misstate {error}"
+            ) from None
         self.upstream: Upstream = load_upstream(encoder, self.task.precision, self.task.fbank_cmvn)
         fold = Fold([], [], [], labels=self.labels)
         self.downstream: Downstream = DOWNSTREAM[self.task.kind](self.task, fold, self.upstream.hop)
         self.head: nn.Module = self.downstream.build(self.upstream.states, self.upstream.width)
         own = {n.removeprefix("fold0."): t for n, t in tensors.items() if n.startswith("fold0.")}
         try:
-            self.head.load_state_dict(own)
+            self.head.load_state_dict(floats(own, head))
         except RuntimeError as error:
             raise SkillError(f"{head}: not a head for this upstream: {error}") from error
         self.head.to(self.upstream.device).eval()

@@ -29,8 +29,9 @@ from skill.superb.downstream import Downstream, value
 from skill.superb.examples import Example, batch_order, by_length, cacheable, draw
 from skill.superb.feature_cache import FeatureCache
 from skill.superb.metrics import METRICS
+from skill.training.checkpoints import Checkpoints
 from skill.utils.errors import SkillError
-from skill.utils.files import canonical_json, write_state
+from skill.utils.files import canonical_json
 from skill.utils.progress import track
 
 _NEXT_SEED = 100_000  # far beyond the seeds that students have, or two would share a head's
@@ -108,15 +109,15 @@ def fit(
     task: Task,
     train: Sequence[Example],
     seed: int,
-    checkpoint: Path | None = None,
+    scratch: Path | None = None,
     identity: str = "",
     label: str = "heads",
 ) -> list[Candidate]:
     """Train a head per seed and learning rate; keep, for each, the weights that dev liked best.
 
     The candidates are those of the first seed, `seed` itself, in the order of the rates, then those
-    of the second, and so on (`head_seeds`). `identity` says what the checkpoint belongs to; one of
-    anything else is ignored.
+    of the second, and so on (`head_seeds`). `scratch` is for checkpoints, None: there
+    are none. `identity` says what they belong to; those of anything else are not resumed.
 
     Raises:
         SkillError: training or dev is empty, or no candidate of a seed was ever updated or had a
@@ -136,7 +137,8 @@ def fit(
     candidates = [candidate for group in groups.values() for candidate in group]
     parts = [canonical_json([identity, task.model_dump(), seed]), *(e.id for e in train)]
     identity = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    first = _resume(candidates, checkpoint, identity)
+    checkpoints = None if scratch is None else Checkpoints(scratch, identity, writes=True)
+    first = 0 if checkpoints is None else _resume(candidates, checkpoints)
     batches = {s: _batches(task, train, s, first * task.accumulate) for s in groups}
     with track(task.steps, label, first) as progress:
         for step in range(first + 1, task.steps + 1):
@@ -147,8 +149,8 @@ def fit(
             ]  # fmt: skip
             if step % task.eval_every == 0 or step == task.steps:
                 _evaluate(downstream, features, task, candidates, dev, step)
-                if checkpoint is not None:
-                    _save(candidates, checkpoint, identity, step)
+                if checkpoints is not None:
+                    checkpoints.save(step, candidates=[c.state() for c in candidates])
             best = [c.best for c in candidates if not math.isnan(c.best)]
             progress.update(step, loss=min(losses), **({"dev": best[0]} if best else {}))
     if any(
@@ -231,20 +233,10 @@ def _evaluate(
             candidate.best_head = {name: tensor.clone() for name, tensor in weights.items()}
 
 
-def _save(candidates: Sequence[Candidate], path: Path, identity: str, step: int) -> None:
-    state = {"identity": identity, "step": step, "candidates": [c.state() for c in candidates]}
-    write_state(path, state)
-
-
-def _resume(candidates: Sequence[Candidate], path: Path | None, identity: str) -> int:
+def _resume(candidates: Sequence[Candidate], checkpoints: Checkpoints) -> int:
     """Step of a checkpoint of this very run, loaded into `candidates`; 0 where there is none."""
-    if path is None or not path.exists():
-        return 0
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # torch raises many kinds for a damaged file; it is only a cache
-        return 0
-    if state.get("identity") != identity:
+    state = checkpoints.load()
+    if state is None:
         return 0
     for candidate, saved in zip(candidates, state["candidates"], strict=True):
         candidate.restore(saved)

@@ -1,6 +1,8 @@
 """The step `teacher`: a teacher from the hub or a folder, brought into this project's format."""
 
+import hashlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -8,10 +10,12 @@ import torch
 from skill.config.params import Teacher
 from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.encoder.checkpoint import load_encoder, save_encoder
+from skill.encoder.formats import weights
 from skill.utils.errors import SkillError
 from skill.utils.files import checkout_path, sha256
 
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_SETTINGS = ("config.json", "preprocessor_config.json", "processor_config.json")
+_PATTERNS = ("*.json", *weights.NAMES, "model-*.safetensors", "pytorch_model-*.bin")
 
 
 def run_teacher(name: str, job: Teacher, output: Path) -> None:
@@ -51,26 +55,53 @@ def _from_hub(name: str, job: Teacher) -> Path:
 
     try:
         return Path(
-            snapshot_download(
-                str(job.hub),
-                revision=job.revision,
-                allow_patterns=["*.json", *_WEIGHTS],
-            )
+            snapshot_download(str(job.hub), revision=job.revision, allow_patterns=list(_PATTERNS))
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise SkillError(
-            f"teachers.{name}: {job.hub} at {job.revision} is neither cached nor to be had: {error}"
+            f"teachers.{name}: {job.hub} at {job.revision} is neither cached nor could it be "
+            f"downloaded: {error}"
         ) from error
 
 
 def _check(name: str, job: Teacher, source: Path) -> None:
-    """Compare the weights with `sha256`, or with what the commit of the hub says they are."""
-    file = next((source / n for n in _WEIGHTS if (source / n).exists()), source)
-    expected = job.sha256
-    if expected is None and job.hub is not None:
-        # The hub keeps large files by their SHA-256; its cache names the blobs so.
-        blob = file.resolve().name
-        expected = blob if re.fullmatch("[0-9a-f]{64}", blob) else None
-    if expected is not None and (found := sha256(file)) != expected:
-        advice = "" if job.hub is None else f"; delete {file.resolve()} to fetch it again"
-        raise SkillError(f"teachers.{name}: {file} has the SHA-256 {found}, not {expected}{advice}")
+    """Compare the files with `sha256`, and with what the hub's commit says that they are."""
+    files = weights.folder_files(source) if source.is_dir() else [source]
+    settings = [source / file for file in _SETTINGS if (source / file).is_file()]
+    if job.hub is not None:
+        for file in [*settings, *files]:
+            _check_blob(name, file)
+    else:
+        files = [*settings, *files]
+    if job.sha256 is not None and (digest := _digest(files)) != job.sha256:
+        names = ", ".join(sorted(file.name for file in files))
+        listed = f" ({names})" if len(files) > 1 else ""
+        raise SkillError(
+            f"teachers.{name}: {source}{listed} has the SHA-256 {digest}, not {job.sha256}"
+        )
+
+
+def _check_blob(name: str, file: Path) -> None:
+    """The hub's cache names large files by their SHA-256, small ones by git's SHA-1."""
+    blob = file.resolve()
+    if re.fullmatch("[0-9a-f]{64}", blob.name):
+        kind, digest = "SHA-256", sha256(file)
+    elif re.fullmatch("[0-9a-f]{40}", blob.name):
+        content = file.read_bytes()
+        kind, digest = "SHA-1", hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    else:
+        return
+    if digest != blob.name:
+        raise SkillError(
+            f"teachers.{name}: {file} has the {kind} {digest}, not {blob.name}; "
+            f"delete {blob} to fetch it again"
+        )
+
+
+def _digest(files: Sequence[Path]) -> str:
+    """The SHA-256 of one file; of several, of what `sha256sum` prints for them by name."""
+    if len(files) == 1:
+        return sha256(files[0])
+    lines = sorted((file.name, sha256(file)) for file in files)
+    text = "".join(f"{digest}  {name}\n" for name, digest in lines)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -56,10 +56,10 @@ class Checkpoints:
             if not path.exists():
                 continue
             try:
-                _check_sums(path)
-                state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+                state = _read(path)
             except Exception as error:  # torch raises many kinds for a damaged file
-                print(f"warning: {path}: damaged checkpoint skipped ({error})", file=sys.stderr)
+                why = (str(error).splitlines() or [type(error).__name__])[0]
+                print(f"warning: {path}: damaged checkpoint skipped ({why})", file=sys.stderr)
                 continue
             if state["fingerprint"] != self.fingerprint:
                 print(f"{path}: of another run, not resumed", file=sys.stderr)
@@ -69,11 +69,25 @@ class Checkpoints:
         return None
 
 
-def _check_sums(path: Path) -> None:
-    """torch writes a sum for each part of a file and does not look at it when it reads."""
+def _read(path: Path) -> dict[str, Any]:
+    """The state in a file that `save` wrote.
+
+    torch writes a sum for each part of a file and does not look at it when it reads.
+
+    Raises:
+        ValueError: a part is not what was written, or the file holds no such state.
+    """
+    if not path.is_file():
+        raise ValueError("it is no file")
     with zipfile.ZipFile(path) as archive:
         if damaged := archive.testzip():
             raise ValueError(f"{damaged} is not what was written")
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(state, dict) or not isinstance(state.get("fingerprint"), str):
+        raise ValueError("it holds no state of a training")
+    if type(state.get("step")) is not int or state["step"] < 0:
+        raise ValueError(f"its step is {state.get('step')!r}")
+    return state
 
 
 def forget(folder: Path) -> None:

@@ -16,6 +16,7 @@ from skill.utils.errors import SkillError
 from skill.utils.text import read_csv as read_csv
 
 _JSON_BYTES = 1 << 28
+_INTACT: set[tuple[str | int, ...]] = set()  # versions of files whose checksums were right
 
 
 @contextmanager
@@ -166,16 +167,39 @@ def sha256(path: str | os.PathLike[str]) -> str:
 def write_tensors(
     path: str | os.PathLike[str], tensors: Mapping[str, Any], header: Any, **marks: str
 ) -> None:
-    """Write tensors as safetensors, sorted by name; metadata: `header` as JSON, and `marks`."""
+    """Write tensors as safetensors, sorted by name.
+
+    The metadata are `header` as JSON, with the checksums that `read_tensors` compares, and `marks`.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     ordered = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+    # Inside the header: safetensors writes several entries of metadata in any order.
+    sums = {"header": _text_sum(canonical_json(header)), "tensors": _tensor_sum(ordered)}
+    text = canonical_json({**header, "sha256": sums})
     with replacing(path) as temporary:
         try:
-            save_file(ordered, temporary, metadata={"skill": canonical_json(header)} | marks)
+            save_file(ordered, temporary, metadata={"skill": text} | marks)
         except SafetensorError as error:
             raise SkillError(f"{path}: cannot be written (is the disk full?): {error}") from error
+
+
+def _text_sum(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+
+
+def _tensor_sum(tensors: Mapping[str, Any]) -> str:
+    """SHA-256 of all tensors: names, kinds, shapes and bytes."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(canonical_json([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        for part in tensor.reshape(-1).split(1 << 24):  # [N], whatever the shape
+            digest.update(part.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def write_state(path: str | os.PathLike[str], state: Any) -> None:
@@ -214,8 +238,17 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
         raise SkillError(f"{path}: not a readable safetensors file: {error}") from error
 
 
-def read_header(path: str | os.PathLike[str]) -> Any:
-    """The JSON header that `write_tensors` stored, without reading the tensors."""
+def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The JSON header that `write_tensors` stored, without reading the tensors.
+
+    Raises:
+        SkillError: no such file, another kind of file, or not the header that was written.
+    """
+    return _header(path)[0]
+
+
+def _header(path: str | os.PathLike[str]) -> tuple[dict[str, Any], str | None]:
+    """The header, and the checksum of the tensors; files of before there was one have none."""
     metadata = read_metadata(path)
     if "skill" not in metadata:
         raise SkillError(f"{path}: no `skill` header; this file was not written by skill")
@@ -225,12 +258,38 @@ def read_header(path: str | os.PathLike[str]) -> Any:
         raise SkillError(f"{path}: the `skill` header is damaged: {error}") from error
     if not isinstance(header, dict):
         raise SkillError(f"{path}: the `skill` header is no mapping")
-    return header
+    if "sha256" not in header:
+        return header, None
+    sums = header.pop("sha256")
+    if not isinstance(sums, dict) or sums.get("header") != _text_sum(canonical_json(header)):
+        raise SkillError(f"{path}: damaged: the `skill` header is not what was written")
+    return header, str(sums.get("tensors"))
 
 
-def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Any]:
-    """The tensors and the header of a file that `write_tensors` wrote."""
+def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The tensors and the header of a file that `write_tensors` wrote.
+
+    The checksum of the tensors is compared once for each version of a file.
+
+    Raises:
+        SkillError: as `read_header`, or not the tensors that were written.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    header = read_header(path)
-    return load_file(path), header
+    header, digest = _header(path)
+    try:
+        tensors = load_file(path)
+        version = (str(path), *_version(path))
+    except (OSError, SafetensorError) as error:
+        raise SkillError(f"{path}: not a readable safetensors file: {error}") from error
+    if digest is not None and version not in _INTACT:
+        if digest != _tensor_sum(tensors):
+            raise SkillError(f"{path}: damaged: the tensors are not what was written")
+        _INTACT.add(version)
+    return tensors, header
+
+
+def _version(path: str | os.PathLike[str]) -> tuple[int, ...]:
+    stat = Path(path).stat()
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns

@@ -9,16 +9,18 @@ import ast
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from reprlib import repr as shown
 from typing import Any
 
 from torch import Tensor
 
-from skill.encoder.config import EncoderConfig
+from skill.encoder.config import EncoderConfig, all_heads, per_block
 from skill.encoder.formats.transformers import encoder_tensors
 from skill.encoder.formats.weights import state_dict
 from skill.utils.errors import SkillError
 
 _CONVOLUTIONS = "[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2"
+_MOST_LAYERS = 100
 _NAMES = {
     r"feature_extractor\.conv_layers\.(\d+)\.0\.": r"feature_extractor.conv_layers.\1.conv.",
     r"feature_extractor\.conv_layers\.(\d+)\.2(\.1)?\.":
@@ -55,7 +57,7 @@ def read_distilhubert(
         "extractor_mode": ("default", "layer_norm"),
     }.items():
         if (given := settings.get(name, values[0])) not in values:
-            raise SkillError(f"{path}: {name} is {given!r}, which is not computed")
+            raise SkillError(f"{path}: {name} is {shown(given)}, which is not computed")
     try:
         layers = _convolutions(settings.get("extractor_conv_feature_layers", _CONVOLUTIONS))
         channels, kernels, strides = zip(*layers, strict=True)
@@ -65,9 +67,9 @@ def read_distilhubert(
             width=settings.get("encoder_embed_dim", 768),
             conv_channels=channels,
             conv_full_width=channels[-1],
-            heads=(tuple(range(heads)),) * blocks,
+            heads=per_block(all_heads(heads), blocks),
             total_heads=heads,
-            ffn=(settings.get("encoder_ffn_embed_dim", 3072),) * blocks,
+            ffn=per_block(settings.get("encoder_ffn_embed_dim", 3072), blocks),
             conv_kernels=kernels,
             conv_strides=strides,
             conv_norm="group"
@@ -82,7 +84,7 @@ def read_distilhubert(
             activation_dropout=settings.get("activation_dropout", 0.1),
             hidden_dropout=settings.get("dropout", 0.1),
         )
-    except (KeyError, TypeError, ValueError, SyntaxError, MemoryError, OverflowError) as error:
+    except (LookupError, TypeError, ValueError, SyntaxError, RecursionError) as error:
         raise SkillError(f"{path}: the configuration lacks or misstates {error}") from error
     return config, _renamed(state_dict(tensors, path))
 
@@ -108,12 +110,12 @@ def _convolutions(text: Any) -> list[tuple[int, int, int]]:
             return value(node.left) + value(node.right)
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
             layers, times = value(node.left), ast.literal_eval(node.right)
-            return layers * min(times, 100)
+            return list(layers) * times if len(layers) * times <= _MOST_LAYERS else []
         return ast.literal_eval(node)
 
     if not isinstance(text, str) or len(text) > 1000:
         raise ValueError("extractor_conv_feature_layers")
     layers = value(ast.parse(text, mode="eval").body)
-    if not all(isinstance(layer, tuple) and len(layer) == 3 for layer in layers):
+    if not layers or not all(isinstance(layer, tuple) and len(layer) == 3 for layer in layers):
         raise ValueError("extractor_conv_feature_layers")
     return list(layers)

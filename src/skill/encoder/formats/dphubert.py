@@ -18,6 +18,7 @@ from torch import Tensor
 
 from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.encoder.checkpoint import build
+from skill.encoder.config import all_heads
 from skill.encoder.formats.torchaudio import OLD_WEIGHT_NORM, skill_names
 from skill.encoder.formats.weights import state_dict, unpickle
 from skill.utils.errors import SkillError
@@ -40,7 +41,7 @@ def read_dphubert(path: str | PathLike[str]) -> SpeechEncoder:
     try:
         config = _dphubert_config(content["config"])
         state = skill_names(state_dict(content, Path(path)))
-    except (KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise SkillError(f"{path}: no DPHuBERT checkpoint: {error} is missing or wrong") from error
     state["feature_projection.scale"] = state.pop(
         "feature_extractor.dummy_weight", torch.ones(config.conv_channels[-1])
@@ -148,7 +149,7 @@ def _dphubert_config(written: Mapping[str, Any]) -> EncoderConfig:
         heads = [tuple(left) for left in written["encoder_remaining_heads"]]
     else:
         total = width // written["encoder_head_dim"]
-        heads = [tuple(range(number)) for number in written["encoder_num_heads"]]
+        heads = [all_heads(number) for number in written["encoder_num_heads"]]
     attends, feeds = written["encoder_use_attention"], written["encoder_use_feed_forward"]
     units = written["encoder_ff_interm_features"]
     layered = written["extractor_mode"] == "layer_norm"
@@ -182,7 +183,8 @@ def _keep_remaining_heads(state: dict[str, Tensor], config: EncoderConfig) -> No
     """DPHuBERT keeps the position gates of all heads."""
     for number, left in enumerate(config.heads):
         key = f"encoder.layers.{number}.attention.gru_rel_pos_const"
-        if left and key in state:
+        # A table of another shape stays as it is, and is refused for its shape.
+        if left and key in state and state[key].shape[1:2] == (config.total_heads,):
             state[key] = state[key][:, list(left)]
 
 

@@ -8,11 +8,12 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from reprlib import repr as shown
 from typing import Any
 
 from torch import Tensor
 
-from skill.encoder.config import EncoderConfig, Family
+from skill.encoder.config import EncoderConfig, Family, all_heads, per_block
 from skill.utils.errors import SkillError
 from skill.utils.files import read_json
 
@@ -88,14 +89,16 @@ def encoder_config(settings: dict[str, Any], folder: Path) -> EncoderConfig:
     """
     kind = str(settings.get("model_type"))
     if kind in _NOT_COMPUTED:
-        raise SkillError(f"{folder}: model_type is {kind!r}: {_NOT_COMPUTED[kind]} is not computed")
+        raise SkillError(
+            f"{folder}: model_type is {shown(kind)}: {_NOT_COMPUTED[kind]} is not computed"
+        )
     family = FAMILIES.get(kind)
     if family is None:
-        raise SkillError(f"{folder}: model_type is {kind!r}, none of {', '.join(FAMILIES)}")
+        raise SkillError(f"{folder}: model_type is {shown(kind)}, none of {', '.join(FAMILIES)}")
     for name, (value, why) in ONE_VALUE.items():
         if (given := settings.get(name, value)) != value:
             what = why if why.startswith("this") else f"{why} is not computed"
-            raise SkillError(f"{folder}: {name} is {given!r}; {what}")
+            raise SkillError(f"{folder}: {name} is {shown(given)}; {what}")
     if unknown := sorted(settings.keys() - USED - ONE_VALUE.keys() - WITHOUT_EFFECT):
         names = ", ".join(unknown[:10])
         print(f"note: {folder}: config.json has settings that are not known: {names}",
@@ -110,9 +113,9 @@ def encoder_config(settings: dict[str, Any], folder: Path) -> EncoderConfig:
             width=settings["hidden_size"],
             conv_channels=channels,
             conv_full_width=channels[-1],
-            heads=(tuple(range(heads)),) * blocks,
+            heads=per_block(all_heads(heads), blocks),
             total_heads=heads,
-            ffn=(settings["intermediate_size"],) * blocks,
+            ffn=per_block(settings["intermediate_size"], blocks),
             conv_kernels=tuple(settings["conv_kernel"]),
             conv_strides=tuple(settings["conv_stride"]),
             conv_bias=settings.get("conv_bias", False),
@@ -130,7 +133,7 @@ def encoder_config(settings: dict[str, Any], folder: Path) -> EncoderConfig:
             activation_dropout=settings.get("activation_dropout", 0.1),
             hidden_dropout=settings.get("hidden_dropout", 0.1),
         )
-    except (KeyError, TypeError, ValueError, IndexError, OverflowError, MemoryError) as error:
+    except (LookupError, TypeError, ValueError) as error:
         raise SkillError(f"{folder}: the configuration lacks or misstates {error}") from error
 
 
@@ -154,17 +157,17 @@ def normalizes(folder: Path, layer_norm: bool) -> bool:
         return layer_norm
     for name, value in (("sampling_rate", 16000), ("feature_size", 1)):
         if extractor.get(name, value) != value:
-            raise SkillError(f"{file}: {name} is {extractor[name]!r}; only {value} is read")
-    wanted = extractor.get("do_normalize", True)
-    if not isinstance(wanted, bool):
-        raise SkillError(f"{file}: do_normalize is {wanted!r}, neither true nor false")
-    if wanted and not layer_norm:
+            raise SkillError(f"{file}: {name} is {shown(extractor[name])}; only {value} is read")
+    normalize = extractor.get("do_normalize", True)
+    if not isinstance(normalize, bool):
+        raise SkillError(f"{file}: do_normalize is {shown(normalize)}, neither true nor false")
+    if normalize and not layer_norm:
         print(
             f"note: {file}: do_normalize is true, but the model has a group norm: such models were "
             "trained on plain waveforms, and get them",
             file=sys.stderr,
         )
-    return wanted and layer_norm
+    return normalize and layer_norm
 
 
 def feature_extractor(folder: Path) -> tuple[Path, dict[str, Any] | None]:
