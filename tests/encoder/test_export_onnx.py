@@ -132,6 +132,31 @@ def test_int8_is_smaller_and_near(tmp_path: Path, family: str) -> None:
     assert 1e-5 < distance(encoder, outputs, lengths) < 0.1
 
 
+@pytest.mark.parametrize("file", ["model.onnx", "model-int8.onnx"])
+def test_inputs_that_mean_nothing_are_refused(tmp_path: Path, file: str) -> None:
+    encoder = pair("hubert", large=False)[1]
+    onnx_runtime.write(encoder, tmp_path, "last")
+    session = onnx_runtime.session(tmp_path / file, threads=1)
+
+    def run(waveforms: np.ndarray, *lengths: int) -> list[np.ndarray]:
+        counts = np.array(lengths, np.int64)
+        return session.run(None, {"waveforms": waveforms.astype(np.float32), "lengths": counts})
+
+    waves = np.random.default_rng(0).normal(size=(2, 5000))
+    assert run(waves, 5000, 400)[1].tolist() == [15, 1]
+    for lengths in ((5000, 399), (0, 5000), (-5, 5000)):
+        with pytest.raises(Exception, match="lengths_below_400_samples"):
+            run(waves, *lengths)
+    with pytest.raises(Exception, match="lengths_above_those_of_the_waveforms"):
+        run(waves, 5001, 400)
+    with pytest.raises(Exception, match="lengths_below_400_samples"):
+        run(waves[:, :399], 399, 399)
+    for value in (np.nan, np.inf, -np.inf):
+        waves[1, 77] = value
+        with pytest.raises(Exception, match="waveforms_that_are_not_finite"):
+            run(waves, 5000, 400)
+
+
 def test_a_file_that_computes_something_else_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

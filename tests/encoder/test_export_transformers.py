@@ -140,3 +140,53 @@ def test_weights_in_bfloat16_get_gradients(folder: Path) -> None:
     assert found[0].keys() == found[1].keys() and found[0]["lm_head.weight"].abs().max() > 0
     for name, gradient in found[0].items():
         torch.testing.assert_close(found[1][name], gradient)
+
+
+def waves_and_mask() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    mask = (torch.arange(6000) < torch.tensor([[6000], [4500]])).long()
+    return torch.randn(2, 6000, generator=generator) * mask, mask
+
+
+@pytest.mark.parametrize("auto", [AutoModel, AutoModelForCTC])
+def test_dtypes_and_modes_do_what_they_do_for_classes_of_transformers(
+    tmp_path: Path, auto: Any
+) -> None:
+    """Outputs have the weights' precision, whatever the input's; modes do not change a value."""
+    export.register()
+    checkpoint.save_encoder(irregular(), tmp_path / "small.safetensors")
+    export.run(str(tmp_path / "small.safetensors"), tmp_path / "out")
+    waves, mask = waves_and_mask()
+    model = auto.from_pretrained(tmp_path / "out").eval()
+    with torch.no_grad():
+        expected = model(waves, attention_mask=mask)[0]
+    for dtype in (torch.bfloat16, torch.float16, torch.float64):
+        half = auto.from_pretrained(tmp_path / "out", dtype=dtype).eval()
+        converted = auto.from_pretrained(tmp_path / "out").to(dtype).eval()
+        if auto is AutoModelForCTC:  # whose head is drawn anew
+            half.lm_head.load_state_dict(model.lm_head.state_dict())
+            converted.lm_head.load_state_dict(model.lm_head.state_dict())
+        for one in (half, converted):
+            for given in (waves, waves.to(dtype)):
+                with torch.inference_mode():
+                    output = one(given, attention_mask=mask, output_hidden_states=True)
+                assert output[0].dtype == dtype == output.hidden_states[0].dtype
+                assert error(output[0].float(), expected) < 0.03
+        one.train()
+        one(waves, attention_mask=mask)[0].float().square().mean().backward()
+        gradients = [p.grad for p in one.parameters() if p.grad is not None]
+        assert gradients and all(g.dtype == dtype and g.isfinite().all() for g in gradients)
+    for dtype in (torch.bfloat16, torch.float16):
+        with torch.inference_mode(), torch.autocast("cpu", dtype):
+            assert error(model(waves, attention_mask=mask)[0].float(), expected) < 0.01
+    compiled = torch.compile(model, backend="aot_eager")
+    with torch.no_grad():
+        for batch in (slice(0, 2), slice(0, 1)):
+            output = compiled(waves[batch], attention_mask=mask[batch])[0]
+            want = model(waves[batch], attention_mask=mask[batch])[0]
+            torch.testing.assert_close(output, want, atol=1e-5, rtol=1e-5)
+        as_tuple = model(waves, attention_mask=mask, return_dict=False)
+        model.config.output_hidden_states, model.config.return_dict = True, False
+        as_configured = model(waves, attention_mask=mask)
+    assert isinstance(as_tuple, tuple) and torch.equal(as_tuple[0], expected)
+    assert isinstance(as_configured, tuple) and len(as_configured[1]) == 4

@@ -86,6 +86,7 @@ def build(encoder: SpeechEncoder, states: Literal["all", "last"] = "all") -> onn
     Outputs are `state_0` … `state_N`, each [B, T, D], or the last of them alone, and `frames` [B],
     how many of the T frames belong to each utterance. Padding is exact (`skill.encoder`): the
     frames of an utterance are what they are without its neighbours. Weight norm is folded.
+    Inputs that mean nothing make the runtime fail (`_checked`).
 
     Raises:
         SkillError: the encoder has gates; `skill.distillation.pruning.prune` takes them in.
@@ -94,10 +95,11 @@ def build(encoder: SpeechEncoder, states: Literal["all", "last"] = "all") -> onn
         raise SkillError("an encoder with gates has no ONNX form: prune it first")
     g, config = _Graph(), encoder.config
     x: str = "waveforms"
+    lengths = frames = _checked(g, encoder)
     g.scope = "feature_extractor"
     if config.normalize_waveform:
-        x = _normalized(g, x)
-    x, frames = g("Unsqueeze", x, [2]), "lengths"
+        x = _normalized(g, x, lengths)
+    x = g("Unsqueeze", x, [2])
     for number, layer in enumerate(encoder.convolutions):
         g.scope = f"feature_extractor.conv_layers.{number}"
         kernel, stride = config.conv_kernels[number], config.conv_strides[number]
@@ -154,10 +156,36 @@ def _model(
     return model
 
 
-def _normalized(g: _Graph, x: str) -> str:
+def _checked(g: _Graph, encoder: SpeechEncoder) -> str:
+    """`lengths` [B], if each is at least a frame and at most the waveforms, which are finite.
+
+    ONNX has no assertion. Where a condition does not hold, a node whose name says so looks up an
+    entry that its table has not, and the runtime fails with that name.
+    """
+    shortest = 1
+    for kernel, stride in zip(
+        reversed(encoder.config.conv_kernels), reversed(encoder.config.conv_strides), strict=True
+    ):
+        shortest = (shortest - 1) * stride + kernel
+    least = g("ReduceMin", "lengths", keepdims=0)
+    most = g("ReduceMax", "lengths", keepdims=0)
+    products = g("ReduceSum", g("Mul", "waveforms", 0.0), keepdims=0)  # NaN if one is not finite
+    lengths = "lengths"
+    for fault, says in (
+        (g("Less", least, shortest), f"lengths_below_{shortest}_samples"),
+        (g("Less", g.size("waveforms", 1), most), "lengths_above_those_of_the_waveforms"),
+        (g("IsNaN", products), "waveforms_that_are_not_finite"),
+    ):
+        g.scope = says
+        zero = g("Gather", [0], g("Cast", fault, to=onnx.TensorProto.INT64))
+        lengths = g("Add", lengths, zero)
+    return lengths
+
+
+def _normalized(g: _Graph, x: str, lengths: str) -> str:
     """Zero mean and unit variance per utterance [B, S]; padding stays zero."""
-    valid = g("Cast", g.valid("lengths", x), to=onnx.TensorProto.FLOAT)
-    length = g("Unsqueeze", g("Cast", "lengths", to=onnx.TensorProto.FLOAT), [1])
+    valid = g("Cast", g.valid(lengths, x), to=onnx.TensorProto.FLOAT)
+    length = g("Unsqueeze", g("Cast", lengths, to=onnx.TensorProto.FLOAT), [1])
     mean = g("Div", g("ReduceSum", g("Mul", x, valid), [1]), length)
     centred = g("Mul", g("Sub", x, mean), valid)
     variance = g("Div", g("ReduceSum", g("Mul", centred, centred), [1]), length)
