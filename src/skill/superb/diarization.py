@@ -39,7 +39,7 @@ class DiarizationHead(nn.Module):
 
     def forward(self, states: Tensor, lengths: Tensor) -> Tensor:
         """[L, B, T, D] and lengths [B] to logits [B, T, S]."""
-        found = []
+        hidden_states = []
         for part, left in chunks(self.featurizer(states), lengths, self.chunk):
             packed = pack_padded_sequence(
                 part, left.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False
@@ -47,8 +47,8 @@ class DiarizationHead(nn.Module):
             hidden, _ = pad_packed_sequence(
                 self.recurrent(packed)[0], batch_first=True, total_length=part.shape[1]
             )
-            found.append(hidden)
-        return self.classifier(torch.cat(found, dim=1))
+            hidden_states.append(hidden)
+        return self.classifier(torch.cat(hidden_states, dim=1))
 
 
 def chunks(x: Tensor, lengths: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:

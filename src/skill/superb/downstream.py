@@ -159,11 +159,13 @@ class Transcription(Downstream):
                 [slots.slot_text(t) for t in targets],
                 [slots.slot_text(a) for a in answers],
             )
-        wanted = [vocabulary.words_of(target) for target in targets]
-        found = [vocabulary.words_of(answer) for answer in answers]
+        references = [vocabulary.words_of(target) for target in targets]
+        hypotheses = [vocabulary.words_of(answer) for answer in answers]
         return {
-            "wer": _edits(wanted, found),
-            "cer": _edits([" ".join(w) for w in wanted], [" ".join(w) for w in found]),
+            "wer": _edits(references, hypotheses),
+            "cer": _edits(
+                *([" ".join(words) for words in part] for part in (references, hypotheses))
+            ),
         }
 
 

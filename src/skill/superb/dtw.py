@@ -68,7 +68,7 @@ def warp(rows: Tensor, sizes: Sequence[int], outside: Tensor) -> Tensor:
     """
     rows[:, :, :_GAP] = torch.inf
     documents, width = rows.shape[1:]
-    found = rows.new_empty(len(sizes), documents)
+    distances = rows.new_empty(len(sizes), documents)
     queries, frame, start = len(sizes), 1, len(sizes)
     total = rows[:queries].flatten().clone()
     other, best = torch.full_like(total, torch.inf), torch.empty_like(total[_GAP:])
@@ -86,11 +86,11 @@ def warp(rows: Tensor, sizes: Sequence[int], outside: Tensor) -> Tensor:
             torch.add(best, row, out=there[1])
             here, there = there, here
         total, other = here[0], there[0]
-        left = sum(length > size for length in sizes)
-        ends = total.view(queries, documents, width)[left:, :, _GAP:]
-        found[left:queries] = ends.masked_fill(outside, torch.inf).amin(dim=-1) / size
-        queries, frame, start = left, size, start + count
-    return found
+        longer = sum(length > size for length in sizes)
+        ends = total.view(queries, documents, width)[longer:, :, _GAP:]
+        distances[longer:queries] = ends.masked_fill(outside, torch.inf).amin(dim=-1) / size
+        queries, frame, start = longer, size, start + count
+    return distances
 
 
 def search_scores(
@@ -103,15 +103,15 @@ def search_scores(
     """
     scores = torch.zeros(len(queries), len(documents))
     longest = sorted(range(len(queries)), key=lambda k: -len(queries[k]))
-    asked = [k for k in longest if len(queries[k]) >= SHORTEST_QUERY]
-    if not asked or not documents:
+    searched = [k for k in longest if len(queries[k]) >= SHORTEST_QUERY]
+    if not searched or not documents:
         return scores
-    groups = _groups([len(queries[k]) for k in asked], batch_cells // _COLUMNS)
+    groups = _groups([len(queries[k]) for k in searched], batch_cells // _COLUMNS)
     # rows are scaled to 0…1, so exp(-cos) = 2^(-cos / ln 2) serves for exp(1 - cos) - 1
     scale = -math.log2(math.e)
-    packed = [pack_sequence([_unit(queries[asked[k]]) * scale for k in g]).data for g in groups]
+    packed = [pack_sequence([_unit(queries[searched[k]]) * scale for k in g]).data for g in groups]
     by_length = sorted(range(len(documents)), key=lambda n: -len(documents[n]))
-    room = queries[0].new_empty(0)
+    buffer = queries[0].new_empty(0)
     for members in _groups([len(documents[n]) for n in by_length], _COLUMNS):
         group = [by_length[n] for n in members]
         lengths = torch.tensor([len(documents[n]) for n in group])
@@ -119,17 +119,17 @@ def search_scores(
         places = torch.arange(-_GAP, widest).clamp(min=0).clamp(max=lengths[:, None] - 1)
         padded = torch.cat([_unit(documents[n])[row] for n, row in zip(group, places, strict=True)])
         outside = (torch.arange(widest) >= lengths[:, None]).to(padded.device)
-        for chosen, frames in zip(groups, packed, strict=True):
+        for group_queries, frames in zip(groups, packed, strict=True):
             # one buffer for all: fresh memory would cost more than the arithmetic
             size = len(frames) * len(padded)
-            room = room if room.numel() >= size else padded.new_empty(size)
-            rows = room[:size].view(len(frames), len(padded))
+            buffer = buffer if buffer.numel() >= size else padded.new_empty(size)
+            rows = buffer[:size].view(len(frames), len(padded))
             torch.mm(frames, padded.T, out=rows).exp2_()
             rows = rows.view(len(frames), len(group), _GAP + widest)
             scale_rows(rows)
-            numbers = [asked[k] for k in chosen]
-            found = warp(rows, [len(queries[k]) for k in numbers], outside)
-            scores[torch.tensor(numbers)[:, None], torch.tensor(group)] = -found.to(scores)
+            numbers = [searched[k] for k in group_queries]
+            distances = warp(rows, [len(queries[k]) for k in numbers], outside)
+            scores[torch.tensor(numbers)[:, None], torch.tensor(group)] = -distances.to(scores)
     return scores
 
 

@@ -78,14 +78,14 @@ def hashed(text: str, seed: int = 0) -> int:
 def limit_seconds(examples: Iterable[Example], seconds: float, seed: int = 0) -> list[Example]:
     """At most `seconds` of audio, chosen by the hash of the id, in the given order."""
     examples = list(examples)
-    kept: set[str] = set()
+    selected: set[str] = set()
     used = 0.0
     for example in sorted(examples, key=lambda e: hashed(e.id, seed)):
         used += example.samples / 16000
-        if used > seconds and kept:
+        if used > seconds and selected:
             break
-        kept.add(example.id)
-    return [example for example in examples if example.id in kept]
+        selected.add(example.id)
+    return [example for example in examples if example.id in selected]
 
 
 def group_folds(groups: Iterable[str], folds: int) -> list[set[str]]:

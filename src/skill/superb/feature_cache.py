@@ -36,9 +36,9 @@ class FeatureCache:
         batch_seconds: float = 40.0,
     ) -> None:
         self.upstream, self.pooled = upstream, pooled
-        self.batch_seconds, self.room = batch_seconds, cache_bytes
+        self.batch_seconds, self.bytes_left = batch_seconds, cache_bytes
         self.dtype = torch.float32 if pooled else torch.float16
-        self.kept: dict[str, Tensor] = {}
+        self.cached: dict[str, Tensor] = {}
         self.audio_seconds = 0.0
 
     def _compute(self, examples: Sequence[Example]) -> Iterator[tuple[Example, Tensor]]:
@@ -62,17 +62,17 @@ class FeatureCache:
 
         `label` is whose progress is shown.
         """
-        wanted = {example.id: example for example in examples if example.id not in self.kept}
+        missing = {example.id: example for example in examples if example.id not in self.cached}
         fitting = []
-        for example in wanted.values():
+        for example in missing.values():
             need = self._bytes(example)
-            if need <= self.room:
-                self.room -= need
+            if need <= self.bytes_left:
+                self.bytes_left -= need
                 fitting.append(example)
         began, before = time.monotonic(), self.audio_seconds
         with track(len(fitting), f"{label} features") as progress:
             for done, (example, states) in enumerate(self._compute(fitting), start=1):
-                self.kept[example.id] = states.to(self.dtype, copy=True)
+                self.cached[example.id] = states.to(self.dtype, copy=True)
                 speed = (self.audio_seconds - before) / (time.monotonic() - began)
                 progress.update(done, audio_per_second=speed)
 
@@ -82,11 +82,11 @@ class FeatureCache:
 
     def batch(self, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
         """States of `examples` in their order, and the frames of each [B]."""
-        missing = [example for example in examples if example.id not in self.kept]
+        missing = [example for example in examples if example.id not in self.cached]
         fresh = {example.id: states for example, states in self._compute(missing)}
         device = self.upstream.device
-        found = [fresh.get(e.id, self.kept.get(e.id)) for e in examples]
-        parts = [states for states in found if states is not None]
+        states_of = [fresh.get(e.id, self.cached.get(e.id)) for e in examples]
+        parts = [states for states in states_of if states is not None]
         if self.pooled:
             ones = torch.ones(len(parts), dtype=torch.long)
             return torch.stack([p.to(device) for p in parts], dim=1).float(), ones

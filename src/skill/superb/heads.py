@@ -110,11 +110,11 @@ def spec_augment(
     """
     warped = [_time_warp(row[: int(length)], warp) for row, length in zip(x, lengths, strict=True)]
     x = nn.utils.rnn.pad_sequence(warped, batch_first=True)
-    kept = _kept(x, 1, time_masks, longest_time_mask)[:, :, None]
-    return x * kept * _kept(x, 2, channel_masks, widest_channel_mask)[:, None]
+    frames = _unmasked(x, 1, time_masks, longest_time_mask)[:, :, None]
+    return x * frames * _unmasked(x, 2, channel_masks, widest_channel_mask)[:, None]
 
 
-def _kept(x: Tensor, axis: int, masks: int, limit: int) -> Tensor:
+def _unmasked(x: Tensor, axis: int, masks: int, limit: int) -> Tensor:
     """[B, size of the axis]: False within `masks` stretches of at most `limit` - 1."""
     count, size = x.shape[0], x.shape[axis]
     widths = torch.randint(limit, (count, masks), device=x.device)

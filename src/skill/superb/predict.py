@@ -25,7 +25,8 @@ from skill.data.corpora.clips import as_pcm, band_limited, split_at_pauses
 from skill.data.manifest import RATE
 from skill.encoder.formats.weights import floats
 from skill.superb import diarization, slots, vocabulary
-from skill.superb.datasets.official import EFFECTS, OFFICIAL
+from skill.superb.datasets.common import EFFECTS
+from skill.superb.datasets.official import OFFICIAL
 from skill.superb.downstream import Downstream
 from skill.superb.evaluate import DOWNSTREAM
 from skill.superb.examples import Example, Fold, Waveform
@@ -75,9 +76,11 @@ class Predictor:
         fold = Fold([], [], [], labels=self.labels)
         self.downstream: Downstream = DOWNSTREAM[self.task.kind](self.task, fold, self.upstream.hop)
         self.head: nn.Module = self.downstream.build(self.upstream.states, self.upstream.width)
-        own = {n.removeprefix("fold0."): t for n, t in tensors.items() if n.startswith("fold0.")}
+        weights = {
+            n.removeprefix("fold0."): t for n, t in tensors.items() if n.startswith("fold0.")
+        }
         try:
-            self.head.load_state_dict(floats(own, head))
+            self.head.load_state_dict(floats(weights, head))
         except RuntimeError as error:
             raise SkillError(f"{head}: not a head for this upstream: {error}") from error
         self.head.to(self.upstream.device).eval()
@@ -88,12 +91,12 @@ class Predictor:
     @torch.no_grad()
     def answers(self, parts: Sequence[Waveform]) -> list[Any]:
         """The head's answer to each piece."""
-        found = []
+        answers = []
         for part in parts:
             example = Example("audio", len(part), None, "", partial(np.asarray, part))
             states, lengths = self.features.batch([example])
-            found += self.downstream.predictions(self.head, states, lengths, [example])
-        return found
+            answers += self.downstream.predictions(self.head, states, lengths, [example])
+        return answers
 
     @torch.no_grad()
     def classes(self, parts: Sequence[Waveform]) -> list[str]:
@@ -107,8 +110,8 @@ class Predictor:
             frames += count
         assert total is not None
         mean = total / frames
-        chosen = self.downstream.predictions(self.head, mean, torch.ones(1), [])[0]
-        return [names[index] for names, index in zip(self.labels, chosen, strict=True)]
+        labels = self.downstream.predictions(self.head, mean, torch.ones(1), [])[0]
+        return [names[index] for names, index in zip(self.labels, labels, strict=True)]
 
     def predict(self, path: Path) -> dict[str, Any]:
         """What the task says of one file."""
@@ -120,32 +123,32 @@ class Predictor:
         effect = EFFECTS.get(corpus)
         parts = pieces(samples if effect is None else effect(samples))
         seconds = sum(len(part) for part in parts) / RATE
-        said: dict[str, Any] = {"file": str(path), "seconds": round(seconds, 3)}
+        entry: dict[str, Any] = {"file": str(path), "seconds": round(seconds, 3)}
         if self.task.kind == "labels":
-            return {**said, self.task.name: self.classes(parts)}
+            return {**entry, self.task.name: self.classes(parts)}
         if self.task.kind == "diarization":
             if len(parts) > 1:
                 raise SkillError(f"{path}: {seconds:.0f} s are too long for sd ({LONGEST_PIECE} s)")
             probabilities = diarization.sigmoid(self.answers(parts)[0])
             turns = diarization.turns_of(probabilities, self.upstream.hop, 11, 0.5)
             named = [{"speaker": t.speaker, "start": t.start, "end": t.end} for t in turns]
-            return {**said, "turns": sorted(named, key=lambda turn: turn["start"])}
+            return {**entry, "turns": sorted(named, key=lambda turn: turn["start"])}
         if self.task.kind == "verification":
-            return {**said, "embedding": np.mean(self.answers(parts), axis=0).tolist()}
+            return {**entry, "embedding": np.mean(self.answers(parts), axis=0).tolist()}
         symbols = self.answers(parts)
         if self.task.vocabulary == "phones":
-            return {**said, "phones": " ".join(" ".join(piece) for piece in symbols)}
+            return {**entry, "phones": " ".join(" ".join(piece) for piece in symbols)}
         if self.task.vocabulary == "slots":
-            return {**said, "slots": " ".join(slots.slot_text(piece) for piece in symbols)}
+            return {**entry, "slots": " ".join(slots.slot_text(piece) for piece in symbols)}
         words = [word for piece in symbols for word in vocabulary.words_of(piece)]
-        return {**said, "transcript": " ".join(words)}
+        return {**entry, "transcript": " ".join(words)}
 
 
-def _compared(said: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _similarities(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """ASV: the cosine of each file's embedding with the first one's."""
-    vectors = [np.array(entry.pop("embedding")) for entry in said]
+    vectors = [np.array(entry.pop("embedding")) for entry in entries]
     unit = [vector / max(float(np.linalg.norm(vector)), 1e-12) for vector in vectors]
-    return [{**e, "similarity": float(u @ unit[0])} for e, u in zip(said, unit, strict=True)]
+    return [{**e, "similarity": float(u @ unit[0])} for e, u in zip(entries, unit, strict=True)]
 
 
 def run(
@@ -161,14 +164,14 @@ def run(
     predictor = Predictor(head, encoder)
     if predictor.task.name != task:
         raise SkillError(f"{head}: is a head of {predictor.task.name}, not of {task}")
-    said = [predictor.predict(Path(path)) for path in files]
+    entries = [predictor.predict(Path(path)) for path in files]
     if predictor.task.kind == "verification":
-        said = _compared(said)
+        entries = _similarities(entries)
     if as_json:
-        json.dump(said, sys.stdout, indent=2, ensure_ascii=False)
+        json.dump(entries, sys.stdout, indent=2, ensure_ascii=False)
         print()
         return
-    for entry in said:
+    for entry in entries:
         rest = {key: value for key, value in entry.items() if key not in ("file", "seconds")}
         for value in rest.values():
             shown = " ".join(value) if value and isinstance(value, list) and isinstance(

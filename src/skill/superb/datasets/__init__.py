@@ -7,7 +7,8 @@ from skill.config.tasks import Task
 from skill.data.manifest import Utterance
 from skill.superb.datasets import constructed, official
 from skill.superb.datasets.aligned import ALIGNED
-from skill.superb.datasets.official import LABELLED, OFFICIAL
+from skill.superb.datasets.labelled import LABELLED
+from skill.superb.datasets.official import OFFICIAL
 from skill.superb.datasets.sample import SAMPLE
 from skill.superb.examples import Fold, Search
 from skill.utils.errors import SkillError
@@ -19,9 +20,9 @@ def folds_of(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
     Raises:
         SkillError: a corpus of the task has no utterance, or a split would be empty.
     """
-    own, synthetic = _of_task(task, utterances)
+    task_utterances, synthetic = _of_task(task, utterances)
     builder = OFFICIAL.get((task.name, task.corpora[0])) or (SAMPLE | LABELLED | ALIGNED)[task.name]
-    folds = [replace(fold, synthetic=synthetic) for fold in builder(task, own)]
+    folds = [replace(fold, synthetic=synthetic) for fold in builder(task, task_utterances)]
     for fold in folds:
         for split in ("train", "dev", "test"):
             if not getattr(fold, split):
@@ -35,9 +36,9 @@ def search_of(task: Task, utterances: Sequence[Utterance]) -> Search:
     Raises:
         SkillError: a corpus of the task has no utterance, no query or no document.
     """
-    own, synthetic = _of_task(task, utterances)
+    task_utterances, synthetic = _of_task(task, utterances)
     build = official.search if task.corpora[0] == "quesst14" else constructed.searches
-    search = replace(build(task, own), synthetic=synthetic)
+    search = replace(build(task, task_utterances), synthetic=synthetic)
     for name, part in (("document", search.documents), *search.queries.items()):
         if not part:
             raise SkillError(f"{task.name}: no usable {name} example in {task.corpora}")
@@ -50,5 +51,5 @@ def _of_task(task: Task, utterances: Sequence[Utterance]) -> tuple[list[Utteranc
     missing = [corpus for corpus in task.corpora if corpus not in present]
     if missing:
         raise SkillError(f"{task.name}: the manifests have no utterance of {', '.join(missing)}")
-    own = [u for u in utterances if u.corpus in task.corpora]
-    return own, any(u.kind == "synthetic" for u in own)
+    selected = [u for u in utterances if u.corpus in task.corpora]
+    return selected, any(u.kind == "synthetic" for u in selected)

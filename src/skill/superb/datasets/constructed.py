@@ -48,10 +48,10 @@ def _by_speaker(
         if utterance.speaker and utterance.seconds >= shortest:
             clips[utterance.speaker].append(utterance)
     fewest = max(task.min_clips, 4)
-    kept = {s: found for s, found in sorted(clips.items()) if len(found) >= fewest}
-    if len(kept) < _GROUPS:
+    frequent = {s: part for s, part in sorted(clips.items()) if len(part) >= fewest}
+    if len(frequent) < _GROUPS:
         raise SkillError(f"{task.name}: fewer than {_GROUPS} speakers have {fewest} clips")
-    return kept
+    return frequent
 
 
 def trials(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
@@ -70,13 +70,13 @@ def trials(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
             u.id, u.samples, (number.get(u.speaker, -1),), u.speaker, partial(audio.read_segment, u)
         )
 
-    def chosen(speakers: Sequence[str], seconds: float) -> list[Example]:
+    def first_clips(speakers: Sequence[str], seconds: float) -> list[Example]:
         ranked = {s: sorted(clips[s], key=lambda u: hashed(u.id)) for s in speakers}
-        some = [example(u) for s in speakers for u in ranked[s][:_CLIPS_PER_TRIAL_SPEAKER]]
-        return limit_seconds(some, seconds)
+        clips_of = [example(u) for s in speakers for u in ranked[s][:_CLIPS_PER_TRIAL_SPEAKER]]
+        return limit_seconds(clips_of, seconds)
 
     training = limit_seconds([example(u) for s in train for u in clips[s]], task.train_seconds)
-    dev_clips, test_clips = chosen(dev, task.dev_seconds), chosen(test, task.test_seconds)
+    dev_clips, test_clips = first_clips(dev, task.dev_seconds), first_clips(test, task.test_seconds)
     return [
         Fold(
             with_crops(training, task.crop_seconds, task.crops),
@@ -90,9 +90,9 @@ def trials(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
 
 def _pairs(clips: Sequence[Example]) -> list[Trial]:
     pairs = sorted(combinations(clips, 2), key=lambda pair: hashed(f"{pair[0].id} {pair[1].id}"))
-    found = [Trial(a.cluster == b.cluster, a.id, b.id, a.cluster) for a, b in pairs]
-    same = [trial for trial in found if trial.same]
-    return same + [trial for trial in found if not trial.same][: len(same)]
+    trials_ = [Trial(a.cluster == b.cluster, a.id, b.id, a.cluster) for a, b in pairs]
+    same = [trial for trial in trials_ if trial.same]
+    return same + [trial for trial in trials_ if not trial.same][: len(same)]
 
 
 @dataclass(frozen=True)
@@ -150,21 +150,21 @@ def mixtures(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
     for split, seconds in (
         ("train", task.train_seconds), ("dev", task.dev_seconds), ("test", task.test_seconds)
     ):  # fmt: skip
-        inside = {s: [u for u in found if u.split == split] for s, found in clips.items()}
-        pairs = list(combinations(sorted(s for s, found in inside.items() if found), 2))
-        made: list[Example] = []
+        inside = {s: [u for u in part if u.split == split] for s, part in clips.items()}
+        pairs = list(combinations(sorted(s for s, part in inside.items() if part), 2))
+        recordings: list[Example] = []
         total, round_ = 0.0, 0
         while pairs and total < min(seconds, 36_000):
             pairs.sort(key=lambda pair: hashed(f"{split} {round_} {pair}"))
             for pair in pairs:
-                made.append(
+                recordings.append(
                     _mixture(f"{split}-{round_}-{'+'.join(pair)}", [inside[s] for s in pair])
                 )
-                total += made[-1].samples / _RATE
+                total += recordings[-1].samples / _RATE
                 if total >= min(seconds, 36_000):
                     break
             round_ += 1
-        parts[split] = made
+        parts[split] = recordings
     return [Fold(parts["train"], parts["dev"], parts["test"])]
 
 
@@ -179,14 +179,14 @@ def searches(task: Task, utterances: Sequence[Utterance]) -> Search:
         for first in range(0, len(row) - _PHRASES_PER_DOCUMENT + 1, _PHRASES_PER_DOCUMENT):
             documents.append(_document(row[first : first + _PHRASES_PER_DOCUMENT]))
     documents = limit_seconds(documents, task.train_seconds)
-    said = {phrase for document in documents for phrase in document.target}
+    phrases = {phrase for document in documents for phrase in document.target}
     queries = {
         split: limit_seconds(
             [
                 Example(u.id, u.samples, u.text, u.speaker, partial(audio.read_segment, u))
                 for speaker in sorted(groups[group])
                 for u in clips[speaker]
-                if u.text in said
+                if u.text in phrases
             ],
             seconds,
         )
