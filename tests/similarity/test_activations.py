@@ -302,22 +302,21 @@ def test_alone(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     layers = {f"l{i}": base[i // 3] + 0.3 * torch.randn(300, 8) for i in range(6)}
     save_file(layers, "my model.safetensors")
     stack = Path("my model.safetensors")
-    analyze.similarity([stack], Similarity(), None)
+    analyze.analyze([stack], Similarity(), Clustering(num_clusters="auto"), None)
     _, matrix = read_matrix(Path("my model-similarity.csv"))
     np.testing.assert_allclose(matrix, cka(list(layers.values())).numpy(), atol=1e-5)
-    analyze.clustering([stack], Clustering(num_clusters="auto"), None, compare=Similarity(), seed=0)
     expected = [[["my model", f"l{i}"] for i in group] for group in ((0, 1, 2), (3, 4, 5))]
-    assert files.read_json("my model-groups.json")["layers"] == expected
-    assert "group 2: my model:l3, my model:l4, my model:l5" in capsys.readouterr().out
-    analyze.clustering(
-        [Path("my model-similarity.csv")],
-        Clustering(num_clusters=2),
-        Path("again.json"),
-        compare=Similarity(),
-        seed=0,
-    )
-    assert files.read_json("again.json")["layers"] == expected
-    for name in ("my model-similarity", "my model-groups", "my model-groups-stability", "again"):
+    assert files.read_json("my model-clusters.json")["layers"] == expected
+    assert "cluster 2: my model:l3, my model:l4, my model:l5" in capsys.readouterr().out
+    table = Path("my model-similarity.csv")
+    analyze.analyze([table], Similarity(), Clustering(num_clusters=2), Path("again"))
+    assert files.read_json("again-clusters.json")["layers"] == expected
+    for name in (
+        "my model-similarity",
+        "my model-clusters",
+        "my model-stability",
+        "again-clusters",
+    ):
         assert Path(f"{name}.png").stat().st_size > 1000 and Path(f"{name}.pdf").exists()
 
 

@@ -280,7 +280,7 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str
     header, digest = _header(path)
     try:
         tensors = load_file(path)
-        version = (str(path), *_version(path))
+        version: tuple[str | int, ...] = (str(path), *_version(path))
     except (OSError, SafetensorError) as error:
         raise SkillError(f"{path}: not a readable safetensors file: {error}") from error
     if digest is not None and version not in _INTACT:
