@@ -125,7 +125,7 @@ def test_librispeech_is_fetched_unpacked_and_listed(
     checksum = "sha256:" + hashlib.sha256(server.content).hexdigest()
     wanted = Remote(server.remote.address, len(server.content), checksum)
     archive = archives.Archive("librispeech", "dev-clean", "LibriSpeech/dev-clean", wanted)
-    monkeypatch.setattr(archives, "listed", lambda: [archive])
+    monkeypatch.setattr(archives, "read_archives", lambda: [archive])
     job = Corpus(kind="librispeech", parts=("dev-clean",))
     prepare.run("libri", job, tmp_path / "m.csv")
     assert (
@@ -143,7 +143,7 @@ def test_all_archives_must_fit_before_the_first_is_fetched(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SKILL_CACHE", str(tmp_path / "cache"))
-    libri = [a for a in archives.listed() if a.part.startswith("train")]
+    libri = [a for a in archives.read_archives() if a.part.startswith("train")]
     usage = shutil._ntuple_diskusage(10**12, 10**12 - 10**11, 10**11)
     monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(SkillError, match=r"train-other-500.*needs 10\d\.\d\d GB"):
@@ -151,7 +151,7 @@ def test_all_archives_must_fit_before_the_first_is_fetched(
 
 
 def test_the_table_lists_what_can_be_fetched() -> None:
-    found = archives.listed()
+    found = archives.read_archives()
     assert len({archive.folder for archive in found}) == len(found) >= 9
     for archive in found:
         assert checked_address(archive.remote.address).startswith("https://")

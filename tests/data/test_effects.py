@@ -48,19 +48,19 @@ def sample_by_sample(signal):
 @given(LENGTHS, st.integers(0, 99))
 def test_silence_is_cut_as_sample_by_sample(lengths, seed):
     signal = bursts(lengths, seed)
-    np.testing.assert_array_equal(effects.without_silence(signal), sample_by_sample(signal))
+    np.testing.assert_array_equal(effects.trim_silence(signal), sample_by_sample(signal))
 
 
 def test_silence_before_within_and_none():
     sound = bursts([0, 16000])
-    assert len(effects.without_silence(np.zeros(20000, dtype=np.float32))) == 0
-    assert len(effects.without_silence(sound[:1500])) == 0  # no tenth of a second
-    kept = effects.without_silence(sound)
+    assert len(effects.trim_silence(np.zeros(20000, dtype=np.float32))) == 0
+    assert len(effects.trim_silence(sound[:1500])) == 0  # no tenth of a second
+    kept = effects.trim_silence(sound)
     assert len(kept) > 15990 and (kept == sound[-len(kept) :]).all()
     paused = np.concatenate([np.zeros(5000), sound, np.zeros(9000), sound, np.zeros(900)])
-    kept = effects.without_silence(paused.astype(np.float32))
+    kept = effects.trim_silence(paused.astype(np.float32))
     assert abs(len(kept) - 2 * 16000 - 900) <= 2 * 320  # a short silence at the end stays
-    assert effects.quieter(sound) == pytest.approx(0.70795 * sound, rel=1e-4)
+    assert effects.attenuate(sound) == pytest.approx(0.70795 * sound, rel=1e-4)
 
 
 @pytest.mark.skipif(not shutil.which("sox"), reason="sox is not installed")
@@ -74,6 +74,6 @@ def test_effects_equal_sox(tmp_path, seed):
     command = "sox in.wav -e floating-point -b 32 out.wav gain -3.0 silence 1 0.1 0.1% -1 0.1 0.1%"
     subprocess.run(command.split(), cwd=tmp_path, check=True)
     theirs, _ = soundfile.read(tmp_path / "out.wav", dtype="float32")
-    ours = effects.voiced(signal)
+    ours = effects.attenuate_and_trim(signal)
     assert len(ours) == len(theirs)
     np.testing.assert_allclose(ours, theirs, atol=1e-6)

@@ -10,7 +10,7 @@ from skill.config.params import Corpus
 from skill.data.audio import read_segment
 from skill.data.corpora import prepare, state
 from skill.data.manifest import read_manifest
-from skill.data.transcripts import spelled_out, transcript
+from skill.data.transcripts import spell_out, transcript
 from skill.utils.errors import SkillError
 
 FOLDER = Corpus(kind="folder")
@@ -90,7 +90,7 @@ def test_floats_that_count_in_integers_become_speech(mine, capsys):
     ("the 7:30 train", ""), ("it costs $5", ""), ("bus B2", ""), ("50% of it", ""),
 ])  # fmt: skip
 def test_numbers_are_spelled_and_accents_go(text, said):
-    assert transcript(spelled_out(text)) == said
+    assert transcript(spell_out(text)) == said
 
 
 def test_a_changed_folder_is_another_state(mine, monkeypatch, tmp_path):

@@ -20,7 +20,7 @@ from skill.config.tasks import make_task
 from skill.data import splits
 from skill.data.audio import read_segment
 from skill.data.corpora import asterisk, debian, espeak, folder, hedgewars, prepare, queen, tones
-from skill.data.corpora.clips import BAND_RATE, Clip, as_pcm, band_limited, split_at_pauses
+from skill.data.corpora.clips import BAND_RATE, Clip, band_limit, split_at_pauses, to_pcm
 from skill.data.manifest import RATE, Utterance, read_manifest
 from skill.data.transcripts import transcript
 from skill.superb.datasets import folds_of
@@ -178,7 +178,7 @@ def test_hedgewars_keeps_voices_apart(tmp_path: Path):
     assert {clip.speaker: clip.language for clip in found}["default_es"] == "es"
     assert {clip.split for clip in found} == {"train", "dev", "test"}
     assert len({(clip.speaker, clip.split) for clip in found}) == 5
-    assert len(band_limited(*found[0].load())) in (BAND_RATE // 2, BAND_RATE // 2 + 1)
+    assert len(band_limit(*found[0].load())) in (BAND_RATE // 2, BAND_RATE // 2 + 1)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_splits_are_fixed_and_near_their_shares():
 
 def test_everything_is_band_limited():
     noise = np.random.default_rng(0).normal(0, 0.1, (4 * 44_100, 2)).astype(np.float32)
-    pcm = as_pcm(band_limited(noise, 44_100)).astype(np.float64)
+    pcm = to_pcm(band_limit(noise, 44_100)).astype(np.float64)
     power = np.abs(np.fft.rfft(pcm)) ** 2
     frequency = np.fft.rfftfreq(len(pcm), 1 / RATE)
     assert power[frequency > 5600].mean() < 1e-5 * power[frequency < 4800].mean()
@@ -453,7 +453,7 @@ def test_apt_failures_are_words(tmp_path: Path, monkeypatch, apt: str, said: str
     monkeypatch.setattr(debian, "checksums", lambda: {"tiny": {"usr/a": "0" * 64}})
     with pytest.raises(SkillError, match=said):
         debian.files_of(["tiny"])
-    assert not debian.fetched(["tiny"])
+    assert not debian.is_cached(["tiny"])
 
 
 def test_every_packaged_corpus_is_listed_with_its_checksums():
@@ -506,4 +506,4 @@ def test_espeak_says_the_same_bytes_every_time():
     assert rate == 22_050 and 1 < len(first) / rate < 4 and np.abs(first).max() > 0.1
     assert np.array_equal(first, clip.load()[0])
     with pytest.raises(SkillError, match="no voice"):
-        espeak.spoken("hello", "nobody+m99")
+        espeak.speak("hello", "nobody+m99")

@@ -24,7 +24,7 @@ def manifests(tmp_path_factory):
     for kind, clips in spoken_templates.TEMPLATES.items():
         assert Corpus(kind=kind).stored
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(espeak, "spoken", silent)
+            patch.setattr(espeak, "speak", silent)
             rows = store(kind, clips(kind), "synthetic", tmp_path / f"{kind}.flac")
         write_manifest(tmp_path / f"{kind}.csv", rows)
         made[kind] = read_manifest(tmp_path / f"{kind}.csv")
@@ -65,7 +65,7 @@ def test_moods_are_spoken_as_they_are_meant():
     pytest.importorskip("espeakng_loader")
     style = spoken_templates._MOODS
     sentence = "there is nothing left"
-    found = {mood: espeak.spoken(sentence, "en-us+f2", style[mood])[0] for mood in style}
+    found = {mood: espeak.speak(sentence, "en-us+f2", style[mood])[0] for mood in style}
     assert len(found["sad"]) > 1.15 * len(found["neu"]) > 1.15 * len(found["hap"])
     loudness = {mood: float(np.sqrt(np.mean(signal**2))) for mood, signal in found.items()}
     assert loudness["ang"] > loudness["neu"] > loudness["sad"]

@@ -14,7 +14,7 @@ from torch.utils.data import random_split
 from skill.config.tasks import PROTOCOL, make_task
 from skill.data.corpora import librispeech
 from skill.data.corpora import superb as layouts
-from skill.data.corpora.superb_files import needed
+from skill.data.corpora.superb_files import required_files
 from skill.data.manifest import Utterance, read_manifest
 from skill.superb import slots
 from skill.superb.datasets import folds_of, official, search_of
@@ -413,7 +413,7 @@ def test_a_third_speaker_and_an_unknown_class_are_named(root, tmp_path):
 def test_librispeech_uses_the_two_lexicons(root):
     place = root / "LibriSpeech/lexicon"
     with pytest.raises(SkillError, match=r"pr needs .*200k-g2p\.txt, .* from s3prl/"):
-        needed("pr", "librispeech")
+        required_files("pr", "librispeech")
     lines(place / "librispeech-lexicon-200k-g2p.txt", "HELLO\tHH AH0 L OW1", "HELLO\tHH EH0 L OW1")
     lines(place / "librispeech-lexicon-allothers-g2p.txt", "ZYX\tZ IH1 K S")
     utterances = [
@@ -421,7 +421,9 @@ def test_librispeech_uses_the_two_lexicons(root):
                         split=split, speaker="1", language="en", kind="human")
         for split in ("train", "dev", "test") for said in ("hello zyx", "hello nobody")
     ]  # fmt: skip
-    assert needed("pr", "librispeech") == sorted(place.iterdir()) and not needed("pr", "queen")
+    assert required_files("pr", "librispeech") == sorted(place.iterdir()) and not required_files(
+        "pr", "queen"
+    )
     fold = folds_of(make_task("pr", {}), utterances)[0]
     assert [e.target for e in fold.test] == [["HH", "AH0", "L", "OW1", "Z", "IH1", "K", "S"]]
     assert fold.left_out == {"a word is not in the dictionary": 3}

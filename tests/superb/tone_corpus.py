@@ -10,7 +10,7 @@ import soundfile
 import torch
 
 from skill.config.tasks import make_task
-from skill.data.corpora.clips import as_pcm, band_limited
+from skill.data.corpora.clips import band_limit, to_pcm
 from skill.data.manifest import Utterance, read_manifest, write_manifest
 from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.encoder.checkpoint import save_folder
@@ -35,7 +35,7 @@ def corpus(tmp_path_factory):
             tone = np.sin(2 * np.pi * pitch * time)
             tone += 0.7 * np.sin(2 * np.pi * (700 + 600 * WORDS.index(word)) * time)
             signal = 0.2 * tone * np.hanning(len(time)) + 0.003 * generator.normal(size=len(time))
-            signal = as_pcm(band_limited(signal, 16000))  # as all converted corpora
+            signal = to_pcm(band_limit(signal, 16000))  # as all converted corpora
             split = "test" if number % 6 == 1 else "dev" if number % 6 == 2 else "train"
             rows.append(
                 Utterance(f"v{voice}-{number}", "tones", str(folder / "tones.flac"), start,

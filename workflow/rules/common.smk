@@ -55,7 +55,7 @@ P = checked_params()
 # The tasks that read these files come last, after days of training.
 if os.environ.get("SKILL_CORPORA"):
     wanted = [(n, corpus) for n, t in outputs.tasks(P).items() for corpus in t.corpora]
-    if problems := list(superb_files.missing(wanted)):
+    if problems := list(superb_files.missing_files(wanted)):
         raise WorkflowError("; ".join(problems))
 
 

@@ -146,6 +146,8 @@ def _opened(path: Path, where: str) -> soundfile.SoundFile:
         hint = "" if path.is_absolute() or os.environ.get("SKILL_CORPORA") else (
             " (SKILL_CORPORA is not set)")  # fmt: skip
         raise SkillError(f"{where}: the file is missing{hint}")
+    if not os.access(path, os.R_OK):
+        raise SkillError(f"{where}: no permission to read it")
     try:
         file = soundfile.SoundFile(path)
     except (RuntimeError, OSError, TypeError, ValueError) as error:

@@ -19,17 +19,17 @@ _DURATION = RATE // 10
 _THRESHOLD = 0.001  # root mean square, of full scale
 
 
-def quieter(signal: Signal) -> Signal:
+def attenuate(signal: Signal) -> Signal:
     """[S] 3 dB lower."""
     return signal * _GAIN
 
 
-def voiced(signal: Signal) -> Signal:
+def attenuate_and_trim(signal: Signal) -> Signal:
     """[S] to [S']: 3 dB lower and without its silences."""
-    return without_silence(quieter(signal))
+    return trim_silence(attenuate(signal))
 
 
-def without_silence(signal: Signal) -> Signal:
+def trim_silence(signal: Signal) -> Signal:
     """[S] to [S'] as sox's `silence 1 0.1 0.1% -1 0.1 0.1%`.
 
     Loudness is the root mean square of the last 20 ms. Sound begins with 0.1 s that are louder than

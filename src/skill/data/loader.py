@@ -35,7 +35,7 @@ def first_batches(batches: Batches, steps: int) -> list[Loaded]:
     """The micro-batches of the first `steps` steps, or of one epoch where that is less.
 
     Raises:
-        SkillError: more than 1 % of all utterances cannot be read.
+        SkillError: more than one utterance and more than 1 % of all cannot be read, or none can.
     """
     with Loader(batches, workers=0) as loader:
         return [part for _, loaded in islice(loader, min(steps, len(batches))) for part in loaded]
@@ -49,7 +49,7 @@ class Loader:
     be unreadable is an empty list. Use it as a context manager, so that its threads end.
 
     Raises:
-        SkillError: more than 1 % of all utterances cannot be read.
+        SkillError: more than one utterance and more than 1 % of all cannot be read, or none can.
     """
 
     def __init__(self, batches: Batches, first_step: int = 0, workers: int = 2) -> None:
@@ -113,5 +113,5 @@ class Loader:
             self._bad[utterance.id] = problem
             bad, total = len(self._bad), len(self.batches.utterances)
         print(f"left out: {problem}", file=sys.stderr, flush=True)
-        if bad > _BAD_SHARE * total:
+        if bad > max(1, _BAD_SHARE * total) or bad == total:
             raise SkillError(f"{bad} of {total} utterances cannot be read; the last: {problem}")

@@ -41,7 +41,7 @@ _UNMARKED = str.maketrans({"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "ł": 
 _NUMBER = re.compile(r"(?<![\w.,])(\d{1,3}(?:,\d{3})+|\d+)(\.\d+)?(st|nd|rd|th)?(?![\w,]*\d)(?!\w)")
 
 
-def spelled_out(text: str) -> str:
+def spell_out(text: str) -> str:
     """English `text` with its numbers in words and letters without accents.
 
     Years from 1100 to 1999 are read in pairs. Numbers that are read in many ways ("$5", "7:30",

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from skill.config.jobs import TaskJob
 from skill.config.tasks import UNTRAINED, Task
-from skill.data.corpora.superb_files import needed
+from skill.data.corpora.superb_files import required_files
 from skill.data.manifest import read_manifest
 from skill.superb import probes, query_by_example, train_heads
 from skill.superb.datasets import folds_of, search_of
@@ -75,7 +75,7 @@ def run(
         raise SkillError(f"superb {upstream} {task}: the parameters are those of {job.task.name}")
     model = load_upstream(encoder, job.task.precision, job.task.fbank_cmvn)
     utterances = [u for path in manifests for u in read_manifest(path)]
-    inputs = [*manifests, *_files(encoder), *needed(task, job.task.corpora[0])]
+    inputs = [*manifests, *_files(encoder), *required_files(task, job.task.corpora[0])]
     settings = job.task.model_dump(mode="json")
     stamp = provenance.stamp(inputs, {"task": settings, "seed": job.seed}, precision_of(model))
     labels: tuple[tuple[str, ...], ...] = ()

@@ -21,7 +21,7 @@ from torch import nn
 from skill.config.tasks import PROTOCOL, Task
 from skill.config.types import parse
 from skill.data.audio import read_recording, require_sound
-from skill.data.corpora.clips import as_pcm, band_limited, split_at_pauses
+from skill.data.corpora.clips import band_limit, split_at_pauses, to_pcm
 from skill.data.manifest import RATE
 from skill.encoder.formats.weights import floats
 from skill.superb import diarization, slots, vocabulary
@@ -118,7 +118,7 @@ class Predictor:
         samples = read_audio(path)
         corpus = (self.task.name, self.task.corpora[0])
         if corpus not in OFFICIAL:  # the head has only heard corpora that were converted
-            samples = as_pcm(band_limited(samples, RATE)).astype(np.float32)
+            samples = to_pcm(band_limit(samples, RATE)).astype(np.float32)
             samples /= 32768
         effect = EFFECTS.get(corpus)
         parts = pieces(samples if effect is None else effect(samples))

@@ -12,7 +12,7 @@ import soundfile
 import soxr
 
 from skill.data.audio import read_segment
-from skill.data.corpora.clips import as_pcm
+from skill.data.corpora.clips import to_pcm
 from skill.data.manifest import RATE, Utterance, read_manifest, write_manifest
 from skill.utils.files import replacing
 from skill.utils.progress import track
@@ -46,7 +46,7 @@ def _write(utterances: Sequence[Utterance], speed: float, audio: Path) -> list[U
         track(len(utterances), f"audio at {speed:g} times its speed") as progress,
     ):
         for number, utterance in enumerate(utterances, 1):
-            pcm = as_pcm(soxr.resample(read_segment(utterance), RATE * speed, RATE))
+            pcm = to_pcm(soxr.resample(read_segment(utterance), RATE * speed, RATE))
             file.write(pcm)
             rows.append(
                 replace(utterance, id=f"{utterance.id}@{speed:g}", path=audio.as_posix(), start=at,

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -146,8 +146,8 @@ def checkout_path(source: str) -> Path:
     return path if path.exists() else Path(__file__).parents[3] / path
 
 
-def data_table(name: str) -> list[dict[str, str]]:
-    """The rows of the checkout's `data/NAME.csv`.
+def data_table(name: str, columns: Sequence[str] = ()) -> list[dict[str, str]]:
+    """The rows of the checkout's `data/NAME.csv`, which has `columns`.
 
     Raises:
         SkillError: it is damaged, or missing: this is no clone.
@@ -155,7 +155,7 @@ def data_table(name: str) -> list[dict[str, str]]:
     path = checkout_path(f"data/{name}.csv")
     if not path.is_file():
         raise SkillError(f"data/{name}.csv is missing: work in a clone of the repository")
-    return read_csv(path)
+    return read_csv(path, columns)
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

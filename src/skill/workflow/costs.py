@@ -130,7 +130,7 @@ class Estimator:
     def all_notes(self) -> list[str]:
         """What the reader has to know, of corpora and of files that tasks need."""
         wanted = ((n, corpus) for n, t in self.tasks.items() for corpus in t.corpora)
-        return [*self.notes, *superb_files.missing(wanted)]
+        return [*self.notes, *superb_files.missing_files(wanted)]
 
     def _rows(self, corpus: Corpus) -> list[Row]:
         """The table's rows that the corpus is made of."""
@@ -163,7 +163,7 @@ class Estimator:
             return cost
         root = os.environ.get("SKILL_CORPORA")
         parts = {row["part"] for row in self._rows(corpus)}
-        wanted = [a for a in archives.listed() if a.kind == corpus.kind and a.part in parts]
+        wanted = [a for a in archives.read_archives() if a.kind == corpus.kind and a.part in parts]
         absent = [a for a in wanted if not root or not (Path(root) / a.folder).is_dir()]
         for archive in absent:
             if archive.folder not in self.fetched:  # by another corpus of the same kind

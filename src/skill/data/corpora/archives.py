@@ -23,6 +23,7 @@ from skill.utils.download import Remote, fetch
 from skill.utils.errors import SkillError
 from skill.utils.files import data_table
 
+_COLUMNS = ("name", "kind", "part", "source", "bytes", "checksum", "folder")
 _GROWTH = 1.2  # compressed audio hardly compresses: what an archive unpacks to, over its size
 _OVERHEAD = 1 << 20  # of transcripts in small archives
 _MOST_MEMBERS, _DEEPEST, _LONGEST_HEADER = 500_000, 32, 1 << 20
@@ -43,14 +44,14 @@ class Archive:
         return int(self.remote.size * _GROWTH) + _OVERHEAD
 
 
-def listed() -> list[Archive]:
+def read_archives() -> list[Archive]:
     """The rows of `data/corpora.csv` that have a checksum.
 
     Raises:
         SkillError: the table is missing, or a row of it is wrong.
     """
     found = []
-    for row in data_table("corpora"):
+    for row in data_table("corpora", _COLUMNS):
         if row["checksum"]:
             if not row["bytes"].isdecimal() or not row["folder"]:
                 raise SkillError(f"data/corpora.csv: {row['name']}: bytes or folder are missing")

@@ -37,7 +37,7 @@ class Clip:
     split: str = "train"
 
 
-def band_limited(signal: Signal, rate: int) -> Signal:
+def band_limit(signal: Signal, rate: int) -> Signal:
     """`signal` [S] or [S, channels] at `rate` as mono [S] at `BAND_RATE`."""
     mono = signal if signal.ndim == 1 else signal.mean(axis=1, dtype=np.float32)
     return mono if rate == BAND_RATE else soxr.resample(mono, rate, BAND_RATE)
@@ -71,7 +71,7 @@ def _energies(signal: Signal, frame: int) -> NDArray[np.float64]:
     return np.add.reduceat(squares, np.arange(0, len(signal), frame))
 
 
-def as_pcm(signal: Signal) -> NDArray[np.int16]:
+def to_pcm(signal: Signal) -> NDArray[np.int16]:
     """`signal` at `BAND_RATE` as 16-bit samples at 16 kHz; peaks beyond full scale are clipped."""
     wide = soxr.resample(signal, BAND_RATE, RATE)
     return np.rint(np.clip(wide, -1, 32767 / 32768) * 32768).astype(np.int16)

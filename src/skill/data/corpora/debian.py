@@ -41,7 +41,7 @@ def missing_tools() -> list[str]:
     return [tool for tool in _TOOLS if shutil.which(tool) is None]
 
 
-def fetched(names: Sequence[str]) -> bool:
+def is_cached(names: Sequence[str]) -> bool:
     """Whether all these packages' files are in the cache."""
     return all((cache() / "packages" / name).is_dir() for name in names)
 
@@ -49,7 +49,7 @@ def fetched(names: Sequence[str]) -> bool:
 def checksums() -> dict[str, dict[str, str]]:
     """SHA-256 by package and path, from `data/checksums.csv` of the repository."""
     table: dict[str, dict[str, str]] = {}
-    for row in data_table("checksums"):
+    for row in data_table("checksums", ("package", "path", "sha256")):
         table.setdefault(row["package"], {})[row["path"]] = row["sha256"]
     return table
 
@@ -66,12 +66,13 @@ def files_of(names: Sequence[str]) -> dict[str, dict[str, Path]]:
         if name not in table:
             raise SkillError(f"{name}: no file of this package is listed in data/checksums.csv")
     home = cache() / "packages"
-    with locked(home / ".lock"):
-        for left in home.glob(".fetch-*"):  # of a run that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        absent = [name for name in names if not (home / name).is_dir()]
-        if absent:
-            _fetch(absent, table, home)
+    if not is_cached(names):  # a cache that is complete may be read-only
+        with locked(home / ".lock"):
+            for remnant in home.glob(".fetch-*"):  # of a run that was killed
+                shutil.rmtree(remnant, ignore_errors=True)
+            absent = [name for name in names if not (home / name).is_dir()]
+            if absent:
+                _fetch(absent, table, home)
     found = {name: {path: home / name / path for path in table[name]} for name in names}
     for name, files in found.items():
         for inside, path in files.items():

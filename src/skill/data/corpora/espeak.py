@@ -40,7 +40,7 @@ def clips(name: str) -> Iterator[Clip]:
             text = transcript(sentence)
             yield Clip(
                 f"{name}-espeak-{voice}-{index:03d}",
-                partial(spoken, sentence, voice),
+                partial(speak, sentence, voice),
                 speaker=voice,
                 text=text,
                 split=splits.by_text(text),
@@ -56,7 +56,7 @@ class Style(NamedTuple):
     volume: int = 0
 
 
-def spoken(sentence: str, voice: str, style: Style | None = None) -> tuple[Signal, int]:
+def speak(sentence: str, voice: str, style: Style | None = None) -> tuple[Signal, int]:
     """Samples [S] and their rate.
 
     Raises:

@@ -15,7 +15,7 @@ from skill.data.audio import SUFFIXES, read_recording, require_sound
 from skill.data.corpora import omissions
 from skill.data.corpora.clips import BAND_RATE, Clip, Signal
 from skill.data.manifest import is_writable
-from skill.data.transcripts import spelled_out, transcript
+from skill.data.transcripts import spell_out, transcript
 from skill.utils.errors import SkillError
 from skill.utils.text import read_text
 
@@ -60,7 +60,7 @@ def clips(name: str, place: Path) -> Iterator[Clip]:
         inside = path.relative_to(place)
         script = path.with_suffix(".txt")
         said = _text(script, unreadable)
-        text = transcript(spelled_out(said))
+        text = transcript(spell_out(said))
         if said.strip() and not text:
             unsaid.append(script.relative_to(place).as_posix())
         found.append(Clip(

@@ -32,9 +32,9 @@ from skill.data.corpora.clips import (
     BAND_RATE,
     SHORTEST,
     Clip,
-    as_pcm,
-    band_limited,
+    band_limit,
     split_at_pauses,
+    to_pcm,
 )
 from skill.data.manifest import RATE, Utterance, write_manifest
 from skill.utils.disk import need_space
@@ -80,7 +80,7 @@ def _list(name: str, job: Corpus, manifest: Path) -> None:
         return
     parts = job.parts or librispeech.PARTS
     if root:
-        archives.ensure([a for a in archives.listed() if a.part in parts], Path(root))
+        archives.ensure([a for a in archives.read_archives() if a.part in parts], Path(root))
     librispeech.build(name, parts, manifest)
 
 
@@ -97,7 +97,7 @@ def _source(name: str, job: Corpus) -> tuple[Iterable[Clip], str]:
     packaged, names = _PACKAGED[job.kind]
     given = os.environ.get("SKILL_CORPORA")
     own = given and (Path(given) / name).is_dir()
-    if debian.fetched(names) and not own:
+    if debian.is_cached(names) and not own:
         return packaged(), "human"
     missing = debian.missing_tools()
     if own or (given and missing):
@@ -152,12 +152,12 @@ def store(name: str, clips: Iterable[Clip], kind: str, audio: Path) -> list[Utte
             with soundfile.SoundFile(temporary, "w", RATE, 1, "PCM_16", format="FLAC") as file:
                 for number, clip in enumerate(listed, 1):
                     try:
-                        parts = split_at_pauses(band_limited(*clip.load()), BAND_RATE)
+                        parts = split_at_pauses(band_limit(*clip.load()), BAND_RATE)
                     except (SkillError, soundfile.LibsndfileError) as error:
                         bad.append(f"{clip.id}: {error}")
                         continue
                     for index, part in enumerate(parts):
-                        pcm = as_pcm(part)
+                        pcm = to_pcm(part)
                         if len(pcm) < SHORTEST * RATE:
                             short += 1
                             continue

@@ -98,7 +98,7 @@ def commands(name: str) -> Iterator[Clip]:
                 where = "" if room == "none" else f" in the {room}"
                 sentence = phrasings[stable_hash(key) % len(phrasings)].format(where)
                 label = f"{action};{thing};{room}"
-                yield Clip(key, partial(espeak.spoken, sentence, voice), voice, "en", label,
+                yield Clip(key, partial(espeak.speak, sentence, voice), voice, "en", label,
                            split[voice])  # fmt: skip
 
 
@@ -118,7 +118,7 @@ def requests(name: str) -> Iterator[Clip]:
             for step in range(_VOICES_OF_A_REQUEST[split]):
                 voice = voices[(first + step) % len(voices)]
                 yield Clip(f"{name}-{split}-{number:03d}-{voice}",
-                           partial(espeak.spoken, sentence, voice), voice, "en", label,
+                           partial(espeak.speak, sentence, voice), voice, "en", label,
                            split)  # fmt: skip
 
 
@@ -149,7 +149,7 @@ def moods(name: str) -> Iterator[Clip]:
                         value + stable_hash(f"{key} {part}") % (2 * spread + 1) - spread
                         for part, value, spread in zip(Style._fields, style, _SPREAD, strict=True)
                     ))  # fmt: skip
-                    yield Clip(key, partial(espeak.spoken, sentence, voice, varied),
+                    yield Clip(key, partial(espeak.speak, sentence, voice, varied),
                                f"Ses0{session}-{voice}", "en", mood)  # fmt: skip
 
 

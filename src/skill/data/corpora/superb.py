@@ -24,7 +24,7 @@ from pathlib import Path
 
 from skill.data import audio, effects
 from skill.data.corpora import omissions
-from skill.data.corpora.superb_files import FOLDERS, GATED, needed
+from skill.data.corpora.superb_files import FOLDERS, GATED, required_files
 from skill.data.manifest import RATE, Utterance, is_writable, write_manifest
 from skill.utils.errors import SkillError
 from skill.utils.files import read_json
@@ -120,7 +120,7 @@ def _row(name: str, root: Path, voiced: bool, recording: Recording) -> Utterance
     try:
         samples = audio.recording_length(path)
         if voiced:
-            text = str(len(effects.voiced(audio.read_recording(path))))
+            text = str(len(effects.attenuate_and_trim(audio.read_recording(path))))
     except SkillError as error:
         return str(error)
     return Utterance(
@@ -194,7 +194,7 @@ def verification_trials() -> list[tuple[bool, str, str]]:
     Raises:
         SkillError: the list is missing, or a line of it is no trial.
     """
-    (listed,) = needed("asv", "voxceleb1")
+    (listed,) = required_files("asv", "voxceleb1")
     trials = []
     for where, (label, first, second) in read_fields(listed, 3):
         if label not in ("0", "1"):

@@ -46,31 +46,31 @@ LISTS: dict[tuple[str, str], tuple[str, list[str]]] = {
         ["VoxCeleb1/voxceleb1_test_v2.txt"],
     ),
 }
-"""{(task, corpus): where the files are to be had, and their places below SKILL_CORPORA}."""
+"""{(task, corpus): where to download the files, and their places below SKILL_CORPORA}."""
 _NONE: tuple[str, list[str]] = ("", [])
 
 
-def needed(task: str, corpus: str) -> list[Path]:
+def required_files(task: str, corpus: str) -> list[Path]:
     """The files of a task on a corpus, often none.
 
     Raises:
-        SkillError: one is not there; the message says where it is to be had.
+        SkillError: one is not there; the message says where to download it.
     """
-    for problem in missing([(task, corpus)]):
+    for problem in missing_files([(task, corpus)]):
         raise SkillError(problem)
     _, files = LISTS.get((task, corpus), _NONE)
     return [_place(file) for file in files]
 
 
-def missing(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
+def missing_files(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
     """A sentence for each file of these tasks and corpora that is not there."""
     for task, corpus in pairs:
         source, files = LISTS.get((task, corpus), _NONE)
         for file in files:
             if not _place(file).is_file():
                 yield (
-                    f"superb.tasks.{task} needs {_place(file)}, which no archive has; it is to be "
-                    f"had from {source}"
+                    f"superb.tasks.{task} needs {_place(file)}, which no archive has; download it "
+                    f"from {source}"
                 )
 
 

@@ -13,9 +13,9 @@ from skill.utils.errors import SkillError
 
 SHORTEST = 1600  # samples: a tenth of a second
 EFFECTS: dict[tuple[str, str], Callable[[Waveform], Waveform]] = {
-    ("ks", "speech_commands"): effects.quieter,
-    ("qbe", "quesst14"): effects.quieter,
-    ("asv", "voxceleb1"): effects.voiced,
+    ("ks", "speech_commands"): effects.attenuate,
+    ("qbe", "quesst14"): effects.attenuate,
+    ("asv", "voxceleb1"): effects.attenuate_and_trim,
 }
 """What is done to a recording before an upstream hears it, by task and corpus."""
 

@@ -10,7 +10,7 @@ import torch
 
 from skill.config.tasks import Task
 from skill.data.corpora.superb import emotion_list, slot_names
-from skill.data.corpora.superb_files import needed
+from skill.data.corpora.superb_files import required_files
 from skill.data.manifest import Utterance
 from skill.superb.datasets.common import class_number, example_of, split
 from skill.superb.examples import Fold
@@ -50,7 +50,7 @@ def emotions(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
     As s3prl: the first of `torch.randperm` from seed 0 train. IEMOCAP's utterances are in the order
     of its lists, those of other corpora in the manifest's.
     """
-    listed = needed(task.name, task.corpora[0])
+    listed = required_files(task.name, task.corpora[0])
     rank = {key: n for n, key in enumerate(key for path in listed for key in emotion_list(path))}
     if listed and rank.keys() != {u.id for u in utterances}:
         (key, *_) = sorted(rank.keys() ^ {u.id for u in utterances})
@@ -83,7 +83,7 @@ def slot_filling(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
     """
     examples = [(u.split, example_of(task, u, slot_symbols(u.text))) for u in utterances]
     fold = split(task, examples)
-    listed = needed(task.name, task.corpora[0])
+    listed = required_files(task.name, task.corpora[0])
     if listed:
         marks = [f"{mark}-{name}" for name in slot_names(*listed) for mark in "BE"]
     else:

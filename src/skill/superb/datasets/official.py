@@ -17,7 +17,7 @@ from skill.data.corpora.superb import (
     UNKNOWN,
     verification_trials,
 )
-from skill.data.corpora.superb_files import needed
+from skill.data.corpora.superb_files import required_files
 from skill.data.manifest import Utterance
 from skill.superb.datasets.common import class_number, example_of, split, transcripts
 from skill.superb.datasets.labelled import emotions, intents, slot_filling
@@ -43,7 +43,7 @@ _DEV_TRIALS = 20_000
 
 def phones(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
     """PR: pronunciations from s3prl's two lexicons."""
-    return transcripts(task, utterances, read_lexicon(needed("pr", "librispeech")))
+    return transcripts(task, utterances, read_lexicon(required_files("pr", "librispeech")))
 
 
 def keywords(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
