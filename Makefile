@@ -62,7 +62,6 @@ benchmarks: environment
 	measure training-sample training --size sample --rounds 5 $(DPHUBERT) && \
 	measure export export --repeats 9 && \
 	measure superb superb && \
-	measure compaction compaction . && \
 	measure loader loader results/corpora/queen.csv --rounds 1 --steps 20
 
 # Copies the last run's tables into the README and docs/sample/. RUNS="DIR DIR" also makes the values

@@ -20,10 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skill.distillation.gates import full_size
+from skill.data.batches import Batch
+from skill.distillation.sparsity import full_size
 from skill.encoder import SpeechEncoder
 from skill.encoder.formats.dphubert import write_dphubert
-from skill.training.loop import Micro
 
 LAYERS = (0, 4, 8, 12)
 SPARSITY = 0.75
@@ -36,7 +36,7 @@ GATED = {
 
 class Peer(nn.Module):
     """Teacher, gated student, projections and λ, driven as
-    `skill.distillation.distiller.Distillation` is."""
+    `skill.distillation.distiller.Distiller` is."""
 
     def __init__(self, folder: Path, teacher: SpeechEncoder, learning_rate: float) -> None:
         """Teacher and student get their weights as its distill.py reads them, from a file.
@@ -84,13 +84,13 @@ class Peer(nn.Module):
         self.train()
         self.teacher.eval()
 
-    def losses(self, micro: Micro, step: int) -> Mapping[str, Tensor]:
+    def losses(self, batch: Batch, step: int) -> Mapping[str, Tensor]:
         """`loss`: L1 − cosine over all layers at once, and the Lagrangian at the last target."""
-        lengths = micro.lengths.to(micro.waveforms.device)
+        lengths = batch.lengths.to(batch.waveforms.device)
         with torch.no_grad():
-            states, _ = self.teacher.extract_features(micro.waveforms, lengths)
+            states, _ = self.teacher.extract_features(batch.waveforms, lengths)
             wanted = torch.stack([states[layer] for layer in LAYERS], dim=1)  # [B, L, T, D]
-        states, _ = self.student.extract_features(micro.waveforms, lengths)
+        states, _ = self.student.extract_features(batch.waveforms, lengths)
         pairs = zip(LAYERS, self.projections, strict=True)
         predicted = torch.stack([project(states[layer]) for layer, project in pairs], dim=1)
         distance = F.l1_loss(predicted, wanted)

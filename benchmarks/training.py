@@ -7,8 +7,7 @@
 Candidates take turns in one process, in an order that changes from round to round, so that a busy
 machine harms all alike; figures are medians with quartiles. A step without a further word is one of
 a stage's first, with gates as they begin. `closed` is one after the sparsity has risen: gates on
-three quarters of the student are mostly drawn shut, and what is shut is not computed. `compacted`
-is one whose student has lost these units for good (`skill.distillation.compaction`). `split`: a
+three quarters of the student are mostly drawn shut, and what is shut is not computed. `split`: a
 micro-batch per utterance (`micro_seconds`). In each round the machine's bare matrix product is
 timed, too: the share is the step's multiplications, counted by torch, over the time that the
 product would take for as many. Memory stays with the process from step to step, as in `python -m
@@ -51,14 +50,15 @@ from torch.utils.flop_counter import (
 )
 
 from skill.config.methods import Distances, LayerTarget, Method
+from skill.config.params import Stage1
+from skill.data.batches import Batch, BatchPlan
 from skill.distillation import gates
-from skill.distillation.compaction import shaped
-from skill.distillation.distiller import Distillation
-from skill.distillation.stages import start_student
+from skill.distillation.distiller import Distiller
+from skill.distillation.sparsity import SparsityTarget
+from skill.distillation.student import start_student
 from skill.distillation.targets import build_targets
 from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.encoder.checkpoint import load_encoder
-from skill.training.loop import Micro, adamw
 from skill.training.precision import computed
 from skill.utils.files import checkout_path
 from skill.workflow import launch
@@ -72,8 +72,8 @@ DPHUBERT = Method(
     distances=Distances(l1=1.0, cosine=1.0),
 )
 KINDS = (
-    *("float32", "float32 closed", "float32 compacted", "float32 split", "float32 closed split"),
-    *("bf16", "bf16 closed", "bf16 compacted"),
+    *("float32", "float32 closed", "float32 split", "float32 closed split"),
+    *("bf16", "bf16 closed"),
 )
 PEER_KINDS = ("float32 peer", "bf16 peer")
 CPU_BATCH, GPU_SECONDS, GPU_BYTES = (4, 5), 10, 80e9
@@ -91,9 +91,9 @@ flop_registry[torch.ops.aten._scaled_dot_product_flash_attention_for_cpu] = sdpa
 class Step:
     """One candidate, ready to do steps on its batch."""
 
-    experiment: Distillation | Peer
+    experiment: Distiller | Peer
     optimizer: torch.optim.AdamW
-    micros: list[Micro]
+    batches: list[Batch]
     precision: str
     device: str
 
@@ -101,10 +101,10 @@ class Step:
         half = torch.bfloat16 if self.precision == "bf16" else None
         self.experiment.begin_step(0)
         self.optimizer.zero_grad(set_to_none=True)
-        for micro in self.micros:
+        for batch in self.batches:
             with torch.autocast(self.device, half) if half else nullcontext():
-                loss = self.experiment.losses(micro, 1)["loss"]
-            (loss / len(self.micros)).backward()
+                loss = self.experiment.losses(batch, 1)["loss"]
+            (loss / len(self.batches)).backward()
         torch.nn.utils.clip_grad_norm_(self.experiment.parameters(), 10.0)
         self.optimizer.step()
         if self.device == "cuda":
@@ -163,20 +163,19 @@ def random_teacher(size: str, family: str, device: str) -> SpeechEncoder:
 shared_teacher = cache(random_teacher)  # one for all of ours, or ten candidates need 30 GB
 
 
-def ours(kind: str, teacher: SpeechEncoder, options: argparse.Namespace) -> Distillation:
+def ours(kind: str, teacher: SpeechEncoder, options: argparse.Namespace) -> Distiller:
     """Our stage 1."""
     config = teacher.config
     student = start_student(teacher, None).to(options.device)
     gates.attach(student, DPHUBERT.prune)
-    target = gates.SparsityTarget(student, 0.75, ramp=0).to(options.device)
-    if "compacted" in kind:
-        student = shaped(student, quarter(config))
-    elif "closed" in kind:
+    target = SparsityTarget(student, 0.75, ramp=0).to(options.device)
+    if "closed" in kind:
         close(student, quarter(config))
-    return Distillation(
-        student, {"t": teacher}, build_targets(DPHUBERT, {"t": (12, config.width)}), DPHUBERT,
-        learning_rate=RATE, pruning=target, gate_learning_rate=RATE, compiled=options.compile,
-    )  # fmt: skip
+    stage = Stage1(
+        steps=1, warmup=0, learning_rate=RATE, gate_learning_rate=RATE, compile=options.compile
+    )
+    targets = build_targets(DPHUBERT, {"t": (12, config.width)})
+    return Distiller(student, {"t": teacher}, targets, DPHUBERT, stage, target)
 
 
 def build(kind: str, options: argparse.Namespace, batch: tuple[int, int]) -> Step:
@@ -185,19 +184,19 @@ def build(kind: str, options: argparse.Namespace, batch: tuple[int, int]) -> Ste
     utterances, seconds = batch
     each = 1 if "split" in kind else utterances
     waveforms = torch.randn(utterances, seconds * 16000, device=options.device)
-    micros = [
-        Micro([""] * each, part, torch.full((each,), seconds * 16000))
+    batches = [
+        Batch(BatchPlan((), (), None), part, torch.full((each,), seconds * 16000))
         for part in waveforms.split(each)
     ]
     about = options.size, options.family, options.device
-    experiment: Distillation | Peer
+    experiment: Distiller | Peer
     if kind in PEER_KINDS:  # it makes a teacher of its own from ours, which is then let go
         experiment = Peer(options.peer, random_teacher(*about), RATE)
     else:
         experiment = ours(kind, shared_teacher(*about), options)
     experiment.to(options.device)
-    optimizer = adamw(experiment.parameter_groups())
-    return Step(experiment, optimizer, micros, kind.split()[0], options.device)
+    optimizer = torch.optim.AdamW(experiment.parameter_groups(), weight_decay=0.0)
+    return Step(experiment, optimizer, batches, kind.split()[0], options.device)
 
 
 def product(precision: str, device: str) -> tuple[Callable[[], None], float]:

@@ -240,8 +240,9 @@ def test_no_torch_is_imported() -> None:
 
 def test_the_papers_schedule_of_every_parameter_group() -> None:
     """DPHuBERT's numbers at steps 0, 1, the end of the warm-up, the middle and the end."""
-    from skill.distillation.distiller import Distillation
-    from skill.distillation.gates import SparsityTarget, attach
+    from skill.distillation.distiller import Distiller
+    from skill.distillation.gates import attach
+    from skill.distillation.sparsity import SparsityTarget
     from skill.distillation.targets import build_targets
     from skill.encoder import EncoderConfig, SpeechEncoder
     from skill.training.loop import learning_rate_factor
@@ -253,14 +254,9 @@ def test_the_papers_schedule_of_every_parameter_group() -> None:
     )
     attach(encoder, student.definition.prune)
     target = SparsityTarget(encoder, 0.75, stage.sparsity_warmup)
-    experiment = Distillation(
-        encoder, {"t": encoder}, build_targets(student.definition, {"t": (12, 32)}),
-        student.definition,
-        learning_rate=stage.learning_rate, pruning=target,
-        gate_learning_rate=stage.gate_learning_rate,
-        multiplier_learning_rate=stage.multiplier_learning_rate,
-    )  # fmt: skip
-    groups = experiment.parameter_groups()
+    targets = build_targets(student.definition, {"t": (12, 32)})
+    distiller = Distiller(encoder, {"t": encoder}, targets, student.definition, stage, target)
+    groups = distiller.parameter_groups()
     assert [group.get("maximize", False) for group in groups] == [False, False, True]
     table = {
         0: (0.0, 0.0, 0.0, 0.0),

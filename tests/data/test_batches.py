@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skill.data.batches import Batches, MicroBatch, collate
+from skill.data.batches import Batches, BatchPlan, collate
 from skill.data.loader import Loader, first_batches
 from skill.data.manifest import RATE, Utterance
 from skill.utils.errors import SkillError
@@ -138,14 +138,15 @@ def corpus(tmp_path: Path) -> list[Utterance]:
 
 
 def test_collate_pads_or_crops_the_right_samples(corpus: list[Utterance]):
-    waveforms, lengths = collate(MicroBatch(tuple(corpus[:3]), (0, 0, 0), None))
+    whole = collate(BatchPlan(tuple(corpus[:3]), (0, 0, 0), None))
+    waveforms, lengths = whole.waveforms, whole.lengths
     assert waveforms.dtype == torch.float32
     assert lengths.tolist() == [u.samples for u in corpus[:3]]
     for row, u in zip(waveforms, corpus, strict=False):
         wanted = (np.arange(u.start, u.start + u.samples) % 30_000) / 32_768
         assert np.array_equal(row[: u.samples].numpy(), wanted.astype(np.float32))
         assert not row[u.samples :].any()
-    cropped, _ = collate(MicroBatch(tuple(corpus[:2]), (7, 11), 100))
+    cropped = collate(BatchPlan(tuple(corpus[:2]), (7, 11), 100)).waveforms
     assert cropped.shape == (2, 100)
     assert cropped[1, 0] == pytest.approx(((corpus[1].start + 11) % 30_000) / 32_768)
 
@@ -155,9 +156,9 @@ def test_the_loader_gives_what_the_batches_say(corpus: list[Utterance], workers:
     batches = Batches(corpus, 5, 3)
     with Loader(batches, first_step=4, workers=workers) as loader:
         for step, loaded in islice(loader, 30):
-            assert [part.batch for part in loaded] == batches.at(step)
+            assert [part.plan for part in loaded] == batches.at(step)
             for part in loaded:
-                assert torch.equal(part.waveforms, collate(part.batch)[0])
+                assert torch.equal(part.waveforms, collate(part.plan).waveforms)
 
 
 def test_the_loader_leaves_out_what_cannot_be_read_once(corpus, tmp_path, capsys):
@@ -170,12 +171,12 @@ def test_the_loader_leaves_out_what_cannot_be_read_once(corpus, tmp_path, capsys
             u.id
             for _, loaded in islice(loader, 2 * len(batches))
             for part in loaded
-            for u in part.batch.utterances
+            for u in part.plan.utterances
         )
     assert set(names) == {u.id for u in corpus}
     assert capsys.readouterr().err.count("left out") == 1
     found = first_batches(batches, 10 * len(batches))
-    assert {u.id for part in found for u in part.batch.utterances} == set(names)
+    assert {u.id for part in found for u in part.plan.utterances} == set(names)
     worse = [*many, Utterance("bad2", "c", str(tmp_path / "missing.flac"), 0, 9000)]
     batches = Batches(worse, 5, 3)
     with pytest.raises(SkillError, match="2 of 122"), Loader(batches, workers=1) as loader:

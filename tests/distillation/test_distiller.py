@@ -9,16 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skill.config.methods import Distances, LayerTarget, Method
+from skill.config.params import Stage1
+from skill.data.batches import Batch, BatchPlan
 from skill.distillation import gates
-from skill.distillation.distiller import Distillation, layer_means, projection_key
+from skill.distillation.distiller import Distiller, layer_means, projection_key
 from skill.distillation.losses import distance
-from skill.distillation.stages import start_student
+from skill.distillation.sparsity import SparsityTarget
+from skill.distillation.student import start_student
 from skill.distillation.targets import build_targets
 from skill.encoder import EncoderConfig, SpeechEncoder
-from skill.training.loop import Micro
 from skill.utils.errors import SkillError
 
 L1_COSINE = Distances(l1=1.0, cosine=1.0)
+STAGE = Stage1(steps=10, warmup=1, learning_rate=1e-3, gate_learning_rate=0.02)
 WAVEFORMS = torch.randn(2, 4000, generator=torch.Generator().manual_seed(0))
 
 
@@ -31,16 +34,12 @@ def encoder(seed: int, *, width: int = 32, blocks: int = 4, family: str = "wavlm
     return SpeechEncoder(config).eval()
 
 
-def build(method: Method, clusters: Any = None, **teachers: SpeechEncoder) -> Distillation:
+def build(method: Method, clusters: Any = None, **teachers: SpeechEncoder) -> Distiller:
     sizes = {name: (t.config.num_blocks, t.config.width) for name, t in teachers.items()}
     first = next(iter(teachers.values()))
-    return Distillation(
-        start_student(first, method.start_blocks),
-        teachers,
-        build_targets(method, sizes, clusters),
-        method,
-        learning_rate=1e-3,
-    ).eval()
+    student = start_student(first, method.start_blocks)
+    targets = build_targets(method, sizes, clusters)
+    return Distiller(student, teachers, targets, method, STAGE).eval()
 
 
 @settings(max_examples=20, deadline=None)
@@ -63,8 +62,8 @@ def test_the_teacher_itself_is_the_perfect_student() -> None:
     """A whole copy with identity projections has L1 = 0 and cosine 1, so the loss is −1."""
     method = Method(targets="clusters", distances=L1_COSINE)
     clusters = [[("a", 0), ("a", 1)], [("a", 2), ("a", 3), ("a", 4)]]
-    experiment = build(method, clusters, a=encoder(1))
-    assert experiment.distill(WAVEFORMS)["loss"].item() == pytest.approx(-1, abs=1e-4)
+    distiller = build(method, clusters, a=encoder(1))
+    assert distiller.distill(WAVEFORMS)["loss"].item() == pytest.approx(-1, abs=1e-4)
 
 
 @torch.no_grad()
@@ -72,10 +71,10 @@ def test_the_loss_is_the_weighted_sum_over_the_targets() -> None:
     method = Method(targets="clusters", distances=L1_COSINE)
     clusters = [[("a", 0), ("b", 1)], [("a", 3), ("a", 4)]]
     teachers = {"a": encoder(1), "b": encoder(2, family="hubert")}
-    experiment = build(method, clusters, **teachers)
-    experiment.student.load_state_dict(encoder(3).state_dict())
-    found = experiment.distill(WAVEFORMS)
-    a, b, s = (m(WAVEFORMS)[0] for m in (teachers["a"], teachers["b"], experiment.student))
+    distiller = build(method, clusters, **teachers)
+    distiller.student.load_state_dict(encoder(3).state_dict())
+    found = distiller.distill(WAVEFORMS)
+    a, b, s = (m(WAVEFORMS)[0] for m in (teachers["a"], teachers["b"], distiller.student))
     weights = method.distances.model_dump()
     first = distance((s[0] + s[1]) / 2, (a[0] + b[1]) / 2, weights)
     second = distance((s[3] + s[4]) / 2, (a[3] + a[4]) / 2, weights)
@@ -94,13 +93,13 @@ def test_concatenation_over_teachers_of_any_width() -> None:
         distances=Distances(l1=1.0, log_sigmoid_cosine=1.0),
     )
     teachers = {"a": encoder(1), "b": encoder(2, width=48, family="hubert")}
-    experiment = build(method, **teachers)
-    assert experiment.student.config.num_blocks == 2
-    (want,) = experiment._teacher_targets(WAVEFORMS)
+    distiller = build(method, **teachers)
+    assert distiller.student.config.num_blocks == 2
+    (want,) = distiller._teacher_targets(WAVEFORMS)
     both = [t(WAVEFORMS)[0][4] for t in teachers.values()]
     torch.testing.assert_close(want, torch.cat(both, dim=-1))
-    key = projection_key(str(experiment.targets[0].projection))
-    assert experiment.projections[key](experiment.student(WAVEFORMS)[0][2]).shape[-1] == 80
+    key = projection_key(str(distiller.targets[0].projection))
+    assert distiller.projections[key](distiller.student(WAVEFORMS)[0][2]).shape[-1] == 80
 
 
 def test_gradients_reach_student_projections_gates_and_multipliers_but_no_teacher() -> None:
@@ -109,27 +108,21 @@ def test_gradients_reach_student_projections_gates_and_multipliers_but_no_teache
     teacher = encoder(1)
     student = start_student(teacher, None)
     gates.attach(student, method.prune)
-    experiment = Distillation(
-        student,
-        {"a": teacher},
-        build_targets(method, {"a": (4, 32)}, clusters),
-        method,
-        learning_rate=1e-3,
-        pruning=gates.SparsityTarget(student, 0.5, ramp=0),
-        gate_learning_rate=0.02,
-    )
-    experiment.begin_step(3)
+    targets = build_targets(method, {"a": (4, 32)}, clusters)
+    sparsity = SparsityTarget(student, 0.5, ramp=0)
+    distiller = Distiller(student, {"a": teacher}, targets, method, STAGE, sparsity)
+    distiller.begin_step(3)
     lengths = torch.full((2,), 4000)
-    losses = experiment.losses(Micro(["x", "y"], WAVEFORMS, lengths), 3)
+    losses = distiller.losses(Batch(BatchPlan((), (), None), WAVEFORMS, lengths), 3)
     losses["loss"].backward()
-    groups = experiment.parameter_groups()
+    groups = distiller.parameter_groups()
     assert [group["lr"] for group in groups] == [1e-3, 0.02, 0.02]
     assert [group.get("maximize", False) for group in groups] == [False, False, True]
     for group in groups:
         assert all(p.grad is not None for p in group["params"])
     assert all(p.grad is None for p in teacher.parameters())
     named = sum(p.numel() for group in groups for p in group["params"])
-    assert named == sum(p.numel() for p in experiment.parameters())
+    assert named == sum(p.numel() for p in distiller.parameters())
     assert {"distillation", "sparsity", "target_sparsity", "lambda1", "lambda2"} <= losses.keys()
 
 
@@ -171,10 +164,9 @@ def test_compiled_blocks_give_the_same_losses_and_gradients(
     pair = []
     for compiled in (False, True):
         teacher, student = encoder(1, blocks=2), encoder(2, blocks=2)
-        made = Distillation(
-            student, {"a": teacher}, build_targets(method, {"a": (2, 32)}, clusters), method,
-            learning_rate=1e-3, compiled=compiled,
-        ).eval()  # fmt: skip
+        targets = build_targets(method, {"a": (2, 32)}, clusters)
+        stage = STAGE.model_copy(update={"compile": compiled})
+        made = Distiller(student, {"a": teacher}, targets, method, stage).eval()
         losses = [made.distill(WAVEFORMS[:, :length])["loss"] for length in (4000, 2500)]
         torch.stack(losses).sum().backward()
         pair.append((made, losses))

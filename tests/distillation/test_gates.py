@@ -9,6 +9,13 @@ from hypothesis import strategies as st
 
 from skill.distillation import gates
 from skill.distillation.gates import HardConcrete
+from skill.distillation.pruning import select
+from skill.distillation.sparsity import (
+    SparsityTarget,
+    expected_size,
+    full_size,
+    reachable_sparsity,
+)
 from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.utils.errors import SkillError
 
@@ -58,14 +65,14 @@ def test_evaluation_closes_the_least_likely_and_softens_the_rest() -> None:
 def test_base_sizes_in_dphuberts_count(family: str, size: int) -> None:
     with torch.device("meta"):
         encoder = SpeechEncoder(EncoderConfig.base(family))  # type: ignore[arg-type]
-    assert gates.full_size(encoder) == size
+    assert full_size(encoder) == size
     gates.attach(encoder.to_empty(device="cpu"))
     for _, gate in gates.gates_of(encoder):
         gate.log_alpha.data.fill_(50.0)
     assert sum(g.log_alpha.numel() for _, g in gates.gates_of(encoder)) == 40_592
-    assert gates.full_size(encoder) == size
-    assert gates.expected_size(encoder).item() == size
-    assert gates.reachable_sparsity(encoder) == pytest.approx(0.949, abs=0.001)
+    assert full_size(encoder) == size
+    assert expected_size(encoder).item() == size
+    assert reachable_sparsity(encoder) == pytest.approx(0.949, abs=0.001)
 
 
 def test_expected_size_counts_what_each_gate_is_worth() -> None:
@@ -73,18 +80,18 @@ def test_expected_size_counts_what_each_gate_is_worth() -> None:
     gates.attach(encoder)
     for _, gate in gates.gates_of(encoder):
         gate.log_alpha.data.fill_(50.0)
-    full = gates.expected_size(encoder).item()
+    full = expected_size(encoder).item()
     encoder.blocks[1].feed_forward.gate.log_alpha.data[0] = -50.0
-    assert full - gates.expected_size(encoder).item() == pytest.approx(2 * 64 + 1)
+    assert full - expected_size(encoder).item() == pytest.approx(2 * 64 + 1)
     encoder.blocks[0].attention.gate.log_alpha.data[2] = -50.0
     one_head = 16 * (4 * 64 + 3)
-    assert full - gates.expected_size(encoder).item() == pytest.approx(2 * 64 + 1 + one_head)
+    assert full - expected_size(encoder).item() == pytest.approx(2 * 64 + 1 + one_head)
 
 
 def test_the_target_ramps_and_the_multipliers_push_towards_it() -> None:
     encoder = small()
     gates.attach(encoder)
-    target = gates.SparsityTarget(encoder, 0.75, ramp=100)
+    target = SparsityTarget(encoder, 0.75, ramp=100)
     assert [target.target(step) for step in (0, 50, 100, 1000)] == [0.0, 0.375, 0.75, 0.75]
     assert target(encoder, 1000)[0].item() == 0.0
     penalty, sparsity = target(encoder, 1000)
@@ -101,7 +108,7 @@ def test_an_unreachable_sparsity_is_an_error_before_training() -> None:
     with pytest.raises(
         SkillError, match=r"0.75 is out of reach: with all gates closed it is 0\.\d+"
     ):
-        gates.SparsityTarget(encoder, 0.75, ramp=0)
+        SparsityTarget(encoder, 0.75, ramp=0)
 
 
 def test_unknown_units_and_large_convolutions_are_errors() -> None:
@@ -122,8 +129,8 @@ def test_the_selection_closes_the_least_likely_of_the_whole_model_first() -> Non
     layers = [block.feed_forward.gate for block in encoder.blocks]
     for place, gate in enumerate(layers):
         gate.log_alpha.data = torch.linspace(2 + place, 12 + place, 200)
-    full, unit = gates.full_size(encoder), 2 * 64 + 1
-    gates.select(encoder, 60 * unit / full)
+    full, unit = full_size(encoder), 2 * 64 + 1
+    select(encoder, 60 * unit / full)
     left = [gate.kept for gate in layers]
     assert sum(int((~kept).sum()) for kept in left) == 60
     closed = [gate.log_alpha[~kept] for gate, kept in zip(layers, left, strict=True)]
@@ -131,7 +138,7 @@ def test_the_selection_closes_the_least_likely_of_the_whole_model_first() -> Non
     assert torch.cat(closed).max() <= kept.min()
     for gate in layers:
         gate.log_alpha.data -= 30.0
-    gates.select(encoder, 540 * unit / full)
+    select(encoder, 540 * unit / full)
     opened = torch.cat([gate.log_alpha[gate.kept] for gate in layers])
     shut = torch.cat([gate.log_alpha[~gate.kept] for gate in layers])
     assert len(opened) == 60 and opened.min() >= shut.max()
@@ -142,10 +149,10 @@ def test_the_selection_closes_the_least_likely_of_the_whole_model_first() -> Non
 def test_the_selection_meets_the_target_globally(sparsity: float, spread: float, seed: int) -> None:
     encoder = small(seed=seed)
     gates.attach(encoder)
-    full = gates.full_size(encoder)
+    full = full_size(encoder)
     for _, gate in gates.gates_of(encoder):
         gate.log_alpha.data.normal_(0, spread)
-    gates.select(encoder, sparsity)
+    select(encoder, sparsity)
     from skill.distillation.pruning import prune
 
     size = prune(encoder).num_parameters()

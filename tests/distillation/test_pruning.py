@@ -5,7 +5,8 @@ import torch
 from helpers.encoders import KINDS, assert_same, gated
 
 from skill.distillation import gates
-from skill.distillation.pruning import prune
+from skill.distillation.pruning import prune, select
+from skill.distillation.sparsity import full_size
 from skill.encoder import EncoderConfig, SpeechEncoder
 
 
@@ -14,7 +15,7 @@ from skill.encoder import EncoderConfig, SpeechEncoder
 def test_pruned_equals_gated(family: str, units: tuple[str, ...]) -> None:
     encoder = gated(family.replace("filters", "wavlm"), units, filters=family == "filters").double()
     student = prune(encoder)
-    assert student.num_parameters() < gates.full_size(encoder)
+    assert student.num_parameters() < full_size(encoder)
     assert not any(gates.is_gate(name) for name, _ in student.named_parameters())
     assert_same(encoder, student)
 
@@ -69,6 +70,6 @@ def test_base_size_meets_every_target() -> None:
     for _, gate in gates.gates_of(encoder):
         gate.log_alpha.data.normal_(0, 3)
     for sparsity in (0.5, 0.75, 0.8, 0.9):
-        gates.select(encoder, sparsity)
+        select(encoder, sparsity)
         size = prune(encoder).num_parameters()
         assert size == pytest.approx((1 - sparsity) * 94_381_680, rel=0.005)

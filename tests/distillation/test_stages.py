@@ -19,10 +19,13 @@ from skill.config.params import Corpus, RandomEncoder, Stage1, Stage2, Teacher, 
 from skill.data.batches import Batches
 from skill.data.corpora import prepare
 from skill.data.manifest import usable
-from skill.distillation import gates, runs, stages
+from skill.distillation import stages
+from skill.distillation.sparsity import full_size
 from skill.encoder import EncoderConfig, SpeechEncoder, checkpoint
 from skill.encoder.checkpoint import load_encoder
 from skill.teachers.fetch import run_teacher
+from skill.training.batches import ProcessShare
+from skill.training.distributed import World
 from skill.utils.errors import SkillError
 from skill.utils.files import canonical_json, read_csv, read_json, read_tensors, write_json
 
@@ -82,11 +85,11 @@ def job2(steps: int = 4, method: Method = SKILL) -> Stage2Job:
 
 def test_stage_2_goes_on_in_the_order_of_stage_1(speech: Path) -> None:
     batches = Batches(usable([speech / "beeps.csv"], 0.3, 16.0, "train"), 4.0, 3)
-    alone = runs.World(0, 1, "cpu")
-    first, second = (runs._Share(batches, alone, heard) for heard in (0, 3))
+    alone = World(0, 1, "cpu")
+    first, second = (ProcessShare(batches, alone, step) for step in (0, 3))
     assert [second.at(step) for step in range(4)] == [first.at(step) for step in range(3, 7)]
-    heard = {u.id for step in range(3) for part in first.at(step) for u in part.utterances}
-    assert not heard & {u.id for part in second.at(0) for u in part.utterances}
+    seen = {u.id for step in range(3) for part in first.at(step) for u in part.utterances}
+    assert not seen & {u.id for part in second.at(0) for u in part.utterances}
 
 
 def outputs(folder: Path, stage: str) -> tuple[Path, Path, Path, Path]:
@@ -163,7 +166,7 @@ def test_a_student_of_some_blocks_is_pruned_by_its_own_size(
     assert len(header["config"]["ffn"]) == 2
     assert summary["parameters"] == pytest.approx(0.7 * whole.num_parameters(), rel=0.02)
     assert summary["expected_sparsity"] < 0.2
-    assert "taken at once" in capsys.readouterr().err
+    assert "the rest is pruned in one step" in capsys.readouterr().err
 
 
 def test_the_same_job_gives_the_same_student(speech: Path, tmp_path: Path) -> None:
@@ -172,29 +175,12 @@ def test_the_same_job_gives_the_same_student(speech: Path, tmp_path: Path) -> No
     assert (tmp_path / "a/s1.json").read_bytes() == (tmp_path / "b/s1.json").read_bytes()
 
 
-def test_compaction_on_the_way_leaves_a_student_of_the_same_size(
-    speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    job = job1(16, compact_every=2, gate_learning_rate=2.0)
-    _, header = read_tensors(run1(speech, tmp_path, job))
-    said = capsys.readouterr().err
-    assert "parameters stay after" in said
-    teacher = load_encoder(speech / "t.safetensors")
-    student = SpeechEncoder(EncoderConfig.from_dict(header["config"]))
-    full = gates.full_size(teacher)
-    assert student.num_parameters() == pytest.approx(0.4 * full, rel=0.02)
-    assert read_json(tmp_path / "s1.json")["sparsity"] == pytest.approx(0.6, abs=0.02)
-
-
-@pytest.mark.parametrize(
-    ("number", "others"),
-    [(signal.SIGTERM, {}), (signal.SIGKILL, {"compact_every": 3, "gate_learning_rate": 2.0})],
-)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_verb_goes_on_and_ends_with_the_same_bytes(
-    speech: Path, tmp_path: Path, number: signal.Signals, others: dict[str, Any]
+    speech: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     """The real verb in a real process, killed in the middle, then started again."""
-    job = job1(40, **others)
+    job = job1(40)
     whole = run1(speech, tmp_path / "whole", job)
     files = outputs(tmp_path / "parts", "s1")
     command = [sys.executable, "-m", "skill", "stage1", "s", "--params"]
@@ -220,9 +206,9 @@ def test_a_killed_verb_goes_on_and_ends_with_the_same_bytes(
     assert files[0].read_bytes() == whole.read_bytes()
 
 
-def test_two_processes_stop_together_go_on_and_compact_alike(speech: Path, tmp_path: Path) -> None:
+def test_two_processes_stop_together_and_go_on(speech: Path, tmp_path: Path) -> None:
     """The verb under torchrun: one process alone is told to stop; the student has its size."""
-    job = job1(40, compact_every=3, gate_learning_rate=2.0, micro_seconds=1.0)
+    job = job1(40, micro_seconds=1.0)
     files = outputs(tmp_path, "s1")
     verb = ["stage1", "s", "--params", canonical_json(job.model_dump(mode="json"))]
     verb += ["--teachers", str(speech / "t.safetensors"), "--clustering", str(speech / "g.json")]
@@ -232,12 +218,12 @@ def test_two_processes_stop_together_go_on_and_compact_alike(speech: Path, tmp_p
     program.write_text(
         "import os, runpy, signal, sys\n"
         "import skill.distillation.distiller as p\n"
-        "begin = p.Distillation.begin_step\n"
+        "begin = p.Distiller.begin_step\n"
         "def stopped(self, step):\n"
         "    if step == 20 and os.environ['RANK'] == '1' and os.environ['TOLD'] == '1':\n"
         "        os.kill(os.getpid(), signal.SIGTERM)\n"
         "    begin(self, step)\n"
-        "p.Distillation.begin_step = stopped\n"
+        "p.Distiller.begin_step = stopped\n"
         "runpy.run_module('skill', run_name='__main__')\n"
     )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
@@ -250,11 +236,8 @@ def test_two_processes_stop_together_go_on_and_compact_alike(speech: Path, tmp_p
     )
     assert first.returncode and "stopped at step 21" in first.stderr, first.stderr
     assert not second.returncode and "resumed at step 21" in second.stderr, second.stderr
-    assert "parameters stay after" in first.stderr + second.stderr
     teacher = load_encoder(speech / "t.safetensors")
-    assert read_json(files[2])["parameters"] == pytest.approx(
-        0.4 * gates.full_size(teacher), rel=0.02
-    )
+    assert read_json(files[2])["parameters"] == pytest.approx(0.4 * full_size(teacher), rel=0.02)
 
 
 def test_bad_input_is_said_in_words(speech: Path, tmp_path: Path) -> None:
@@ -279,12 +262,12 @@ def test_bad_input_is_said_in_words(speech: Path, tmp_path: Path) -> None:
         with pytest.raises(SkillError, match=r"g\.json: (no clusters|teacher t has no layer 9)"):
             run1(broken, tmp_path)
     with pytest.raises(SkillError, match="0 files for the teachers t"):
-        runs.load_teachers(["t"], [], "cpu")
+        stages.load_teachers(["t"], [], "cpu")
     config = EncoderConfig.uniform("hubert", width=32, blocks=1, heads=2, ffn=16, conv=16)
     other = replace(config, conv_strides=(5, *config.conv_strides[2:], 4))
     checkpoint.save_encoder(SpeechEncoder(other), broken / "other.safetensors")
     with pytest.raises(SkillError, match=r"teacher u: convolutions .* other frames than t's"):
-        runs.load_teachers(
+        stages.load_teachers(
             ["t", "u"], [speech / "t.safetensors", broken / "other.safetensors"], "cpu"
         )
     assert not (tmp_path / "s1.safetensors").exists()

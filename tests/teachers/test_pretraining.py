@@ -20,13 +20,13 @@ from skill.config.params import (
     Unlabelled,
 )
 from skill.config.types import parse
+from skill.data.batches import Batch, BatchPlan
 from skill.data.corpora import prepare
 from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.encoder.checkpoint import load_encoder
 from skill.teachers import frame_features, masked_prediction, pretraining, round_targets, whisper
 from skill.teachers.frame_features import FrameValues
 from skill.teachers.spectrum import Spectrum
-from skill.training.loop import Micro
 from skill.utils.errors import SkillError
 from skill.utils.files import read_csv, read_header
 
@@ -151,12 +151,12 @@ def test_the_model_can_learn_a_small_batch_by_heart() -> None:
     )  # fmt: skip
     waveforms = torch.randn(2, 400 + 320 * 19)
     wanted = [torch.randint(0, 8, (2, 20)), torch.randn(2, 20, 5), None]
-    micro = Micro(["a", "b"], waveforms, torch.full((2,), waveforms.shape[1]), wanted)
+    batch = Batch(BatchPlan((), (), None), waveforms, torch.full((2,), waveforms.shape[1]), wanted)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     losses = []
     for _ in range(60):
         torch.manual_seed(1)
-        loss = model.losses(micro, 0)["loss"]
+        loss = model.losses(batch, 0)["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

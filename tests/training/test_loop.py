@@ -14,7 +14,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from skill.training.loop import Micro, Outcome, learning_rate_factor, train
+from skill.data.batches import Batch, BatchPlan
+from skill.data.manifest import Utterance
+from skill.training.loop import TrainingResult, learning_rate_factor, train
 from skill.utils.errors import SkillError
 
 PATHS = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
@@ -55,23 +57,33 @@ class Toy(nn.Module):
     def begin_step(self, step: int) -> None:
         self.train()
 
-    def losses(self, micro: Micro, step: int) -> dict[str, Tensor]:
-        x = micro.waveforms
+    def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        x = batch.waveforms
         loss = (self.map(self.dropout(x)) - x[:, :4]).square().mean()
         if self.poison is not None and step >= self.poison:
             loss = loss * float("nan")
         return {"loss": loss + self.multiplier * 0.1, "fit": loss.detach()}
 
+    def validation_losses(self, batch: Batch) -> dict[str, Tensor]:
+        assert not self.training
+        return {"loss": self.losses(batch, 0)["fit"], "constant": torch.tensor(2.0)}
 
-def batches(first: int, micros: slice = slice(None)) -> Iterator[tuple[int, list[Micro]]]:
+
+def batch_of(name: str, waveforms: Tensor) -> Batch:
+    """[B, S] of one utterance's name."""
+    utterance = Utterance(name, "c", "p", 0, waveforms.shape[1])
+    lengths = torch.full((len(waveforms),), waveforms.shape[1])
+    return Batch(BatchPlan((utterance,), (0,), None), waveforms, lengths)
+
+
+def batches(first: int, share: slice = slice(None)) -> Iterator[tuple[int, list[Batch]]]:
     step = first
     while True:
         g = torch.Generator().manual_seed(step)
         both = [
-            Micro([f"u{step}-{i}"], torch.randn(n, 16, generator=g), torch.full((n,), 16))
-            for i, n in enumerate((3, 5))
+            batch_of(f"u{step}-{i}", torch.randn(n, 16, generator=g)) for i, n in enumerate((3, 5))
         ]
-        yield step, both[micros]
+        yield step, both[share]
         step += 1
 
 
@@ -83,7 +95,7 @@ def run(folder: Path, settings: Settings = Settings(), toy: Toy | None = None, *
     return toy, outcome
 
 
-def same(a: Outcome, b: Outcome) -> bool:
+def same(a: TrainingResult, b: TrainingResult) -> bool:
     drop = "audio_per_second"
     strip = [[{k: v for k, v in row.items() if k != drop} for row in o.curve] for o in (a, b)]
     return strip[0] == strip[1]
@@ -116,9 +128,9 @@ def test_every_group_of_parameters_follows_the_schedule(tmp_path: Path) -> None:
 def test_a_step_without_audio_is_skipped(tmp_path: Path, precision: str) -> None:
     """A process may have no micro-batch in its first step, or a step nothing that can be read."""
 
-    def silent(first: int) -> Iterator[tuple[int, list[Micro]]]:
-        for step, micros in batches(first):
-            yield step, micros if step else []
+    def silent(first: int) -> Iterator[tuple[int, list[Batch]]]:
+        for step, read in batches(first):
+            yield step, read if step else []
 
     settings = Settings(precision=precision)
     outcome = train(
@@ -166,7 +178,7 @@ def test_kill_9_goes_on_from_the_last_checkpoint(tmp_path: Path) -> None:
         """
         import os, signal, sys
         from pathlib import Path
-        import skill.resume
+        import skill.training.checkpoints
         from test_loop import Settings, Toy, run
         skill.training.checkpoints._CHECKPOINT_SECONDS = 0.0
         class Killed(Toy):
@@ -225,9 +237,9 @@ def test_a_checkpoint_of_another_run_is_not_resumed(tmp_path: Path) -> None:
 
 def test_bad_steps_are_skipped_counted_and_bounded(tmp_path: Path) -> None:
     class Hiccup(Toy):
-        def losses(self, micro: Micro, step: int) -> dict[str, Tensor]:
+        def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
             self.poison = 4 if step == 4 else None
-            return super().losses(micro, step)
+            return super().losses(batch, step)
 
     toy, outcome = run(tmp_path / "one", toy=Hiccup())
     assert outcome.skipped_steps == 1
@@ -243,18 +255,28 @@ def test_a_run_without_one_good_step_is_an_error_however_short(tmp_path: Path) -
 
 def test_only_micro_batches_without_a_finite_loss_are_named(tmp_path: Path) -> None:
     class Picky(Toy):
-        def losses(self, micro: Micro, step: int) -> dict[str, Tensor]:
-            self.poison = 0 if micro.ids[0].endswith("-1") else None
-            return super().losses(micro, step)
+        def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
+            self.poison = 0 if batch.ids[0].endswith("-1") else None
+            return super().losses(batch, step)
 
     with pytest.raises(SkillError, match=r"utterances: u0-1, u1-1, u2-1$"):
         run(tmp_path, toy=Picky())
 
 
 def test_validation_marks_the_best_step(tmp_path: Path) -> None:
-    losses = iter([3.0, 1.0, 2.0])
-    _, outcome = run(tmp_path, validate=lambda: {"validation_loss": next(losses)})
-    assert (outcome.best_step, outcome.best_loss) == (8, 1.0)
+    """Means over held-out audio, weighted by its length."""
+
+    class Told(Toy):
+        losses_of = iter([4.0, 2.0, 0.0, 2.0, 3.0, 1.5])
+
+        def validation_losses(self, batch: Batch) -> dict[str, Tensor]:
+            return super().validation_losses(batch) | {"loss": torch.tensor(next(self.losses_of))}
+
+    held_out = [batch_of("a", torch.randn(1, 16)), batch_of("b", torch.randn(3, 16))]
+    _, outcome = run(tmp_path, toy=Told(), held_out=held_out)
+    assert (outcome.best_step, outcome.best_loss) == (8, 1.5)
+    found = [row["validation_loss"] for row in outcome.curve if "validation_loss" in row]
+    assert found == [2.5, 1.5, 1.875] and outcome.curve[-1]["validation_constant"] == 2.0
     assert [row["step"] for row in outcome.curve] == [2, 4, 6, 8, 10, 12]
 
 
@@ -262,8 +284,8 @@ def test_fp16_halves_its_scale_until_gradients_are_finite(tmp_path: Path) -> Non
     """More halvings than bad steps are allowed; the factor makes the first gradients overflow."""
 
     class Steep(Toy):
-        def losses(self, micro: Micro, step: int) -> dict[str, Tensor]:
-            found = super().losses(micro, step)
+        def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
+            found = super().losses(batch, step)
             return found | {"loss": found["loss"] * 1e6}
 
     toy, outcome = run(tmp_path, Settings(steps=60, precision="fp16"), Steep())
@@ -298,8 +320,8 @@ import sys
 from pathlib import Path
 import torch.distributed as dist
 from test_loop import Settings, Toy, batches
-from skill.training import train
-from skill.files import write_tensors
+from skill.training.loop import train
+from skill.utils.files import write_tensors
 dist.init_process_group("gloo")
 rank, world = dist.get_rank(), dist.get_world_size()
 toy = Toy()

@@ -98,7 +98,7 @@ class Stage2Job(Section):
     definition: Method
     unlabelled: Unlabelled
     stage: Stage2
-    heard: NonNegativeInt = 0
+    first_data_step: NonNegativeInt = 0
     """Steps of stage 1: stage 2 goes on in their order, or it would hear the same audio again."""
 
     @classmethod
@@ -106,7 +106,8 @@ class Stage2Job(Section):
         s = params.students[student]
         return cls(
             seed=s.seed, teachers=s.teachers, definition=s.definition,
-            unlabelled=params.unlabelled, stage=s.stage2, heard=s.stage1.steps,
+            unlabelled=params.unlabelled, stage=s.stage2,
+            first_data_step=s.stage1.steps,
         )  # fmt: skip
 
 

@@ -186,8 +186,6 @@ class Stage1(Distilling):
     """Of the λ; none: the gates'. In a short run λ as fast as the gates overshoots the target."""
     sparsity_warmup: NonNegativeInt = 0
     """Steps over which the target sparsity rises linearly from 0."""
-    compact_every: NonNegativeInt = 0
-    """Steps between removals of units whose gates stay shut; 0: only at the end."""
 
     @model_validator(mode="after")
     def _target_reached(self) -> "Stage1":

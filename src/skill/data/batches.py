@@ -11,9 +11,9 @@ Legend: B utterances, S samples.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,8 +31,8 @@ Read = Callable[[Utterance, int, int | None], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
-class MicroBatch:
-    """Utterances [B] that go through a model together.
+class BatchPlan:
+    """Utterances [B] that go through a model together, before they are read.
 
     From utterance b, `samples` samples from `starts[b]` on are taken; all of it where None.
     """
@@ -44,6 +44,33 @@ class MicroBatch:
     def lengths(self) -> list[int]:
         """Samples taken of each utterance [B]."""
         return [self.samples or utterance.samples for utterance in self.utterances]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A micro-batch that was read: waveforms [B, S] padded with zeros, lengths [B] in samples.
+
+    `targets` is whatever a model has to predict, where that is made beside it.
+    """
+
+    plan: BatchPlan
+    waveforms: Tensor
+    lengths: Tensor
+    targets: Any = None
+
+    @property
+    def ids(self) -> list[str]:
+        """The utterances' names."""
+        return [utterance.id for utterance in self.plan.utterances]
+
+    @property
+    def audio(self) -> int:
+        """Samples of audio, the weight of this micro-batch's gradient."""
+        return int(self.lengths.sum())
+
+    def to(self, device: str) -> "Batch":
+        """The same with its waveforms on a device."""
+        return replace(self, waveforms=self.waveforms.to(device))
 
 
 class Batches:
@@ -99,7 +126,7 @@ class Batches:
         """Batches per epoch."""
         return len(self._cuts) - 1
 
-    def at(self, step: int) -> list[MicroBatch]:
+    def at(self, step: int) -> list[BatchPlan]:
         """The micro-batches of step `step` (from 0): a pure function of seed and step."""
         epoch, index = divmod(step, len(self))
         places, batches = self._orders(epoch)
@@ -121,14 +148,14 @@ class Batches:
             self._epoch = (epoch, places, draw.permutation(len(self)))
         return self._epoch[1:]
 
-    def _micro(self, utterances: list[Utterance], draw: np.random.Generator) -> MicroBatch:
+    def _micro(self, utterances: list[Utterance], draw: np.random.Generator) -> BatchPlan:
         samples = None
         starts = [0] * len(utterances)
         if self.crop == "shortest":
             samples = min(self.micro_limit, *(utterance.samples for utterance in utterances))
             spare = np.array([utterance.samples - samples for utterance in utterances])
             starts = draw.integers(0, spare + 1).tolist()
-        return MicroBatch(tuple(utterances), tuple(starts), samples)
+        return BatchPlan(tuple(utterances), tuple(starts), samples)
 
 
 def _filled(lengths: Sequence[int], limit: int) -> list[int]:
@@ -142,12 +169,12 @@ def _filled(lengths: Sequence[int], limit: int) -> list[int]:
     return [*cuts, len(lengths)]
 
 
-def collate(batch: MicroBatch, read: Read = audio.read_segment) -> tuple[Tensor, Tensor]:
-    """Read a micro-batch: waveforms [B, S] float32, padded with zeros, and lengths [B] int64."""
-    lengths = batch.lengths()
+def collate(plan: BatchPlan, read: Read = audio.read_segment) -> Batch:
+    """Read a micro-batch: waveforms [B, S] float32 and lengths [B] int64."""
+    lengths = plan.lengths()
     waveforms = torch.zeros(len(lengths), max(lengths))
     for row, utterance, start, length in zip(
-        waveforms, batch.utterances, batch.starts, lengths, strict=True
+        waveforms, plan.utterances, plan.starts, lengths, strict=True
     ):
         row[:length] = torch.from_numpy(read(utterance, start, length))
-    return waveforms, torch.tensor(lengths)
+    return Batch(plan, waveforms, torch.tensor(lengths))

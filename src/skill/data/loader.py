@@ -11,34 +11,33 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import NamedTuple
-
-from torch import Tensor
+from typing import Protocol
 
 from skill.data import audio
-from skill.data.batches import Batches, MicroBatch, collate
+from skill.data.batches import Batch, Batches, BatchPlan, collate
 from skill.data.manifest import Utterance
 from skill.utils.errors import SkillError
 
 _BAD_SHARE = 0.01
 
 
-class Loaded(NamedTuple):
-    """A micro-batch that was read: waveforms [B, S] float32, lengths [B] int64."""
-
-    batch: MicroBatch
-    waveforms: Tensor
-    lengths: Tensor
-
-
-def first_batches(batches: Batches, steps: int) -> list[Loaded]:
+def first_batches(batches: Batches, steps: int) -> list[Batch]:
     """The micro-batches of the first `steps` steps, or of one epoch where that is less.
 
     Raises:
         SkillError: more than one utterance and more than 1 % of all cannot be read, or none can.
     """
     with Loader(batches, workers=0) as loader:
-        return [part for _, loaded in islice(loader, min(steps, len(batches))) for part in loaded]
+        return [batch for _, parts in islice(loader, min(steps, len(batches))) for batch in parts]
+
+
+class Plans(Protocol):
+    """What is to be read at a step: `Batches`, or one process's share of them."""
+
+    utterances: list[Utterance]
+
+    def at(self, step: int) -> list[BatchPlan]:
+        """The micro-batches of step `step`."""
 
 
 class Loader:
@@ -52,7 +51,7 @@ class Loader:
         SkillError: more than one utterance and more than 1 % of all cannot be read, or none can.
     """
 
-    def __init__(self, batches: Batches, first_step: int = 0, workers: int = 2) -> None:
+    def __init__(self, batches: Plans, first_step: int = 0, workers: int = 2) -> None:
         self.batches, self.first_step, self.workers = batches, first_step, workers
         self._bad: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -68,43 +67,43 @@ class Loader:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def __iter__(self) -> Iterator[tuple[int, list[Loaded]]]:
+    def __iter__(self) -> Iterator[tuple[int, list[Batch]]]:
         step = self.first_step
         if self._pool is None:
             while True:
                 yield step, self._load(self.batches.at(step))
                 step += 1
-        waiting: deque[Future[list[Loaded]]] = deque()
+        waiting: deque[Future[list[Batch]]] = deque()
         while True:
             while len(waiting) < 2 * self.workers:
-                micro = self.batches.at(step + len(waiting))
-                waiting.append(self._pool.submit(self._load, micro))
+                plans = self.batches.at(step + len(waiting))
+                waiting.append(self._pool.submit(self._load, plans))
             yield step, waiting.popleft().result()
             step += 1
 
-    def _load(self, micro: list[MicroBatch]) -> list[Loaded]:
+    def _load(self, plans: list[BatchPlan]) -> list[Batch]:
         loaded = []
-        for batch in micro:
+        for plan in plans:
             try:
-                loaded.append(Loaded(batch, *collate(batch)))
+                loaded.append(collate(plan))
             except SkillError:
-                readable = self._readable(batch)
+                readable = self._readable(plan)
                 if readable.utterances:
-                    loaded.append(Loaded(readable, *collate(readable)))
+                    loaded.append(collate(readable))
         return loaded
 
-    def _readable(self, batch: MicroBatch) -> MicroBatch:
-        """`batch` without what cannot be read."""
+    def _readable(self, plan: BatchPlan) -> BatchPlan:
+        """`plan` without what cannot be read."""
         kept = []
         for utterance, start, length in zip(
-            batch.utterances, batch.starts, batch.lengths(), strict=True
+            plan.utterances, plan.starts, plan.lengths(), strict=True
         ):
             try:
                 audio.read_segment(utterance, start, length)
                 kept.append((utterance, start))
             except SkillError as error:
                 self._report(utterance, str(error))
-        return MicroBatch(tuple(u for u, _ in kept), tuple(s for _, s in kept), batch.samples)
+        return BatchPlan(tuple(u for u, _ in kept), tuple(s for _, s in kept), plan.samples)
 
     def _report(self, utterance: Utterance, problem: str) -> None:
         with self._lock:

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from skill.config.methods import Layer, Method
-from skill.distillation import gates
-from skill.distillation.compaction import compacted, lasting, shaped
+from skill.config.params import Distilling, Stage1
+from skill.data.batches import Batch
+from skill.distillation.gates import is_gate
 from skill.distillation.losses import distance
-from skill.distillation.pruning import cut
+from skill.distillation.sparsity import SparsityTarget
 from skill.distillation.targets import Target
-from skill.encoder import EncoderConfig, SpeechEncoder
-from skill.training.loop import Micro, adamw
+from skill.encoder import SpeechEncoder
 
 
 class Projection(nn.Module):
@@ -83,7 +83,7 @@ def projection_key(name: str) -> str:
     return "to " + name.replace(".", "·")
 
 
-class Distillation(nn.Module):
+class Distiller(nn.Module):
     """A student, its projections and, in stage 1, its gates: what the loop trains."""
 
     def __init__(
@@ -92,25 +92,19 @@ class Distillation(nn.Module):
         teachers: Mapping[str, SpeechEncoder],
         targets: Sequence[Target],
         method: Method,
-        *,
-        learning_rate: float,
-        pruning: "gates.SparsityTarget | None" = None,
-        gate_learning_rate: float = 0.0,
-        multiplier_learning_rate: float | None = None,
-        compiled: bool = False,
+        stage: Distilling,
+        sparsity: SparsityTarget | None = None,
     ) -> None:
+        """`sparsity`: what the gates of `student` are to reach; None where it has none."""
         super().__init__()
-        self.compiled = compiled
-        self.student = self._ready(student)
+        self.stage = stage
+        self.student = student
         self._teachers = {
-            name: self._ready(t.eval().requires_grad_(False)) for name, t in teachers.items()
+            n: teacher.eval().requires_grad_(False) for n, teacher in teachers.items()
         }
         self.targets, self.method = list(targets), method
         self.distances = method.distances.model_dump()
-        self.pruning = pruning
-        self.learning_rate, self.gate_learning_rate = learning_rate, gate_learning_rate
-        slower = multiplier_learning_rate
-        self.multiplier_learning_rate = gate_learning_rate if slower is None else slower
+        self.sparsity = sparsity
         self.projections = nn.ModuleDict()
         for target in self.targets:
             if target.projection is not None:
@@ -118,13 +112,10 @@ class Distillation(nn.Module):
                 width = self.target_width(target)
                 if key not in self.projections:
                     self.projections[key] = Projection(student.config.width, width, method.head)
-
-    def _ready(self, encoder: SpeechEncoder) -> SpeechEncoder:
-        """Compile the blocks, in place, if that was asked for; lengths differ from step to step."""
-        if self.compiled:
-            for block in encoder.blocks:
-                block.compile(dynamic=True)
-        return encoder
+        if stage.compile:
+            for encoder in (student, *teachers.values()):
+                for block in encoder.blocks:
+                    block.compile(dynamic=True)  # lengths differ from step to step
 
     def target_width(self, target: Target) -> int:
         """The width of a target: its layers' width, or the sum of them for a concatenation."""
@@ -133,108 +124,74 @@ class Distillation(nn.Module):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Weights descend; log α descends and λ ascends at their own rates (stage 1)."""
-        logits = [p for name, p in self.student.named_parameters() if gates.is_gate(name)]
-        known = {id(p) for p in logits}
-        pruning = [] if self.pruning is None else list(self.pruning.parameters())
-        known |= {id(p) for p in pruning}
-        weights = [p for p in self.parameters() if id(p) not in known and p.requires_grad]
-        groups: list[dict[str, Any]] = [{"params": weights, "lr": self.learning_rate}]
-        if self.pruning is not None:
-            groups.append({"params": logits, "lr": self.gate_learning_rate})
-            rate = self.multiplier_learning_rate
-            groups.append({"params": pruning, "lr": rate, "maximize": True})
+        logits = [p for name, p in self.student.named_parameters() if is_gate(name)]
+        multipliers = [] if self.sparsity is None else list(self.sparsity.parameters())
+        others = {id(p) for p in [*logits, *multipliers]}
+        weights = [p for p in self.parameters() if id(p) not in others and p.requires_grad]
+        groups: list[dict[str, Any]] = [{"params": weights, "lr": self.stage.learning_rate}]
+        if self.sparsity is not None:
+            assert isinstance(self.stage, Stage1)
+            rate = self.stage.gate_learning_rate
+            groups.append({"params": logits, "lr": rate})
+            if self.stage.multiplier_learning_rate is not None:
+                rate = self.stage.multiplier_learning_rate
+            groups.append({"params": multipliers, "lr": rate, "maximize": True})
         return groups
-
-    def compact(self, optimizer: torch.optim.AdamW) -> torch.optim.AdamW | None:
-        """Remove units whose gates stay shut (`skill.distillation.compaction`).
-
-        Returns:
-            An optimiser for what is left, with the moments of `optimizer`; None: nothing went.
-        """
-        assert self.pruning is not None
-        kept = lasting(self.student, (1 - self.pruning.sparsity) * self.pruning.full)
-        if kept is None:
-            return None
-        moments = {name: optimizer.state[p] for name, p in self.named_parameters()}
-        for key in ("exp_avg", "exp_avg_sq"):
-            names = {n.removeprefix("student."): n for n in moments if n.startswith("student.")}
-            whole = {short: moments[n][key] for short, n in names.items() if key in moments[n]}
-            for short, value in cut(whole, kept, self.student.config.head_width).items():
-                moments[names[short]][key] = value
-        self.student = self._ready(compacted(self.student, kept))
-        optimizer = adamw(self.parameter_groups())
-        for name, parameter in self.named_parameters():
-            if moments.get(name):
-                optimizer.state[parameter] = moments[name]
-        return optimizer
-
-    def get_extra_state(self) -> dict[str, Any]:
-        """What a checkpoint keeps beside the tensors: the shape that compaction has left."""
-        return self.student.config.to_dict()
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Nothing: `load_state_dict` needs the shape before the tensors."""
-
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:
-        """Take over a checkpoint, of a compacted student too."""
-        config = EncoderConfig.from_dict(state_dict["_extra_state"])
-        if config != self.student.config:
-            self.student = self._ready(shaped(self.student, config))
-        return super().load_state_dict(state_dict, strict, assign)
 
     def begin_step(self, step: int) -> None:
         """Modes: the student's dropout is on, the teachers' is off."""
         self.train()
 
-    def losses(self, micro: Micro, step: int) -> dict[str, Tensor]:
+    def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The distillation loss, its share per target, and the sparsity terms of stage 1."""
-        figures = self.distill(micro.waveforms)
-        if self.pruning is not None:
-            penalty, sparsity = self.pruning(self.student, step)
-            figures["loss"] = figures["loss"] + penalty
-            figures["sparsity"] = sparsity.detach()
-            figures |= self.pruning.figures(step)
-        return figures
+        losses = self.distill(batch.waveforms)
+        if self.sparsity is not None:
+            penalty, expected = self.sparsity(self.student, step)
+            losses["loss"] = losses["loss"] + penalty
+            losses["sparsity"] = expected.detach()
+            losses |= self.sparsity.figures(step)
+        return losses
+
+    def validation_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The distillation loss alone, with gates as in evaluation."""
+        return {"loss": self.distill(batch.waveforms)["distillation"]}
 
     def distill(self, waveforms: Tensor) -> dict[str, Tensor]:
         """Losses of a batch of waveforms of equal length [B, S]."""
-        wanted = self._teacher_targets(waveforms)
-        predictions = layer_means(
+        teacher_means = self._teacher_targets(waveforms)
+        student_means = layer_means(
             self.student.iterate(waveforms), [target.student for target in self.targets]
         )
-        figures: dict[str, Tensor] = {}
+        losses: dict[str, Tensor] = {}
         total = torch.zeros((), device=waveforms.device)
-        for index, (target, prediction, want) in enumerate(
-            zip(self.targets, predictions, wanted, strict=True)
+        for index, (target, prediction, mean) in enumerate(
+            zip(self.targets, student_means, teacher_means, strict=True)
         ):
             if target.projection is not None:
                 prediction = self.projections[projection_key(target.projection)](prediction)
-            loss = distance(prediction, want, self.distances)
+            loss = distance(prediction, mean, self.distances)
             total = total + target.weight * loss
-            figures[f"target{index}"] = loss.detach()
-        return {"loss": total, "distillation": total.detach()} | figures
+            losses[f"target{index}"] = loss.detach()
+        return {"loss": total, "distillation": total.detach()} | losses
 
     @torch.no_grad()
     def _teacher_targets(self, waveforms: Tensor) -> list[Tensor]:
         """[B, T, D] for every target: one pass of every teacher."""
         parts: list[list[Tensor]] = [[] for _ in self.targets]
         for name, teacher in self._teachers.items():
-            groups, places = [], []
-            for index, target in enumerate(self.targets):
-                layers = [layer for n, layer in target.teacher if n == name]
-                if layers:
-                    groups.append(layers)
-                    places.append((index, len(layers)))
+            groups = {
+                index: [layer for owner, layer in target.teacher if owner == name]
+                for index, target in enumerate(self.targets)
+            }
+            groups = {index: layers for index, layers in groups.items() if layers}
             if not groups:
                 continue
-            means = layer_means(teacher.iterate(waveforms), groups)
-            for (index, count), mean in zip(places, means, strict=True):
-                share = self.targets[index].aggregate == "concat"
-                parts[index].append(
-                    mean if share else mean * (count / len(self.targets[index].teacher))
-                )
+            means = layer_means(teacher.iterate(waveforms), list(groups.values()))
+            for (index, layers), mean in zip(groups.items(), means, strict=True):
+                target = self.targets[index]
+                if target.aggregate == "mean":
+                    mean = mean * (len(layers) / len(target.teacher))
+                parts[index].append(mean)
         return [
             torch.cat(parts[index], dim=-1)
             if target.aggregate == "concat"

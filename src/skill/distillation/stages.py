@@ -5,28 +5,28 @@ stage 2 starts as the pruned student of stage 1, its projections included. A met
 nothing passes stage 1 without gates.
 """
 
-import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
 
 from skill.config.jobs import Stage1Job, Stage2Job
-from skill.distillation import gates, pruning
-from skill.distillation.distiller import Distillation
-from skill.distillation.runs import World, load_teachers, run, targets_of
-from skill.encoder import EncoderConfig, SpeechEncoder, checkpoint
+from skill.config.methods import Method
+from skill.data.manifest import usable
+from skill.distillation import gates, summary
+from skill.distillation.distiller import Distiller
+from skill.distillation.pruning import prune, select
+from skill.distillation.sparsity import SparsityTarget
+from skill.distillation.student import read_stage1, start_student, write_stage1
+from skill.distillation.targets import Target, build_targets
+from skill.encoder import SpeechEncoder
+from skill.encoder.checkpoint import load_encoder, save_encoder
+from skill.similarity.clusters import read_clusters
+from skill.training.batches import training_audio
 from skill.training.checkpoints import forget
-from skill.training.loop import Outcome, seed_step
+from skill.training.distributed import World
+from skill.training.loop import TrainingResult, seed_step, train
 from skill.utils.errors import SkillError
-from skill.utils.files import read_tensors, write_csv, write_json, write_tensors
-from skill.utils.provenance import stamp
-
-_SIZE_TOLERANCE = 0.01
-_CUT_AT_ONCE = 0.02
+from skill.utils.files import canonical_json, sha256
+from skill.utils.provenance import fingerprint, stamp
 
 
 def stage1(
@@ -37,7 +37,7 @@ def stage1(
     clustering: Path | None,
     output: Path,
     curve: Path,
-    summary: Path,
+    report: Path,
     scratch: Path,
 ) -> None:
     """The verb `stage1`: write the pruned student with its projections, its curve and summary.
@@ -48,229 +48,152 @@ def stage1(
     """
     world = World.start()
     encoders = load_teachers(job.teachers, teachers, world.device)
-    first = next(iter(encoders.values()))
+    teacher = encoders[job.teachers[0]]
     seed_step(job.seed, 0)
-    student = start_student(first, job.definition.start_blocks, job.stage.dropout)
-    student = student.to(world.device)
-    target = None
+    student = start_student(teacher, job.definition.start_blocks, job.stage.dropout)
+    sparsity = None
     if job.definition.prune:
         assert job.sparsity is not None
         gates.attach(student, units=job.definition.prune)
-        target = gates.SparsityTarget(student, job.sparsity, job.stage.sparsity_warmup)
-        target.to(world.device)
-    experiment = Distillation(
-        student,
-        encoders,
-        targets_of(job.definition, encoders, clustering),
-        job.definition,
-        learning_rate=job.stage.learning_rate,
-        pruning=target,
-        gate_learning_rate=job.stage.gate_learning_rate,
-        multiplier_learning_rate=job.stage.multiplier_learning_rate,
-        compiled=job.stage.compile,
-    ).to(world.device)
+        sparsity = SparsityTarget(student, job.sparsity, job.stage.sparsity_warmup)
+    targets = targets_of(job.definition, encoders, clustering)
+    distiller = Distiller(student, encoders, targets, job.definition, job.stage, sparsity)
+    distiller.to(world.device)
     inputs = [*teachers, *manifests, *([clustering] if clustering else [])]
-    every = job.stage.compact_every
-
-    def compact(done: int, optimizer: torch.optim.AdamW) -> torch.optim.AdamW | None:
-        if not every or done % every:
-            return None
-        changed = experiment.compact(optimizer)
-        if changed is not None and world.writes:
-            left = experiment.student.num_parameters()
-            print(f"{name}: {left} parameters stay after {done} steps", file=sys.stderr)
-        return changed
-
-    outcome = run(
-        f"{name} stage 1", experiment, job, manifests, inputs, scratch, world,
-        reshape=compact if target is not None else None,
-    )  # fmt: skip
-    student = experiment.student
-    if not world.writes:
+    result = run_stage(f"{name} stage 1", distiller, job, manifests, inputs, scratch, world)
+    if not world.is_main:
         return
-    left = gates.summary(student)
-    if target is not None:
-        assert job.sparsity is not None
-        _warn_of_a_cut(name, job.sparsity, outcome)
-        gates.select(student, job.sparsity, target.full)
-        student = pruning.prune(student)
-        _warn_of_the_size(name, student.num_parameters(), (1 - job.sparsity) * target.full)
-    parts = {f"encoder.{key}": value for key, value in student.state_dict().items()}
-    for key, value in experiment.projections.state_dict().items():
-        parts[f"projections.{key}"] = value
-    header = {
-        "kind": "stage1",
-        "config": student.config.to_dict(),
-        "provenance": stamp(inputs, job, outcome.precision),
-    }
-    write_tensors(output, parts, header)
-    _report(student, first, experiment, outcome, curve, summary, {"gates": left} | header)
+
+    facts = {"gates": gates.summary(student), "provenance": stamp(inputs, job, result.precision)}
+    if sparsity is not None:
+        summary.warn_of_sparsity(name, sparsity.sparsity, result)
+        select(student, sparsity.sparsity)
+        student = prune(student)
+        goal = (1 - sparsity.sparsity) * sparsity.full
+        summary.warn_of_size(name, student.num_parameters(), goal)
+    projections = distiller.projections.state_dict()
+    write_stage1(output, student, projections, {"provenance": facts["provenance"]})
+    summary.write_curve(curve, result)
+    summary.write_summary(report, student, teacher, distiller, result, facts)
     forget(scratch)
 
 
 def stage2(
     name: str,
     job: Stage2Job,
-    student: Path,
+    pruned: Path,
     teachers: Sequence[Path],
     manifests: Sequence[Path],
     clustering: Path | None,
     output: Path,
     curve: Path,
-    summary: Path,
+    report: Path,
     scratch: Path,
 ) -> None:
     """The verb `stage2`: distil the student of stage 1 further; write it as an encoder file.
 
     Raises:
-        SkillError: `student` is no file of stage 1, or as for `stage1`.
+        SkillError: `pruned` is no file of stage 1, or as for `stage1`.
     """
     world = World.start()
     encoders = load_teachers(job.teachers, teachers, world.device)
-    pruned, projections = _read_stage1(student, job.stage.dropout)
+    student, projections = read_stage1(pruned, job.stage.dropout)
     seed_step(job.seed, 0)
-    experiment = Distillation(
-        pruned,
-        encoders,
-        targets_of(job.definition, encoders, clustering),
-        job.definition,
-        learning_rate=job.stage.learning_rate,
-        compiled=job.stage.compile,
-    )
+    targets = targets_of(job.definition, encoders, clustering)
+    distiller = Distiller(student, encoders, targets, job.definition, job.stage)
     try:
-        experiment.projections.load_state_dict(projections)
+        distiller.projections.load_state_dict(projections)
     except RuntimeError as error:
-        raise SkillError(f"{student}: its projections are of another method: {error}") from error
-    experiment.to(world.device)
-    inputs = [student, *teachers, *manifests, *([clustering] if clustering else [])]
-    outcome = run(
-        f"{name} stage 2", experiment, job, manifests, inputs, scratch, world, heard=job.heard
+        raise SkillError(f"{pruned}: its projections are of another method: {error}") from error
+    distiller.to(world.device)
+    inputs = [pruned, *teachers, *manifests, *([clustering] if clustering else [])]
+    result = run_stage(
+        f"{name} stage 2", distiller, job, manifests, inputs, scratch, world, job.first_data_step
     )
-    if not world.writes:
+    if not world.is_main:
         return
-    first = next(iter(encoders.values()))
-    provenance = stamp(inputs, job, outcome.precision)
-    checkpoint.save_encoder(pruned, output, {"student": name, "provenance": provenance})
-    _report(pruned, first, experiment, outcome, curve, summary, {"provenance": provenance})
+
+    provenance = stamp(inputs, job, result.precision)
+    save_encoder(student, output, {"student": name, "provenance": provenance})
+    teacher = encoders[job.teachers[0]]
+    summary.write_curve(curve, result)
+    summary.write_summary(report, student, teacher, distiller, result, {"provenance": provenance})
     forget(scratch)
 
 
-def start_student(
-    teacher: SpeechEncoder, blocks: int | None, dropout: float | None = None
-) -> SpeechEncoder:
-    """A copy of the teacher, or of its first `blocks` blocks; `dropout`: see `regularised`.
+def load_teachers(
+    names: Sequence[str], paths: Sequence[Path], device: str
+) -> dict[str, SpeechEncoder]:
+    """The teachers by name, the first one first.
 
     Raises:
-        SkillError: the teacher has fewer blocks.
+        SkillError: not a file for each name, or teachers whose frames are not of the same audio.
     """
-    config = regularised(teacher.config, dropout)
-    if blocks is not None and blocks > config.num_blocks:
-        raise SkillError(f"a student of {blocks} blocks, but the teacher has {config.num_blocks}")
-    student = SpeechEncoder(replace(config, heads=config.heads[:blocks], ffn=config.ffn[:blocks]))
-    state = teacher.state_dict()
-    student.load_state_dict({name: state[name] for name in student.state_dict()})
-    return student
+    if len(names) != len(paths):
+        raise SkillError(f"{len(paths)} files for the teachers {', '.join(names)}")
+    teachers = {
+        name: load_encoder(path).eval().to(device) for name, path in zip(names, paths, strict=True)
+    }
+    frames = {name: (t.config.conv_kernels, t.config.conv_strides) for name, t in teachers.items()}
+    for name in names[1:]:
+        if frames[name] != frames[names[0]]:
+            raise SkillError(
+                f"teacher {name}: convolutions of kernels {frames[name][0]} and strides "
+                f"{frames[name][1]} make other frames than {names[0]}'s, so that a student cannot "
+                "learn from both"
+            )
+    return teachers
 
 
-def regularised(config: EncoderConfig, dropout: float | None) -> EncoderConfig:
-    """`config` with DPHuBERT's places of dropout: all but inside the feed-forward layers.
+def targets_of(
+    method: Method, teachers: Mapping[str, SpeechEncoder], clustering: Path | None
+) -> list[Target]:
+    """What the student learns; `clustering`: the file of clusters, where the method needs one.
 
-    None leaves the teacher's, which is what its pretraining needed.
+    Raises:
+        SkillError: `clustering` holds no clusters of these teachers' layers, or as for
+            `build_targets`.
     """
-    if dropout is None:
-        return config
-    return replace(
-        config,
-        projection_dropout=dropout,
-        attention_dropout=dropout,
-        hidden_dropout=dropout,
-        activation_dropout=0.0,
-    )
-
-
-def _read_stage1(path: Path, dropout: float | None) -> tuple[SpeechEncoder, dict[str, Tensor]]:
-    tensors, header = read_tensors(path)
-    if header.get("kind") != "stage1":
-        raise SkillError(f"{path}: not a student of stage 1")
-    parts: dict[str, dict[str, Tensor]] = {"encoder": {}, "projections": {}}
+    sizes = {name: (t.config.num_blocks, t.config.width) for name, t in teachers.items()}
+    if clustering is None:
+        return build_targets(method, sizes)
     try:
-        config = regularised(EncoderConfig.from_dict(header["config"]), dropout)
-        for key, value in tensors.items():
-            part, _, rest = key.partition(".")
-            parts[part][rest] = value
-    except (KeyError, ValueError) as error:
-        raise SkillError(f"{path}: not as stage 1 writes a student: {error}") from error
-    return checkpoint.build(config, parts["encoder"], path).train(), parts["projections"]
+        return build_targets(method, sizes, read_clusters(clustering))
+    except SkillError as error:
+        raise SkillError(f"{clustering}: {error}") from None
 
 
-def _warn_of_a_cut(name: str, sparsity: float, outcome: Outcome) -> None:
-    """Say where the gates have not come to the sparsity that the student is now cut to."""
-    expected = next((row["sparsity"] for row in outcome.curve[::-1] if "sparsity" in row), 0.0)
-    if abs(expected - sparsity) > _CUT_AT_ONCE:
-        print(
-            f"warning: {name}: the gates ended at an expected sparsity of {expected:.3f}, and the "
-            f"step to {sparsity} is taken at once; another multiplier_learning_rate, or more "
-            "steps, would bring them nearer",
-            file=sys.stderr,
-            flush=True,
-        )
-
-
-def _warn_of_the_size(name: str, parameters: int, wanted: float) -> None:
-    """Whole layers as units may be too coarse for a size; the student is kept all the same."""
-    if abs(parameters - wanted) > _SIZE_TOLERANCE * wanted:
-        print(
-            f"warning: {name}: {parameters} parameters instead of {wanted:.0f}: no set of the "
-            "units that are pruned comes nearer",
-            file=sys.stderr,
-            flush=True,
-        )
-
-
-def _report(
-    student: SpeechEncoder,
-    teacher: SpeechEncoder,
-    experiment: Distillation,
-    outcome: Outcome,
-    curve: Path,
-    summary: Path,
-    facts: dict[str, Any],
-) -> None:
-    columns = list(dict.fromkeys(key for row in outcome.curve for key in row))
-    write_csv(curve, outcome.curve, columns or ["step", "loss"])
-    last = outcome.curve[-1] if outcome.curve else {}
-    config = student.config
-    write_json(
-        summary,
-        {
-            "parameters": student.num_parameters(),
-            "teacher_parameters": teacher.num_parameters(),
-            "sparsity": 1 - student.num_parameters() / teacher.num_parameters(),
-            "expected_sparsity": last.get("sparsity"),
-            "heads": [len(heads) for heads in config.heads],
-            "ffn": list(config.ffn),
-            "conv_channels": list(config.conv_channels),
-            "teacher": {
-                "heads": [len(heads) for heads in teacher.config.heads],
-                "ffn": list(teacher.config.ffn),
-                "conv_channels": list(teacher.config.conv_channels),
-            },
-            "targets": [
-                {
-                    "teacher": [[n, layer] for n, layer in target.teacher],
-                    "student": list(target.student),
-                    "loss": last.get(f"target{index}"),
-                }
-                for index, target in enumerate(experiment.targets)
-            ],
-            "loss": last.get("distillation"),
-            "validation_loss": last.get("validation_loss"),
-            "best_validation_loss": outcome.best_loss if outcome.best_step else None,
-            "best_step": outcome.best_step,
-            "skipped_steps": outcome.skipped_steps,
-            "precision": outcome.precision,
-        }
-        | {key: facts[key] for key in ("gates", "provenance") if key in facts},
+def run_stage(
+    label: str,
+    distiller: Distiller,
+    job: Stage1Job | Stage2Job,
+    manifests: Sequence[Path],
+    inputs: Sequence[Path],
+    scratch: Path,
+    world: World,
+    first_data_step: int = 0,
+) -> TrainingResult:
+    """Train `distiller` as `job` says; `inputs` are the files that a checkpoint depends on."""
+    shortest, longest = job.unlabelled.min_seconds, job.unlabelled.max_seconds
+    audio = training_audio(
+        label,
+        {split: usable(manifests, shortest, longest, split) for split in ("train", "dev")},
+        job.stage,
+        job.seed,
+        world,
+        first_data_step=first_data_step,
     )
-    if outcome.skipped_steps:
-        print(f"{summary.stem}: {outcome.skipped_steps} steps were skipped", file=sys.stderr)
+    dependencies = {str(path): sha256(path) for path in inputs}
+    return train(
+        distiller,
+        audio.steps,
+        job.stage,
+        seed=job.seed,
+        folder=scratch,
+        label=label,
+        fingerprint=canonical_json(
+            [job.model_dump(mode="json"), dependencies, fingerprint("skill.distillation.stages")]
+        ),
+        held_out=audio.held_out,
+        device=world.device.partition(":")[0],
+    )

@@ -8,9 +8,10 @@ from typing import Any
 
 from skill.config.params import Clustering
 from skill.similarity.clustering import Array, Tree
+from skill.similarity.clusters import write_clusters
 from skill.similarity.matrix import models, read_matrix
 from skill.utils.errors import SkillError
-from skill.utils.files import write_csv, write_json
+from skill.utils.files import write_csv
 
 
 def run(
@@ -43,10 +44,10 @@ def run(
     except SkillError as error:
         raise SkillError(f"{similarity}: {error}") from None
     curve = curve_rows(tree, wanted)
-    write_json(
+    write_clusters(
         output,
+        [[names[state] for state in group] for group in groups],
         {
-            "layers": [[_pair(names[state]) for state in group] for group in groups],
             "num_clusters": wanted,
             "settings": section.model_dump(),
             "clustered": [names[state] for state in tree.clustered],
@@ -122,8 +123,3 @@ def curve_rows(tree: Tree, chosen: int) -> list[dict[str, Any]]:
         }
         for count, value in tree.criterion()
     ]
-
-
-def _pair(name: str) -> list[str | int]:
-    model, _, layer = name.rpartition(":")
-    return [model, int(layer) if layer.isdigit() else layer]

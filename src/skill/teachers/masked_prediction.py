@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skill.config.params import PretrainingTarget
+from skill.data.batches import Batch
 from skill.encoder import SpeechEncoder
 from skill.teachers.spectrum import Spectrum
-from skill.training.loop import Micro
 
 _TEMPERATURE = 0.1  # of the cosine logits, as in HuBERT
 _RATIO = (5.0, 20.0)  # dB, of speech to noise
@@ -167,28 +167,28 @@ class MaskedPrediction(nn.Module):
         """Back to training, after a validation or a round's clustering."""
         self.train()
 
-    def losses(self, micro: Micro, step: int) -> dict[str, Tensor]:
+    def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The targets' losses, weighted, on masked and on seen frames, half each.
 
         That is HuBERT's loss with α = 0.5 (its section II-C): with little audio the masked frames
         alone leave the model at the clusters' frequencies for thousands of steps. What is mixed in
-        changes no target. `micro.extra`: for each target its labels [B, T] or vectors [B, T, K];
+        changes no target. `batch.targets`: for each target its labels [B, T] or vectors [B, T, K];
         None for the spectrum.
         """
-        waveforms = micro.waveforms
+        waveforms = batch.waveforms
         if self.training:
             waveforms = add_noise(mix(waveforms, self.mixing), self.noise)
         with torch.autocast(waveforms.device.type, enabled=False):  # halves lose the spectrum
             projected, _ = self.encoder.project(waveforms)
-        batch, frames = projected.shape[:2]
-        mask = mask_spans((batch, frames), self.mask_probability, span=10)
+        frames = projected.shape[1]
+        mask = mask_spans((len(projected), frames), self.mask_probability, span=10)
         x = torch.where(mask[..., None], self.mask_embedding.to(projected.dtype), projected)
         states = dict(self.encoder.transform(x))
         figures: dict[str, Tensor] = {}
         loss = torch.zeros(())
-        for target, head, wanted in zip(self.targets, self.heads, micro.extra, strict=True):
+        for target, head, wanted in zip(self.targets, self.heads, batch.targets, strict=True):
             if target.features == "spectrum":
-                wanted = self.spectrum(micro.waveforms, frames)
+                wanted = self.spectrum(batch.waveforms, frames)
             at = self.encoder.config.num_blocks if target.at is None else target.at
             error, figure = head.errors(states[at], wanted)  # type: ignore[operator]
             loss = loss + target.weight * (error[mask].mean() + error[~mask].mean()) / 2
@@ -196,6 +196,10 @@ class MaskedPrediction(nn.Module):
             figures[f"{label}_masked"] = figure[mask].mean()
             figures[f"{label}_seen"] = figure[~mask].mean()
         return {"loss": loss} | figures
+
+    def validation_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The same, with nothing mixed in."""
+        return self.losses(batch, 0)
 
 
 def title(target: PretrainingTarget) -> str:

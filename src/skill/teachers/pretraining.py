@@ -9,7 +9,8 @@ Unlike HuBERT, a round starts from the weights of the one before instead of from
 of audio instead of a thousand, the shorter way is the better one.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,7 @@ from torch import Tensor
 from skill.config.jobs import PretrainingJob
 from skill.config.params import Pretraining, Training
 from skill.data.audio import read_segment
-from skill.data.batches import Batches, MicroBatch
-from skill.data.loader import Loaded, Loader, first_batches
+from skill.data.batches import Batch, BatchPlan
 from skill.data.manifest import Utterance, usable
 from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.teachers import filterbank_init
@@ -29,8 +29,9 @@ from skill.teachers.masked_prediction import MaskedPrediction
 from skill.teachers.round_targets import TargetValues, centre, round_targets
 from skill.teachers.spectrum import Spectrum, SpectrumRegression
 from skill.teachers.speeds import at_other_speeds
-from skill.training.loop import Experiment, Micro, Outcome, seed_step, train
-from skill.training.precision import autocast
+from skill.training.batches import training_audio
+from skill.training.distributed import World
+from skill.training.loop import TrainingResult, seed_step, train
 from skill.utils.errors import SkillError
 from skill.utils.files import canonical_json, sha256, write_csv, write_tensors
 from skill.utils.provenance import fingerprint, stamp
@@ -71,17 +72,17 @@ def run(
     )
     curves: dict[str, list[dict[str, float]]] = {}
     if section.spectrum is not None:
-        outcome = _train(
+        result = _train(
             f"{name} spectrum",
             SpectrumRegression(encoder, spectrum, section.spectrum.learning_rate),
             section.spectrum,
             utterances,
-            lambda batch, frames: None,
+            lambda plan, frames: None,
             section.seed,
             scratch / "spectrum",
             _stage_key(corpus, section, 0),
         )
-        curves["spectrum"] = outcome.curve
+        curves["spectrum"] = result.curve
     first = centre(encoder)
     carried: dict[str, Any] = {}
     for number, stage in enumerate(section.rounds, start=1):
@@ -101,7 +102,7 @@ def run(
             learning_rate=stage.learning_rate,
         )
         model.take_over(carried)
-        outcome = _train(
+        result = _train(
             f"{name} round {number}",
             model,
             stage,
@@ -111,7 +112,7 @@ def run(
             scratch / f"round{number}",
             _stage_key(corpus, section, number),
         )
-        curves[f"round {number}"] = outcome.curve
+        curves[f"round {number}"] = result.curve
         carried = model.hand_over()
     half = {key: value.half() for key, value in encoder.state_dict().items()}
     last = curves[f"round {len(section.rounds)}"][-1]
@@ -135,47 +136,27 @@ def _write_curves(path: Path, curves: dict[str, list[dict[str, float]]]) -> None
 
 def _train(
     label: str,
-    experiment: Experiment,
+    model: SpectrumRegression | MaskedPrediction,
     training: Training,
     utterances: dict[str, list[Utterance]],
-    targets: Callable[[MicroBatch, int], Any],
+    targets: Callable[[BatchPlan, int], Any],
     seed: int,
     folder: Path,
     dependencies: str,
-) -> Outcome:
+) -> TrainingResult:
     """One training; `targets` gives what a batch of so many frames has to predict."""
-    batches = Batches(
-        utterances["train"], training.batch_seconds, seed, micro_seconds=training.micro_seconds
-    )
-    held_out = Batches(utterances["dev"], training.micro_seconds, 0)
-    encoder: SpeechEncoder = experiment.encoder  # type: ignore[attr-defined]
 
-    def micro(loaded: Loaded) -> Micro:
-        batch, waveforms, lengths = loaded
-        frames = int(encoder.frames(waveforms.shape[1]))
-        ids = [utterance.id for utterance in batch.utterances]
-        return Micro(ids, waveforms, lengths, targets(batch, frames))
+    def prepare(batch: Batch) -> Batch:
+        frames = int(model.encoder.frames(batch.waveforms.shape[1]))
+        return replace(batch, targets=targets(batch.plan, frames))
 
-    def load(first: int) -> Iterator[tuple[int, list[Micro]]]:
-        with Loader(batches, first, workers=1) as loader:
-            for step, loaded in loader:
-                yield step, [micro(part) for part in loaded]
-
-    fixed = [micro(loaded) for loaded in first_batches(held_out, _VALIDATION_BATCHES)]
-    module: Any = experiment
-
-    @torch.no_grad()
-    def validate() -> dict[str, float]:
-        module.eval()
-        with autocast(training.precision, "cpu"):
-            found = [experiment.losses(part, 0) for part in fixed]
-        return {
-            f"validation_{key}": sum(float(f[key]) for f in found) / len(found) for key in found[0]
-        }
-
+    audio = training_audio(
+        label, utterances, training, seed, World(0, 1, "cpu"),
+        prepare=prepare, held_out_batches=_VALIDATION_BATCHES,
+    )  # fmt: skip
     return train(
-        experiment, load, training, seed=seed, folder=folder, label=label,
-        fingerprint=dependencies, validate=validate,
+        model, audio.steps, training, seed=seed, folder=folder, label=label,
+        fingerprint=dependencies, held_out=audio.held_out,
     )  # fmt: skip
 
 
@@ -228,10 +209,10 @@ def _utterances(
 
 
 def _extra(
-    values: Sequence[TargetValues | None], first: int, batch: MicroBatch, frames: int
+    values: Sequence[TargetValues | None], first: int, plan: BatchPlan, frames: int
 ) -> list[Tensor | None]:
     """What the targets want of a batch of `frames` frames, the first centred on sample `first`."""
     return [
-        None if value is None else torch.from_numpy(value.of(batch, frames, first))
+        None if value is None else torch.from_numpy(value.of(plan, frames, first))
         for value in values
     ]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skill.config.params import PretrainingTarget
-from skill.data.batches import MicroBatch
+from skill.data.batches import BatchPlan
 from skill.data.manifest import Utterance
 from skill.encoder import SpeechEncoder
 from skill.teachers import whisper
@@ -36,7 +36,7 @@ class TargetValues:
         """D; 1 of labels."""
         return 1 if self.frames.values.ndim == 1 else int(self.frames.values.shape[1])
 
-    def of(self, batch: MicroBatch, frames: int, centre: int) -> NDArray[np.generic]:
+    def of(self, plan: BatchPlan, frames: int, centre: int) -> NDArray[np.generic]:
         """Those of a cropped batch, [B, frames] or [B, frames, D].
 
         Args:
@@ -44,7 +44,7 @@ class TargetValues:
         """
         rows = [
             self.frames.segment(utterance.id, start + centre, frames)
-            for utterance, start in zip(batch.utterances, batch.starts, strict=True)
+            for utterance, start in zip(plan.utterances, plan.starts, strict=True)
         ]
         values = np.stack(rows)
         if self.mean is None or self.deviation is None:

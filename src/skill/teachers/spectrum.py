@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skill.data.batches import Batch
 from skill.data.fbank import log_mel
 from skill.encoder import SpeechEncoder
-from skill.training.loop import Micro
 
 _DIRECTIONS = 40  # K: the others are the waveform's noise, and whitening would make it as loud
 _FLATTEST = 1e-4  # of the largest variance: directions below it are not made larger
@@ -82,8 +82,12 @@ class SpectrumRegression(nn.Module):
         """Back to training, after a validation or a round's clustering."""
         self.train()
 
-    def losses(self, micro: Micro, step: int) -> dict[str, Tensor]:
+    def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """Mean squared error; about 1 is that of the mean spectrum."""
-        projected, _ = self.encoder.project(micro.waveforms)
-        target = self.spectrum(micro.waveforms, projected.shape[1])
+        projected, _ = self.encoder.project(batch.waveforms)
+        target = self.spectrum(batch.waveforms, projected.shape[1])
         return {"loss": F.mse_loss(self.head(projected).float(), target)}
+
+    def validation_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The same."""
+        return self.losses(batch, 0)

@@ -23,12 +23,12 @@ class Checkpoints:
     """Two files of one run in `folder`: the newest state, and the one before it.
 
     `fingerprint` is what the run depends on: a checkpoint of another one is not resumed. Of several
-    processes only one `writes`.
+    processes only the main one writes.
     """
 
     folder: Path
     fingerprint: str
-    writes: bool
+    is_main: bool
     saved: float = field(default_factory=time.monotonic)
 
     def due(self) -> bool:
@@ -37,7 +37,7 @@ class Checkpoints:
 
     def save(self, step: int, **parts: Any) -> None:
         """Write the state after `step` steps."""
-        if self.writes:
+        if self.is_main:
             newest = self.folder / "newest.pt"
             state = {"step": step, "fingerprint": self.fingerprint} | parts
             write_state(self.folder / "next.pt", state)
@@ -48,7 +48,7 @@ class Checkpoints:
 
     def load(self) -> dict[str, Any] | None:
         """The newest sound state of this run, "step" and parts; None: it starts from nothing."""
-        if self.writes:
+        if self.is_main:
             for left in self.folder.glob(".next-*.pt"):  # of a run that was killed while it wrote
                 left.unlink(missing_ok=True)
         for name in ("newest.pt", "next.pt", "previous.pt"):

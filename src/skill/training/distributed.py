@@ -1,5 +1,7 @@
-"""What the processes of one training tell each other; alone, a process has nobody to ask."""
+"""The processes of one training, and what they tell each other; alone, there is nobody to ask."""
 
+import os
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -7,6 +9,33 @@ import torch.distributed as dist
 from torch import nn
 
 Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among those of `torchrun`: rank of size, on a device."""
+
+    rank: int
+    size: int
+    device: str
+
+    @classmethod
+    def start(cls) -> "World":
+        """Join the other processes, on a GPU each where there are any."""
+        cuda = torch.cuda.is_available()
+        if "LOCAL_RANK" not in os.environ:
+            return cls(0, 1, "cuda" if cuda else "cpu")
+        device = f"cuda:{os.environ['LOCAL_RANK']}" if cuda else "cpu"
+        if cuda:  # where NCCL looks for the tensors of this process
+            torch.cuda.set_device(device)
+        if not dist.is_initialized():
+            dist.init_process_group("nccl" if cuda else "gloo")
+        return cls(dist.get_rank(), dist.get_world_size(), device)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes the files."""
+        return self.rank == 0
 
 
 def gather(value: Value) -> list[Value]:

@@ -1,6 +1,6 @@
 """The training loop: schedule, precision, accumulation, several processes, resume, curves.
 
-What is trained is an `Experiment`; the loop knows neither methods nor models. A step is a pure
+What is trained is a `Trainable`; the loop knows neither methods nor models. A step is a pure
 function of (weights, optimiser, step number): the order of the data and every random draw follow
 from the seed and the step's number, so that a run which is stopped at any moment and started again
 ends with the same bits as one that was not (on a CPU).
@@ -13,7 +13,7 @@ follow from its number. How many processes share a step changes nothing but the 
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -24,6 +24,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from skill.config.params import Training
+from skill.data.batches import Batch
 from skill.training.checkpoints import Checkpoints
 from skill.training.distributed import average_gradients, gather
 from skill.training.precision import autocast, computed
@@ -33,32 +34,23 @@ from skill.utils.hashing import stable_hash
 from skill.utils.progress import track
 
 
-@dataclass(frozen=True)
-class Micro:
-    """One micro-batch as the loop sees it."""
+class Trainable(Protocol):
+    """What is trained. Losses have an entry "loss"; every entry goes into the curve."""
 
-    ids: list[str]
-    waveforms: Tensor  # [B, S]
-    lengths: Tensor  # [B], in samples
-    extra: Any = None
-
-    @property
-    def audio(self) -> int:
-        """Samples of audio, the weight of this micro-batch's gradient."""
-        return int(self.lengths.sum())
-
-
-class Experiment(Protocol):
-    """What is trained. `losses` returns at least "loss"; every entry goes into the curve."""
-
-    def losses(self, micro: Micro, step: int) -> dict[str, Tensor]:
+    def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The mean losses of one micro-batch."""
+
+    def validation_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The mean losses of a held-out micro-batch, in evaluation mode."""
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Groups for AdamW with `lr` (the peak), and `maximize` where it ascends."""
 
     def begin_step(self, step: int) -> None:
         """Called before a step's first micro-batch."""
+
+    def eval(self) -> Any:
+        """Evaluation mode; `begin_step` ends it."""
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
@@ -68,7 +60,7 @@ class Experiment(Protocol):
 
 
 @dataclass
-class Outcome:
+class TrainingResult:
     """How a run ended."""
 
     curve: list[dict[str, float]] = field(default_factory=list)
@@ -95,58 +87,47 @@ def seed_step(seed: int, step: int, micro: int = 0) -> None:
     torch.manual_seed(stable_hash(f"{seed}/{step}/{micro}") >> 1)
 
 
-def adamw(groups: list[dict[str, Any]]) -> torch.optim.AdamW:
-    """The optimiser of every run."""
-    return torch.optim.AdamW(groups, weight_decay=0.0)
-
-
-Reshape = Callable[[int, torch.optim.AdamW], torch.optim.AdamW | None]
-
-
 def train(
-    experiment: Experiment,
-    batches: Callable[[int], Iterable[tuple[int, list[Micro]]]],
+    trainable: Trainable,
+    steps: Callable[[int], Iterable[tuple[int, list[Batch]]]],
     settings: Training,
     *,
     seed: int,
     folder: Path,
     label: str,
     fingerprint: str,
-    validate: Callable[[], dict[str, float]] | None = None,
-    reshape: Reshape | None = None,
+    held_out: Sequence[Batch] = (),
     device: str = "cpu",
-) -> Outcome:
+) -> TrainingResult:
     """Train to `settings.steps`, from the newest sound checkpoint in `folder` if there is one.
 
     Args:
-        batches: called with the first step that is needed; yields (step, this process's
+        steps: called with the first step that is needed; yields (step, this process's
             micro-batches) in order.
         fingerprint: what the run depends on (parameters, inputs); a checkpoint of another one is
             not resumed.
-        validate: figures on held-out audio, "validation_loss" among them.
-        reshape: called with the number of steps done and the optimiser; where it changes the shapes
-            of the experiment's parameters, it returns the optimiser to go on with.
+        held_out: micro-batches whose losses go into the curve as "validation_…".
 
     Raises:
         SkillError: `settings.max_bad_steps` steps in a row had no finite loss or gradient, or no
             step had one.
-        Stopped: SIGTERM or SIGINT came; the state is saved, and the same call goes on from there.
+        Stopped: a signal came; the state is saved, and the same call goes on from there.
     """
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = settings.tf32
-    checkpoints = Checkpoints(folder, fingerprint, writes=rank == 0)
-    state, first, outcome = checkpoints.load(), 0, Outcome()
+    checkpoints = Checkpoints(folder, fingerprint, is_main=rank == 0)
+    state, first, result = checkpoints.load(), 0, TrainingResult()
     scaler = torch.amp.GradScaler(device, enabled=settings.precision == "fp16")
     scaler.scale(torch.zeros((), device=device))  # it has no scale before, and a step may be empty
     if state is not None:
-        first, outcome = state["step"], Outcome(**state["outcome"])
-        experiment.load_state_dict(state["experiment"])
+        first, result = state["step"], TrainingResult(**state["result"])
+        trainable.load_state_dict(state["trainable"])
         scaler.load_state_dict(state["scaler"])
-    outcome.precision = computed(settings.precision, device)
-    if outcome.precision != settings.precision and rank == 0:
+    result.precision = computed(settings.precision, device)
+    if result.precision != settings.precision and rank == 0:
         why = f"this processor only imitates {settings.precision}"
-        print(f"{label}: computes in {outcome.precision}, {why}", file=sys.stderr, flush=True)
-    optimizer = adamw(experiment.parameter_groups())
+        print(f"{label}: computes in {result.precision}, {why}", file=sys.stderr, flush=True)
+    optimizer = torch.optim.AdamW(trainable.parameter_groups(), weight_decay=0.0)
     peaks = [group["lr"] for group in optimizer.param_groups]
     if state is not None:
         optimizer.load_state_dict(state["optimizer"])
@@ -155,25 +136,25 @@ def train(
     def save(done: int) -> None:
         checkpoints.save(
             done,
-            experiment=experiment.state_dict(),
+            trainable=trainable.state_dict(),
             optimizer=optimizer.state_dict(),
             scaler=scaler.state_dict(),
-            outcome=vars(outcome),
+            result=vars(result),
         )
 
     bad: list[str] = []
     bad_steps, audio_since, since = 0, 0, time.monotonic()
     shown: dict[str, float] = {}
     with signals() as stop, track(settings.steps, label, start=first) as progress:
-        for step, micros in _until(batches(first), first, settings.steps):
+        for step, batches in _until(steps(first), first, settings.steps):
             factor = learning_rate_factor(step, settings.warmup, settings.steps)
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * factor
-            experiment.begin_step(step)
+            trainable.begin_step(step)
             optimizer.zero_grad(set_to_none=True)
-            numbered = zip(count(rank, world), micros)
+            numbered = zip(count(rank, world), batches)
             figures, audio, suspects = _accumulate(
-                experiment, numbered, (seed, step), settings, scaler, device
+                trainable, numbered, (seed, step), settings, scaler, device
             )
             audio = average_gradients(parameters, audio, figures)
             scaler.unscale_(optimizer)
@@ -183,58 +164,68 @@ def train(
                 scaler.step(optimizer)
                 bad, bad_steps = [], 0
             elif scaler.get_scale() > 1 and math.isfinite(figures.get("loss", math.nan)):
-                outcome.skipped_steps += 1  # the scale was too large: `update` halves it
+                result.skipped_steps += 1  # the scale was too large: `update` halves it
             else:
-                outcome.skipped_steps += 1
+                result.skipped_steps += 1
                 bad_steps += 1
-                every = [name for micro in micros for name in micro.ids]
+                every = [name for batch in batches for name in batch.ids]
                 named = [name for names in gather(suspects) for name in names]
                 bad += named or [name for names in gather(every) for name in names]
                 if bad_steps >= settings.max_bad_steps:
-                    raise _no_good(label, f"{bad_steps} steps in a row up to step {step}", bad)
+                    raise _not_finite(label, f"{bad_steps} steps in a row up to step {step}", bad)
             scaler.update()
             audio_since += audio
             done = step + 1
-            if reshape is not None and (changed := reshape(done, optimizer)) is not None:
-                optimizer = changed
-                parameters = [p for group in optimizer.param_groups for p in group["params"]]
             if done % settings.log_every == 0 or done == settings.steps:
                 seconds = time.monotonic() - since
                 figures["audio_per_second"] = audio_since / 16000 / seconds
                 audio_since, since = 0, time.monotonic()
                 row = {"step": float(done), "learning_rate": peaks[0] * factor} | figures
-                if validate is not None and (
-                    done % settings.validate_every == 0 or done == settings.steps
-                ):
+                if held_out and (done % settings.validate_every == 0 or done == settings.steps):
                     seed_step(seed, 0)
-                    row |= validate()
-                    if row["validation_loss"] < outcome.best_loss:
-                        outcome.best_loss, outcome.best_step = row["validation_loss"], done
+                    row |= validation(trainable, held_out, settings.precision, device)
+                    if row["validation_loss"] < result.best_loss:
+                        result.best_loss, result.best_step = row["validation_loss"], done
                     since = time.monotonic()
-                outcome.curve.append(row)
-                wanted = ("loss", "sparsity", "audio_per_second")
-                shown = {key: row[key] for key in wanted if key in row}
+                result.curve.append(row)
+                columns = ("loss", "sparsity", "audio_per_second")
+                shown = {key: row[key] for key in columns if key in row}
             progress.update(done, **shown)
-            told = stop.agreed()
-            if told or checkpoints.due():
+            number = stop.agreed()
+            if number or checkpoints.due():
                 save(done)
-            if told:
+            if number:
                 print(f"{label}: stopped at step {done}, state saved", file=sys.stderr, flush=True)
-                raise Stopped(128 + told)
-        if 0 < settings.steps <= outcome.skipped_steps:
-            raise _no_good(label, f"all {settings.steps} steps", bad)
+                raise Stopped(128 + number)
+        if 0 < settings.steps <= result.skipped_steps:
+            raise _not_finite(label, f"all {settings.steps} steps", bad)
         save(settings.steps)
-    return outcome
+    return result
 
 
-def _no_good(label: str, steps: str, utterances: list[str]) -> SkillError:
+def _not_finite(label: str, steps: str, utterances: list[str]) -> SkillError:
     names = f"; their utterances: {', '.join(sorted(set(utterances))[:20])}" if utterances else ""
     return SkillError(f"{label}: {steps} had no finite loss or gradient{names}")
 
 
+def validation(
+    trainable: Trainable, held_out: Sequence[Batch], precision: str, device: str
+) -> dict[str, float]:
+    """Mean losses over held-out audio, as "validation_…"."""
+    trainable.eval()
+    sums: dict[str, float] = {}
+    for batch in held_out:
+        with torch.no_grad(), autocast(precision, device):
+            losses = trainable.validation_losses(batch)
+        for name, value in losses.items():
+            sums[name] = sums.get(name, 0.0) + float(value) * batch.audio
+    audio = sum(batch.audio for batch in held_out)
+    return {f"validation_{name}": total / audio for name, total in sums.items()}
+
+
 def _accumulate(
-    experiment: Experiment,
-    micros: Iterable[tuple[int, Micro]],
+    trainable: Trainable,
+    batches: Iterable[tuple[int, Batch]],
     seeds: tuple[int, int],
     settings: Training,
     scaler: torch.amp.GradScaler,
@@ -247,26 +238,26 @@ def _accumulate(
     sums: dict[str, float] = {}
     suspects: list[str] = []
     audio = 0
-    for number, micro in micros:
+    for number, batch in batches:
         seed_step(*seeds, number)
         with autocast(settings.precision, device):
-            losses = experiment.losses(micro, seeds[1])
-        weight = micro.audio / 16000
+            losses = trainable.losses(batch, seeds[1])
+        weight = batch.audio / 16000
         scaler.scale(losses["loss"] * weight).backward()
         for name, value in losses.items():
             sums[name] = sums.get(name, 0.0) + float(value.detach()) * weight
         if not math.isfinite(float(losses["loss"].detach())):
-            suspects += micro.ids
-        audio += micro.audio
+            suspects += batch.ids
+        audio += batch.audio
     return sums, audio, suspects
 
 
 def _until(
-    batches: Iterable[tuple[int, list[Micro]]], first: int, steps: int
-) -> Iterator[tuple[int, list[Micro]]]:
-    if first >= steps:
+    steps: Iterable[tuple[int, list[Batch]]], first: int, last: int
+) -> Iterator[tuple[int, list[Batch]]]:
+    if first >= last:
         return
-    for step, micros in batches:
-        yield step, micros
-        if step + 1 >= steps:
+    for step, batches in steps:
+        yield step, batches
+        if step + 1 >= last:
             return
