@@ -16,7 +16,7 @@ from skill.config import params
 from skill.config.load import load
 from skill.config.methods import Distances, Method
 from skill.data.manifest import COLUMNS, read_manifest
-from skill.distillation.runs import targets_of
+from skill.distillation.stages import targets_of
 from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.encoder.checkpoint import load_encoder
 from skill.similarity.layer_states import read_stack

@@ -129,7 +129,11 @@ def _in_todays_words(section: dict[str, Any]) -> Pretraining:
 def test_the_stored_teachers_are_what_the_parameters_make(name: str) -> None:
     made = read_header(ROOT / f"data/teachers/{name}.safetensors")["provenance"]
     preset = load(ROOT / "presets/study.yaml")
-    assert _in_todays_words(made["params"]["pretraining"]) == preset.pretraining[name]
+    precision = {"precision"}  # which the machine decides
+    exclude: Any = {"rounds": {"__all__": precision}, "spectrum": precision}
+    stored = _in_todays_words(made["params"]["pretraining"])
+    expected = preset.pretraining[name]
+    assert stored.model_dump(exclude=exclude) == expected.model_dump(exclude=exclude)
     assert made["params"]["unlabelled"] == preset.unlabelled.model_dump(mode="json")
     assert made["validation"]["validation_loss"] > 0
 

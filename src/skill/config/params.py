@@ -141,8 +141,9 @@ class Training(Section):
     """Audio of one step."""
     micro_seconds: Seconds = 40.0
     """Audio of one forward and backward pass, at most."""
-    precision: Literal["float32", "bf16", "fp16"] = "bf16"
-    """Of forward and backward passes; weights stay in float32."""
+    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
+    """Of forward and backward passes; weights stay in float32. auto: bf16 where the processor has
+    kernels for it that compute this model right, else float32."""
     tf32: StrictBool = False
     """On a GPU: products of float32 numbers with mantissas of 10 bits."""
     clip: PositiveFloat = 10.0

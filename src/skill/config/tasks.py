@@ -88,8 +88,8 @@ class Task(Section):
     """Half-precision states kept in memory."""
     batch_seconds: Seconds = 10.0
     """Padded audio of one pass through the upstream."""
-    precision: Literal["float32", "bf16"] = "float32"
-    """Of the upstream's forward pass."""
+    precision: Literal["auto", "float32", "bf16"] = "float32"
+    """Of the upstream's forward pass; auto as in the stages."""
     protocol: Literal["superb", "clean"] = "clean"
     """Superb: ASV and SD choose on the test set."""
     fbank_cmvn: StrictBool = True

@@ -7,10 +7,12 @@ nothing passes stage 1 without gates.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from skill.config.jobs import Stage1Job, Stage2Job
 from skill.config.methods import Method
-from skill.data.manifest import usable
+from skill.config.params import Distilling
+from skill.data.manifest import read_manifest, usable
 from skill.distillation import gates, summary
 from skill.distillation.distiller import Distiller
 from skill.distillation.pruning import prune, select
@@ -23,10 +25,14 @@ from skill.similarity.clusters import read_clusters
 from skill.training.batches import training_audio
 from skill.training.checkpoints import forget
 from skill.training.distributed import World
+from skill.training.exactness import Subject
 from skill.training.loop import TrainingResult, seed_step, train
+from skill.training.machine_check import choose_precision, findings_folder, speech_clip
 from skill.utils.errors import SkillError
 from skill.utils.files import canonical_json, sha256
 from skill.utils.provenance import fingerprint, stamp
+
+Stage = TypeVar("Stage", bound=Distilling)
 
 
 def stage1(
@@ -51,16 +57,19 @@ def stage1(
     teacher = encoders[job.teachers[0]]
     seed_step(job.seed, 0)
     student = start_student(teacher, job.definition.start_blocks, job.stage.dropout)
+    student.to(world.device)
     sparsity = None
     if job.definition.prune:
         assert job.sparsity is not None
         gates.attach(student, units=job.definition.prune)
         sparsity = SparsityTarget(student, job.sparsity, job.stage.sparsity_warmup)
     targets = targets_of(job.definition, encoders, clustering)
-    distiller = Distiller(student, encoders, targets, job.definition, job.stage, sparsity)
+    label = f"{name} stage 1"
+    stage = check_machine(label, job.stage, student, encoders, manifests, scratch)
+    distiller = Distiller(student, encoders, targets, job.definition, stage, sparsity)
     distiller.to(world.device)
     inputs = [*teachers, *manifests, *([clustering] if clustering else [])]
-    result = run_stage(f"{name} stage 1", distiller, job, manifests, inputs, scratch, world)
+    result = run_stage(label, distiller, job, manifests, inputs, scratch, world)
     if not world.is_main:
         return
 
@@ -98,9 +107,12 @@ def stage2(
     world = World.start()
     encoders = load_teachers(job.teachers, teachers, world.device)
     student, projections = read_stage1(pruned, job.stage.dropout)
+    student.to(world.device)
     seed_step(job.seed, 0)
     targets = targets_of(job.definition, encoders, clustering)
-    distiller = Distiller(student, encoders, targets, job.definition, job.stage)
+    label = f"{name} stage 2"
+    stage = check_machine(label, job.stage, student, encoders, manifests, scratch)
+    distiller = Distiller(student, encoders, targets, job.definition, stage)
     try:
         distiller.projections.load_state_dict(projections)
     except RuntimeError as error:
@@ -108,7 +120,7 @@ def stage2(
     distiller.to(world.device)
     inputs = [pruned, *teachers, *manifests, *([clustering] if clustering else [])]
     result = run_stage(
-        f"{name} stage 2", distiller, job, manifests, inputs, scratch, world, job.first_data_step
+        label, distiller, job, manifests, inputs, scratch, world, job.first_data_step
     )
     if not world.is_main:
         return
@@ -163,6 +175,27 @@ def targets_of(
         raise SkillError(f"{clustering}: {error}") from None
 
 
+def check_machine(
+    label: str,
+    stage: Stage,
+    student: SpeechEncoder,
+    teachers: Mapping[str, SpeechEncoder],
+    manifests: Sequence[Path],
+    scratch: Path,
+) -> Stage:
+    """`stage` with the precision to compute in, after these models were tried in it.
+
+    Raises:
+        SkillError: the machine computes a model wrongly.
+    """
+    subjects = [Subject(name, teacher) for name, teacher in teachers.items()]
+    subjects.append(Subject("the student", student, gradients=True))
+    clip = speech_clip(u for path in manifests for u in read_manifest(path))
+    folder = findings_folder(scratch)
+    precision = choose_precision(label, subjects, clip, stage.precision, folder)
+    return stage.model_copy(update={"precision": precision})
+
+
 def run_stage(
     label: str,
     distiller: Distiller,
@@ -174,11 +207,12 @@ def run_stage(
     first_data_step: int = 0,
 ) -> TrainingResult:
     """Train `distiller` as `job` says; `inputs` are the files that a checkpoint depends on."""
+    stage = distiller.stage
     shortest, longest = job.unlabelled.min_seconds, job.unlabelled.max_seconds
     audio = training_audio(
         label,
         {split: usable(manifests, shortest, longest, split) for split in ("train", "dev")},
-        job.stage,
+        stage,
         job.seed,
         world,
         first_data_step=first_data_step,
@@ -187,7 +221,7 @@ def run_stage(
     return train(
         distiller,
         audio.steps,
-        job.stage,
+        stage,
         seed=job.seed,
         folder=scratch,
         label=label,

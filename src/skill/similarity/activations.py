@@ -21,6 +21,8 @@ from skill.data.manifest import RATE, Utterance, read_manifest
 from skill.encoder import SpeechEncoder
 from skill.encoder.checkpoint import load_encoder
 from skill.similarity.streaming import StreamingCKA
+from skill.training.exactness import Subject
+from skill.training.machine_check import choose_precision, speech_clip
 from skill.utils import files
 from skill.utils.errors import SkillError
 from skill.utils.hashing import stable_hash
@@ -175,10 +177,14 @@ def calibration_states(
     """Yield each utterance with its kept frames of all states, [L, n, D] in float32.
 
     Raises:
-        SkillError: a state that is constant or not finite; or another number of frames than the
-            calibration set was cut for, where the teacher's frame rate differs.
+        SkillError: a state that is constant or not finite; another number of frames than the
+            calibration set was cut for, where the teacher's frame rate differs; or a machine that
+            computes the encoder wrongly.
     """
     device = next(encoder.parameters()).device
+    pieces = list(pieces)
+    clip = speech_clip(piece.utterance for piece in pieces)
+    choose_precision(teacher, [Subject(teacher, encoder)], clip, "float32")
     for piece in pieces:
         name = piece.utterance.id
         waveform = torch.from_numpy(read_segment(piece.utterance)).to(device)

@@ -40,6 +40,7 @@ from skill.superb.result import (
 from skill.superb.upstream import Upstream, load_upstream
 from skill.superb.verification import Verification
 from skill.training.checkpoints import forget
+from skill.training.machine_check import speech_clip
 from skill.utils import provenance
 from skill.utils.errors import SkillError
 from skill.utils.files import write_csv, write_json, write_tensors
@@ -73,8 +74,10 @@ def run(
     """
     if job.task.name != task:
         raise SkillError(f"superb {upstream} {task}: the parameters are those of {job.task.name}")
-    model = load_upstream(encoder, job.task.precision, job.task.fbank_cmvn)
     utterances = [u for path in manifests for u in read_manifest(path)]
+    model = load_upstream(
+        encoder, job.task.precision, job.task.fbank_cmvn, speech_clip(utterances), scratch
+    )
     inputs = [*manifests, *_files(encoder), *required_files(task, job.task.corpora[0])]
     settings = job.task.model_dump(mode="json")
     stamp = provenance.stamp(inputs, {"task": settings, "seed": job.seed}, precision_of(model))

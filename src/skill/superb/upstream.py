@@ -16,6 +16,8 @@ from skill.data import fbank
 from skill.encoder import SpeechEncoder
 from skill.encoder.checkpoint import load_encoder
 from skill.superb.examples import Waveform
+from skill.training.exactness import Subject
+from skill.training.machine_check import choose_precision, findings_folder
 from skill.training.precision import autocast, computed
 
 
@@ -96,11 +98,28 @@ class Encoder:
 
 
 def load_upstream(
-    source: str | Path | None, precision: str = "float32", fbank_cmvn: bool = False
+    source: str | Path | None,
+    precision: str = "float32",
+    fbank_cmvn: bool = False,
+    clip: Waveform | None = None,
+    scratch: Path | None = None,
 ) -> Upstream:
-    """The encoder stored in a file or folder; None is FBANK, normalised per utterance or not."""
+    """The encoder stored in a file or folder; None is FBANK, normalised per utterance or not.
+
+    Args:
+        precision: to compute in; "auto" needs a `clip`, and is float32 without one.
+        clip: speech that the encoder is tried on first (`skill.training.machine_check`).
+        scratch: the job's scratch folder, where the result of that is kept.
+
+    Raises:
+        SkillError: no encoder, or a machine that computes it wrongly.
+    """
     if source is None:
         return Fbank(fbank_cmvn)
-    encoder = load_encoder(source)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Encoder(encoder.to(device), precision)
+    encoder = load_encoder(source).to(device)
+    if clip is not None:
+        folder = None if scratch is None else findings_folder(scratch)
+        name = Path(source).stem
+        precision = choose_precision(name, [Subject(name, encoder)], clip, precision, folder)
+    return Encoder(encoder, precision)

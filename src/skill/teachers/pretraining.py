@@ -31,7 +31,9 @@ from skill.teachers.spectrum import Spectrum, SpectrumRegression
 from skill.teachers.speeds import at_other_speeds
 from skill.training.batches import training_audio
 from skill.training.distributed import World
+from skill.training.exactness import Subject
 from skill.training.loop import TrainingResult, seed_step, train
+from skill.training.machine_check import choose_precision, findings_folder, speech_clip
 from skill.utils.errors import SkillError
 from skill.utils.files import canonical_json, sha256, write_csv, write_tensors
 from skill.utils.provenance import fingerprint, stamp
@@ -46,8 +48,8 @@ def run(
     """Make the teacher `name` of `job`, resumed where it was stopped; writes an encoder file.
 
     Raises:
-        SkillError: no audio, an encoder that is not installed, a target shorter than its audio, or
-            a loss that is not finite.
+        SkillError: no audio, an encoder that is not installed, a target shorter than its audio, a
+            machine that computes the model wrongly, or a loss that is not finite.
     """
     section = job.pretraining
     plain = EncoderConfig.uniform(
@@ -71,11 +73,19 @@ def run(
         torch.from_numpy(read_segment(u)) for u in utterances["train"][::_SPECTRUM_EVERY]
     )
     curves: dict[str, list[dict[str, float]]] = {}
+    clip, folder = speech_clip(utterances["train"]), findings_folder(scratch)
+
+    def checked(label: str, training: Training) -> Training:
+        subjects = [Subject(name, encoder, gradients=True)]
+        precision = choose_precision(label, subjects, clip, training.precision, folder)
+        return training.model_copy(update={"precision": precision})
+
     if section.spectrum is not None:
+        label = f"{name} spectrum"
         result = _train(
-            f"{name} spectrum",
+            label,
             SpectrumRegression(encoder, spectrum, section.spectrum.learning_rate),
-            section.spectrum,
+            checked(label, section.spectrum),
             utterances,
             lambda plan, frames: None,
             section.seed,
@@ -86,9 +96,11 @@ def run(
     first = centre(encoder)
     carried: dict[str, Any] = {}
     for number, stage in enumerate(section.rounds, start=1):
+        label = f"{name} round {number}"
+        training = checked(label, stage)
         values = round_targets(
             scratch, number, stage.targets, utterances, encoder, section.seed, corpus,
-            _stage_key(corpus, section, number - 1),
+            _stage_key(corpus, section, number - 1), training.precision,
         )  # fmt: skip
         seed_step(section.seed, number)
         model = MaskedPrediction(
@@ -103,9 +115,9 @@ def run(
         )
         model.take_over(carried)
         result = _train(
-            f"{name} round {number}",
+            label,
             model,
-            stage,
+            training,
             utterances,
             partial(_extra, values, first),
             section.seed + number,
@@ -121,7 +133,7 @@ def run(
     header = {
         "kind": "encoder",
         "config": config.to_dict(),
-        "provenance": stamp(manifests, job) | made,
+        "provenance": stamp(manifests, job, training.precision) | made,
     }
     _write_curves(scratch / "curve.csv", curves)
     write_tensors(output, half, header)

@@ -72,6 +72,7 @@ def round_targets(
     seed: int,
     corpus: str,
     dependencies: str,
+    precision: str,
 ) -> list[TargetValues | None]:
     """The values of each target of round `number`; None for the spectrum, made as it is needed.
 
@@ -79,6 +80,7 @@ def round_targets(
         encoder: the model so far.
         corpus: what the utterances follow from.
         dependencies: what the model so far follows from.
+        precision: of the model so far.
 
     Raises:
         SkillError: an encoder is not installed, or has fewer frames than there is audio.
@@ -95,7 +97,7 @@ def round_targets(
         key = f"{dependencies} {number}" if own else corpus
         source = f"round{number}" if own else target.encoder or "mfcc"
         names = [f"{source}-{layer}" for layer in layers] or [source]
-        compute, first_centre = _features(target, layers, encoder)
+        compute, first_centre = _features(target, layers, encoder, precision)
         stored = store(
             [scratch / f"{name}.npy" for name in names],
             listed, compute, first_centre, encoder.frames, key,
@@ -115,7 +117,7 @@ def round_targets(
 
 
 def _features(
-    target: PretrainingTarget, layers: Sequence[int], encoder: SpeechEncoder
+    target: PretrainingTarget, layers: Sequence[int], encoder: SpeechEncoder, precision: str
 ) -> tuple[Callable[[NDArray[np.float32]], list[NDArray[np.float32]]], int]:
     """A function from a waveform [S] to features [T, D] of each layer, and their first centre."""
     if target.encoder is not None:
@@ -131,7 +133,7 @@ def _features(
     encoder.eval()
 
     def own(waveform: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        with autocast("bf16", "cpu"):
+        with autocast(precision, "cpu"):
             return [layer_features(encoder, waveform, layer) for layer in layers]
 
     return own, centre(encoder)
