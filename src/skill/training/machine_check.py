@@ -111,16 +111,17 @@ def speech_clip(utterances: Iterable[Utterance], seconds: float = 1.0) -> NDArra
     Raises:
         SkillError: there is none.
     """
-    samples = round(seconds * RATE)
+    samples, problem = round(seconds * RATE), "all are silent"
     for utterance in utterances:
         count = min(samples, utterance.samples)
         try:
             clip = read_segment(utterance, (utterance.samples - count) // 2, count)
-        except SkillError:
-            continue  # the job itself says what it cannot read
+        except SkillError as error:
+            problem = str(error)
+            continue
         if float(np.abs(clip).max()) > 1e-4:
             return np.resize(clip, samples)
-    raise SkillError("no utterance can be read to check the machine with")
+    raise SkillError(f"no utterance can be read to check the machine with: {problem}")
 
 
 def speech_like(seconds: float = 1.0) -> NDArray[np.float32]:
