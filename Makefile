@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 
 reproduce: environment
-	PATH="$$PWD/$(BIN):$$PATH" snakemake --cores all --resources gpu=1 --quiet host
+	PATH="$$PWD/$(BIN):$$PATH" snakemake --cores all --resources gpu=1
 	echo
 	echo "results: results/paper/results.md results/paper/results.csv"
 	echo "figures:"

@@ -27,6 +27,7 @@ ENVIRONMENT = os.environ | {
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     "OMP_NUM_THREADS": "1",
     "DVC_NO_ANALYTICS": "1",
+    "SKILL_OUTPUT": "snakemake",  # which names rules, inputs and outputs
     "GIT_AUTHOR_NAME": "tester",
     "GIT_AUTHOR_EMAIL": "tester@example.invalid",
     "GIT_COMMITTER_NAME": "tester",

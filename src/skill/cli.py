@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -25,7 +25,7 @@ from skill.config.load import load
 from skill.config.types import Model, parse
 from skill.training import launch, signals
 from skill.utils.errors import SkillError, describe
-from skill.workflow import gpus, locks
+from skill.workflow import finished, gpus, locks
 
 STUDENT, PLAN = "Use a student", "Plan and check"
 STEPS, TABLES = "Steps of the workflow", "Tables and figures"
@@ -108,9 +108,21 @@ app = typer.Typer(
 
 
 def _command(
-    panel: str, summary: str, example: str, *, gpu: bool = False, processes: bool = False
+    panel: str,
+    summary: str,
+    example: str,
+    *,
+    gpu: bool = False,
+    processes: bool = False,
+    module: str = "",
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a command; `gpu`: it takes one, `processes`: or several, a process for each."""
+    """Register a command.
+
+    Args:
+        gpu: it takes a GPU.
+        processes: or several, with a process for each.
+        module: of a long job, whose finished work is taken over where nobody has recorded it.
+    """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(function)
@@ -130,8 +142,8 @@ def _command(
             context: typer.Context, threads: int | None, processes: int = 1, **options: Any
         ) -> int:
             work = functools.partial(function, **options)
-            scratch = options.get("scratch")
-            return _run(work, context.obj, threads, processes, gpu=gpu, scratch=scratch)
+            call = _Call(context.obj, threads, processes, gpu, module, options)
+            return _run(work, call)
 
         kind = inspect.Parameter.KEYWORD_ONLY
         extra = [
@@ -150,39 +162,70 @@ def _command(
     return register
 
 
-def _run(
-    work: Callable[[], None],
-    arguments: Sequence[str],
-    threads: int | None,
-    processes: int,
-    *,
-    gpu: bool,
-    scratch: Path | None,
-) -> int:
+@dataclass(frozen=True)
+class _Call:
+    """How a command was called: its words and options, and what it takes of the machine."""
+
+    words: Sequence[str]
+    threads: int | None
+    processes: int
+    gpu: bool
+    module: str
+    options: dict[str, Any]
+
+
+def _run(work: Callable[[], None], call: _Call) -> int:
     """A command's work, in this process or in one for each of its GPUs."""
     rank = os.environ.get("LOCAL_RANK")
-    if threads and rank is None:
-        launch.set_threads(threads)
+    _check_inputs(call.options)
+    if call.threads and rank is None:
+        launch.set_threads(call.threads)
     launch.keep_freed_memory()
     signals.exit_on_signals()
     locks.exit_with_parent()
+    if rank is not None:
+        return _work(work, call.gpu, first=rank == "0")
+    scratch, output = call.options.get("scratch"), call.options.get("output")
     with ExitStack() as stack:
-        if rank is None:
-            if scratch is not None:
-                stack.enter_context(locks.scratch_of_one_job(scratch))
-            stack.enter_context(gpus.claim_gpus(processes if gpu else 0))
-            if processes > 1:
-                return launch.run_processes(arguments, processes, threads)
-        if gpu:
-            from skill.training.precision import exact_products
+        if scratch is not None:
+            stack.enter_context(locks.scratch_of_one_job(scratch))
+        known = call.module and scratch and output and locks.RUN in os.environ
+        job = finished.identity(call.module, call.options) if known else ""
+        if known and finished.take_over(scratch, output, job):
+            return 0
+        stack.enter_context(gpus.claim_gpus(call.processes if call.gpu else 0))
+        if call.processes > 1:
+            code = launch.run_processes(call.words, call.processes, call.threads)
+        else:
+            code = _work(work, call.gpu, first=True)
+        if known and code == 0:
+            finished.keep(scratch, output, job)
+    return code
 
-            exact_products()
-        try:
-            work()
-        except RuntimeError:
-            if rank in (None, "0") or not signals.received():
-                raise
-            return 128 + signals.received()  # the first process has saved the state and left
+
+def _check_inputs(options: Mapping[str, Any]) -> None:
+    """Refuse paths to read from where there is nothing, or what no reader can come to the end of."""
+    for name, value in options.items():
+        for path in value if isinstance(value, list) else [value]:
+            if not isinstance(path, Path) or name in ("output", "scratch", "folder"):
+                continue
+            if not path.exists():
+                raise SkillError(f"{path}: there is no such file: check the path")
+            if not path.is_file() and not path.is_dir():
+                raise SkillError(f"{path}: is a pipe or a device: give a file")
+
+
+def _work(work: Callable[[], None], gpu: bool, *, first: bool) -> int:
+    if gpu:
+        from skill.training.precision import exact_products
+
+        exact_products()
+    try:
+        work()
+    except RuntimeError:
+        if first or not signals.received():
+            raise
+        return 128 + signals.received()  # the first process has saved the state and left
     return 0
 
 
@@ -354,7 +397,7 @@ def teacher(name: str, job: Job, output: File) -> None:
     run_teacher(name, _job(params.Teacher, job), output)
 
 
-@_command(STEPS, "pretrain a small teacher", "wavlm-sample")
+@_command(STEPS, "pretrain a small teacher", "wavlm-sample", module="skill.teachers.pretraining")
 def pretrain(
     name: str,
     job: Annotated[
@@ -445,6 +488,7 @@ def cluster(job: Job, similarity: File, output: Output) -> None:
     "--output results/stage1/s.safetensors --scratch scratch/s",
     gpu=True,
     processes=True,
+    module="skill.distillation.stages",
 )
 def stage1(
     name: str,
@@ -470,6 +514,7 @@ def stage1(
     "--manifests queen.csv --output results/stage2/s.safetensors --scratch scratch/s",
     gpu=True,
     processes=True,
+    module="skill.distillation.stages",
 )
 def stage2(
     name: str,
@@ -495,6 +540,7 @@ def stage2(
     "s sid --params JSON --encoder results/stage2/s.safetensors --manifests queen.csv "
     "--output results/superb/s/sid.json --scratch scratch/sid",
     gpu=True,
+    module="skill.superb.evaluate",
 )
 def evaluate(
     upstream: str,

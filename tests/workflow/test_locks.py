@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from conftest import wait_for
 from filelock import FileLock
 
 from skill.utils.errors import SkillError
@@ -113,6 +114,28 @@ def test_job_ends_with_its_run() -> None:
     assert (
         said[1].decode().strip() == f"the run of process {run.pid} has ended, and this job with it"
     )
+
+
+def test_a_run_ends_with_the_dvc_that_started_it(locked: Path, tmp_path: Path) -> None:
+    run = "from skill.workflow import locks; locks.register_run(); print(1, flush=True); "
+    program = tmp_path / "dvc"
+    program.write_text(
+        "import subprocess, sys\n"
+        f"run = [sys.executable, '-c', {run + 'import time; time.sleep(600)'!r}]\n"
+        "print(subprocess.Popen(run).pid, flush=True)\n"
+        "import time; time.sleep(600)\n"
+    )
+    dvc = subprocess.Popen(
+        [sys.executable, str(program)], env=ENVIRONMENT | {"DVC_STAGE": "stage1"}, text=True,
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert dvc.stdout is not None
+    said = {dvc.stdout.readline().strip() for _ in range(2)}
+    assert "1" in said  # it watches
+    (pid,) = (int(word) for word in said - {"1"})
+    dvc.kill()
+    dvc.wait()
+    wait_for(lambda: not psutil.pid_exists(pid), 60)
 
 
 def test_number_of_a_dead_run_that_was_given_again() -> None:
