@@ -9,8 +9,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -185,26 +185,28 @@ def _run(work: Callable[[], None], call: _Call) -> int:
     locks.exit_with_parent()
     if rank is not None:
         return _work(work, call.gpu, first=rank == "0")
-    scratch, output = call.options.get("scratch"), call.options.get("output")
+    scratch: Path | None = call.options.get("scratch")
+    output: Path | None = call.options.get("output")
     with ExitStack() as stack:
         if scratch is not None:
             stack.enter_context(locks.scratch_of_one_job(scratch))
-        known = call.module and scratch and output and locks.RUN in os.environ
-        job = finished.identity(call.module, call.options) if known else ""
-        if known and finished.take_over(scratch, output, job):
-            return 0
+        job = ""
+        if call.module and scratch is not None and output is not None and locks.RUN in os.environ:
+            job = finished.identity(call.module, call.options)
+            if finished.take_over(scratch, output, job):
+                return 0
         stack.enter_context(gpus.claim_gpus(call.processes if call.gpu else 0))
         if call.processes > 1:
             code = launch.run_processes(call.words, call.processes, call.threads)
         else:
             code = _work(work, call.gpu, first=True)
-        if known and code == 0:
+        if job and code == 0 and scratch is not None and output is not None:
             finished.keep(scratch, output, job)
     return code
 
 
 def _check_inputs(options: Mapping[str, Any]) -> None:
-    """Refuse paths to read from where there is nothing, or what no reader can come to the end of."""
+    """Refuse paths to read where there is nothing, or what has no end."""
     for name, value in options.items():
         for path in value if isinstance(value, list) else [value]:
             if not isinstance(path, Path) or name in ("output", "scratch", "folder"):
@@ -241,6 +243,17 @@ def _version(shown: bool) -> None:
     if shown:
         print(f"skill {version('skill')}")
         raise typer.Exit
+
+
+@contextmanager
+def _tables(paths: Sequence[Path]) -> Iterator[None]:
+    """Tables of other columns or values than expected are bad input, and named."""
+    try:
+        yield
+    except (KeyError, IndexError, ValueError) as error:
+        names = ", ".join(map(str, paths[:3])) + (" and others" if len(paths) > 3 else "")
+        what = f"column {error} is missing" if isinstance(error, KeyError) else str(error)
+        raise SkillError(f"{names}: not the tables that it is made from: {what}") from error
 
 
 @app.callback()
@@ -612,7 +625,9 @@ def table(name: str, job: Job, inputs: Files, output: Output) -> None:
     """Make one of the paper's tables, or the small table that a figure is drawn from."""
     from skill.paper.tables import run
 
-    run(name, _job(jobs.PaperJob, job), inputs, output)
+    settings = _job(jobs.PaperJob, job)
+    with _tables(inputs):
+        run(name, settings, inputs, output)
 
 
 @_command(
@@ -624,7 +639,8 @@ def figure(name: str, table: File, output: Output) -> None:
     """Draw a figure from its table, as .pdf and .png."""
     from skill.paper.figures import draw
 
-    draw(name, table, output.with_suffix(".pdf"), output.with_suffix(".png"))
+    with _tables([table]):
+        draw(name, table, output.with_suffix(".pdf"), output.with_suffix(".png"))
 
 
 @_command(

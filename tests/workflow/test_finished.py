@@ -77,6 +77,7 @@ def test_a_job_of_a_run_keeps_its_work_and_takes_it_over(tmp_path: Path) -> None
     output, scratch = Path("results/superb/u/sid.json"), Path("scratch/superb/u/sid")
     output.parent.mkdir(parents=True)
     output.write_text("result")
+    Path("m.csv").touch()
     finished.keep(scratch, output, finished.identity("skill.superb.evaluate", options))
     output.unlink()
     import psutil
