@@ -92,16 +92,16 @@ def load_encoder(path: str | PathLike[str]) -> SpeechEncoder:
     kind = weights.file_kind(path)
     if kind == "torch":
         return _from_torch(path)
-    if kind == "safetensors" and _is_ours(path):
-        return _from_our_file(path)
+    if kind == "safetensors" and _has_header(path):
+        return _from_skill_file(path)
     return _from_foreign_file(path)
 
 
-def _is_ours(path: Path) -> bool:
+def _has_header(path: Path) -> bool:
     return "skill" in read_metadata(path)
 
 
-def _from_our_file(path: Path) -> SpeechEncoder:
+def _from_skill_file(path: Path) -> SpeechEncoder:
     header = read_header(path)
     if header.get("kind") != "encoder":
         raise SkillError(f"{path}: holds no encoder but {shown(header.get('kind'))}")
@@ -112,13 +112,13 @@ def _from_folder(folder: Path) -> SpeechEncoder:
     settings = transformers.read_config(folder / "config.json")
     if settings.get("model_type") == "skill":
         file = weights.folder_files(folder)[0]
-        if file.suffix == ".safetensors" and _is_ours(file):
-            return _from_our_file(file)
-    config = _beside(folder)
+        if file.suffix == ".safetensors" and _has_header(file):
+            return _from_skill_file(file)
+    config = _folder_config(folder)
     return _from_parts(config, weights.folder_files(folder)[0])
 
 
-def _beside(folder: Path) -> EncoderConfig:
+def _folder_config(folder: Path) -> EncoderConfig:
     """The architecture in a folder's `config.json`."""
     settings = transformers.read_config(folder / "config.json")
     if settings.get("model_type") != "skill":
@@ -136,7 +136,7 @@ def _from_foreign_file(file: Path) -> SpeechEncoder:
             f"{file}: weights without an architecture: no `skill` header in it, and no config.json "
             "beside it; a folder as transformers writes it has both"
         )
-    return _from_parts(_beside(file.parent), file)
+    return _from_parts(_folder_config(file.parent), file)
 
 
 def _from_torch(path: Path) -> SpeechEncoder:

@@ -93,19 +93,19 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
-def _rounded(value: Any) -> Any:
+def _round_floats(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.6g}")
     if isinstance(value, Mapping):
-        return {str(key): _rounded(item) for key, item in value.items()}
+        return {str(key): _round_floats(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_rounded(item) for item in value]
+        return [_round_floats(item) for item in value]
     return value
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write JSON with sorted keys and floats of six significant digits: stable bytes."""
-    text = json.dumps(_rounded(value), sort_keys=True, ensure_ascii=False, indent=2)
+    text = json.dumps(_round_floats(value), sort_keys=True, ensure_ascii=False, indent=2)
     with replacing(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
@@ -244,10 +244,10 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         SkillError: no such file, another kind of file, or not the header that was written.
     """
-    return _header(path)[0]
+    return _header_and_sum(path)[0]
 
 
-def _header(path: str | os.PathLike[str]) -> tuple[dict[str, Any], str | None]:
+def _header_and_sum(path: str | os.PathLike[str]) -> tuple[dict[str, Any], str | None]:
     """The header, and the checksum of the tensors; files of before there was one have none."""
     metadata = read_metadata(path)
     if "skill" not in metadata:
@@ -277,7 +277,7 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    header, digest = _header(path)
+    header, digest = _header_and_sum(path)
     try:
         tensors = load_file(path)
         version: tuple[str | int, ...] = (str(path), *_version(path))

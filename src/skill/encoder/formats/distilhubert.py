@@ -86,10 +86,10 @@ def read_distilhubert(
         )
     except (LookupError, TypeError, ValueError, SyntaxError, RecursionError) as error:
         raise SkillError(f"{path}: the configuration lacks or misstates {error}") from error
-    return config, _renamed(state_dict(tensors, path))
+    return config, _skill_names(state_dict(tensors, path))
 
 
-def _renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _skill_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     renamed = {}
     for name, tensor in tensors.items():
         if name.startswith("output_layer."):

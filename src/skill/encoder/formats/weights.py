@@ -40,19 +40,10 @@ def folder_files(folder: Path) -> list[Path]:
     for name in NAMES:
         path = folder / name
         if path.is_file():
-            return [path, *_shards(path)] if path.suffix == ".json" else [path]
+            return [path, *_shard_files(path)] if path.suffix == ".json" else [path]
     others = sorted(p.name for p in folder.iterdir() if p.suffix in (".h5", ".msgpack", ".gguf"))
     seen = f" (there is {', '.join(others)}, which is not read)" if others else ""
     raise SkillError(f"{folder}: neither model.safetensors nor pytorch_model.bin is there{seen}")
-
-
-def read_folder(folder: Path) -> dict[str, Tensor]:
-    """The tensors of a folder, whether in one file or in shards.
-
-    Raises:
-        SkillError: there are none, or a file cannot be read.
-    """
-    return read_weights(folder_files(folder)[0])
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -65,11 +56,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """
     kind = file_kind(path)
     if kind == "json":
-        return _joined(path)
+        return _read_shards(path)
     if kind == "torch":
         return state_dict(unpickle(path), path)
     try:
-        return _unwrapped(load_file(path))
+        return _without_wrapping(load_file(path))
     except (SafetensorError, OSError, ValueError) as error:
         raise SkillError(f"{path}: not a readable safetensors file: {error}") from error
 
@@ -145,7 +136,7 @@ def state_dict(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     size = sum(value.numel() * value.element_size() for value in nested.values())
     if size > 2 * path.stat().st_size:  # twice, for tensors that are tied
         raise SkillError(f"{path}: its tensors claim {size} bytes, the file has fewer")
-    return _unwrapped(nested)
+    return _without_wrapping(nested)
 
 
 def floats(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
@@ -166,14 +157,14 @@ def floats(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     return converted
 
 
-def _unwrapped(tensors: Mapping[Any, Tensor]) -> dict[str, Tensor]:
+def _without_wrapping(tensors: Mapping[Any, Tensor]) -> dict[str, Tensor]:
     named = {str(name): tensor for name, tensor in tensors.items()}
     while named and all(name.startswith("module.") for name in named):
         named = {name.removeprefix("module."): tensor for name, tensor in named.items()}
     return named
 
 
-def _shards(index: Path) -> list[Path]:
+def _shard_files(index: Path) -> list[Path]:
     return [index.parent / name for name in dict.fromkeys(_weight_map(index).values())]
 
 
@@ -189,10 +180,10 @@ def _weight_map(index: Path) -> dict[str, str]:
     return places
 
 
-def _joined(index: Path) -> dict[str, Tensor]:
+def _read_shards(index: Path) -> dict[str, Tensor]:
     places = _weight_map(index)
     tensors: dict[str, Tensor] = {}
-    for shard in _shards(index):
+    for shard in _shard_files(index):
         if not shard.is_file():
             raise SkillError(f"{shard}: missing, and {index.name} lists it")
         if file_kind(shard) == "json":
