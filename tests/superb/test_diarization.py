@@ -8,7 +8,6 @@ from torch import nn
 from skill.config.tasks import make_task
 from skill.superb import diarization
 from skill.superb.datasets import constructed
-from skill.superb.downstream import value
 from skill.superb.examples import Example, Fold
 from skill.superb.metrics import Turn
 
@@ -40,8 +39,8 @@ def test_turns_go_to_frames_and_back():
     downstream = diarization.Diarization(make_task("sd", {}), Fold([], [], []), 320)
     recording = Example("r", 51200, turns, "x+y", lambda: None)
     counts = downstream.counts([recording], [20 * frames - 10])
-    assert value("frame_accuracy", counts["frame_accuracy"]) == 100
-    assert value("der", counts[diarization.setting_name(1, 0.5)]) == pytest.approx(0, abs=1e-9)
+    assert 100 * counts["frame_accuracy"].value() == 100
+    assert 100 * counts[diarization.setting_name(1, 0.5)].value() == pytest.approx(0, abs=1e-9)
     final = downstream.choose_reported(counts, counts)
     assert set(final) == {"der", "der_clean", "der_superb"}
     head = downstream.build(13, 768)
@@ -75,7 +74,7 @@ def test_dev_accuracy_is_the_mean_over_recordings_under_the_losses_naming():
         said = logits[-1] > 0
         best.append(max(np.mean(said == targets), np.mean(said == targets[:, ::-1])))
     counts = downstream.counts(recordings, logits)["frame_accuracy"]
-    assert value("frame_accuracy", counts) == pytest.approx(100 * np.mean(expected), abs=1e-4)
+    assert 100 * counts.value() == pytest.approx(100 * np.mean(expected), abs=1e-4)
     assert counts[0][0] == 0 and np.mean(expected) < np.mean(best)
     parted = diarization.Diarization(make_task("sd", {"chunk_frames": 10}), Fold([], [], []), 320)
     first = parted.counts(recordings[1:2], logits[1:2])["frame_accuracy"]

@@ -9,7 +9,8 @@ from scipy.interpolate import interp1d
 from scipy.optimize import brentq
 from sklearn.metrics import roc_curve
 
-from skill.superb import metrics, result, score
+from skill.superb import metrics, score
+from skill.superb.counts import TrialScores
 from skill.superb.metrics import Turn
 from skill.utils import bootstrap
 
@@ -240,6 +241,6 @@ def test_a_ratio_resampled_in_closed_form_equals_the_drawn_one():
 
 def test_undefined_resamples_are_left_out():
     labels, scores = np.array([1.0, 0.0, 0.0, 0.0]), np.array([0.9, 0.1, 0.2, 0.95])
-    drawn = result.resampled("eer", scores, labels, ["a", "b", "c", "d"], 100)
+    drawn = TrialScores(scores, labels).resampled(["a", "b", "c", "d"], 100)
     assert 20 < np.isnan(drawn.samples).sum() < 45  # the only target is not drawn: 0.75 to the 4th
     assert np.isfinite(bootstrap.percentiles(drawn)).all()

@@ -7,7 +7,7 @@ from tone_corpus import spoken
 
 from skill.config.tasks import make_task
 from skill.superb import train_heads, vocabulary
-from skill.superb.downstream import Transcription, value
+from skill.superb.downstream import Transcription
 from skill.superb.examples import Example, Fold
 from skill.superb.feature_cache import FeatureCache
 from skill.superb.upstream import Fbank
@@ -106,7 +106,7 @@ def test_tones_are_transcribed():
     features = FeatureCache(Fbank(), pooled=False)
     candidate = train_heads.fit(downstream, features, task, made[:40], seed=0)[0]
     answers = train_heads.answer(downstream, [candidate.head], features, made[50:])[0]
-    assert value("per", downstream.counts(made[50:], answers)["per"]) < 10
+    assert 100 * downstream.counts(made[50:], answers)["per"].value() < 10
 
 
 def test_all_rates_failing_is_an_error():

@@ -6,7 +6,6 @@ import torch
 
 from skill.config.tasks import PROTOCOL, make_task
 from skill.superb import verification
-from skill.superb.downstream import value
 from skill.superb.examples import Example, Fold, Trial
 from skill.superb.verification import XVector, additive_margin_loss
 
@@ -59,7 +58,7 @@ def test_verification_counts_dev_and_test_trials():
     downstream = verification.Verification(make_task("asv", {}), fold)
     vectors = np.eye(2)[[0, 1, 0, 1, 0, 0, 1, 1]]
     both = downstream.counts(downstream.dev_examples(), vectors)
-    assert value("eer", both["eer"]) == 0 and value("eer_test", both["eer_test"]) == 100
+    assert 100 * both["eer"].value() == 0 and 100 * both["eer_test"].value() == 100
     alone = downstream.counts(made[4:], vectors[4:])
-    assert list(alone) == ["eer"] and value("eer", alone["eer"]) == 100
+    assert list(alone) == ["eer"] and 100 * alone["eer"].value() == 100
     assert downstream.items(made[4:]) == [("u4:u6", "s0"), ("u4:u5", "s0")]

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from skill.superb.downstream import Counts, Downstream, value
+from skill.superb.counts import Counts, Ratio
+from skill.superb.downstream import Downstream
 from skill.superb.examples import Example
 from skill.superb.heads import WeightedSum
 from skill.superb.metrics import Turn, diarization_counts
@@ -198,7 +199,7 @@ class Diarization(Downstream):
                 name = setting_name(median, threshold)
                 table.setdefault(name, []).append(diarization_counts(example.target, turns))
         return {
-            name: (np.array([a for a, _ in rows]), np.array([b for _, b in rows]))
+            name: Ratio(np.array([a for a, _ in rows]), np.array([b for _, b in rows]))
             for name, rows in table.items()
         }
 
@@ -211,4 +212,4 @@ class Diarization(Downstream):
 
 def _best_setting(counts: Counts) -> str:
     settings = [name for name in counts if name.startswith("der_")]
-    return min(settings, key=lambda name: value(name, counts[name]))
+    return min(settings, key=lambda name: counts[name].value())

@@ -9,16 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skill.config.tasks import Task
 from skill.superb import metrics, slots, vocabulary
+from skill.superb.counts import Counts, Ratio
 from skill.superb.examples import Example, Fold
 from skill.superb.heads import FrameHead, MeanHead, RecurrentHead
-
-Counts = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
 
 
 class Downstream(ABC):
@@ -47,7 +45,7 @@ class Downstream(ABC):
 
     @abstractmethod
     def counts(self, examples: Sequence[Example], answers: Sequence[Any]) -> Counts:
-        """Per metric, two numbers of each item, which `value` turns into the metric."""
+        """What each metric is computed from."""
 
     def items(self, examples: Sequence[Example]) -> list[tuple[str, Hashable]]:
         """Name and cluster of each item that `counts` counts."""
@@ -60,20 +58,6 @@ class Downstream(ABC):
     def choose_reported(self, dev: Counts, test: Counts) -> Counts:
         """The test counts that are reported, where something is still to be chosen on dev."""
         return test
-
-
-def value(metric: str, counts: tuple[NDArray[np.float64], NDArray[np.float64]]) -> float:
-    """A metric in percent: Σ first / Σ second; for EER, first are scores and second are labels.
-
-    Raises:
-        ValueError: nothing to divide by, or no target or no impostor trial.
-    """
-    first, second = counts
-    if metric.startswith("eer"):
-        return 100 * metrics.equal_error_rate(second, first)
-    if second.sum() == 0:
-        raise ValueError(f"{metric}: nothing to count")
-    return float(100 * first.sum() / second.sum())
 
 
 class Classification(Downstream):
@@ -107,7 +91,7 @@ class Classification(Downstream):
 
     def counts(self, examples: Sequence[Example], answers: Sequence[Any]) -> Counts:
         hits = [e.target == answer for e, answer in zip(examples, answers, strict=True)]
-        return {"accuracy": (np.array(hits, dtype=np.float64), np.ones(len(hits)))}
+        return {"accuracy": Ratio(np.array(hits, dtype=np.float64), np.ones(len(hits)))}
 
 
 class Transcription(Downstream):
@@ -169,15 +153,16 @@ class Transcription(Downstream):
         }
 
 
-def _edits(
-    references: Sequence[Sequence[str]], hypotheses: Sequence[Sequence[str]]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _edits(references: Sequence[Sequence[str]], hypotheses: Sequence[Sequence[str]]) -> Ratio:
     errors, lengths = metrics.edit_counts(references, hypotheses)
-    return errors.astype(np.float64), lengths.astype(np.float64)
+    return Ratio(errors.astype(np.float64), lengths.astype(np.float64))
 
 
 def _slots(references: Sequence[str], hypotheses: Sequence[str]) -> Counts:
     pairs = list(zip(references, hypotheses, strict=True))
     values = np.array([slots.slot_value_counts(*pair) for pair in pairs], dtype=np.float64)
     types = np.array([slots.slot_type_score(*pair) for pair in pairs])
-    return {"slot_f1": (types, np.ones(len(pairs))), "slot_cer": (values[:, 0], values[:, 1])}
+    return {
+        "slot_f1": Ratio(types, np.ones(len(pairs))),
+        "slot_cer": Ratio(values[:, 0], values[:, 1]),
+    }

@@ -24,9 +24,10 @@ from skill.config.tasks import UNTRAINED, Task
 from skill.data.corpora.superb_files import required_files
 from skill.data.manifest import read_manifest
 from skill.superb import probes, query_by_example, train_heads
+from skill.superb.counts import Counts, Ratio
 from skill.superb.datasets import folds_of, search_of
 from skill.superb.diarization import Diarization
-from skill.superb.downstream import Classification, Counts, Downstream, Transcription, value
+from skill.superb.downstream import Classification, Downstream, Transcription
 from skill.superb.examples import Fold
 from skill.superb.feature_cache import FeatureCache
 from skill.superb.result import (
@@ -166,7 +167,7 @@ def evaluate(
     }
     if task.fold_mean:
         result["folds"] = [
-            {name: float(np.mean([value(name, c[name]) for c in row])) for name in row[0]}
+            {name: float(np.mean([100 * c[name].value() for c in row])) for name in row[0]}
             for row in parts
         ]
     if task.kind == "verification":
@@ -223,18 +224,20 @@ def _on_test(
 def _joined(parts: Sequence[Counts]) -> Counts:
     """The items of all folds in one row."""
     return {
-        name: (
+        name: type(first)(
             np.concatenate([part[name][0] for part in parts]),
             np.concatenate([part[name][1] for part in parts]),
         )
-        for name in parts[0]
+        for name, first in parts[0].items()
     }
 
 
 def _weighted(counts: Counts) -> Counts:
     """Counts of one fold, so that all folds together give the mean of the folds' ratios."""
-    return {name: (top / bottom.sum(), bottom / bottom.sum())
-            for name, (top, bottom) in counts.items()}  # fmt: skip
+    return {
+        name: Ratio(part / total.sum(), total / total.sum())
+        for name, (part, total) in counts.items()
+    }
 
 
 def best_of(candidates: Sequence[train_heads.Candidate], metric: str) -> train_heads.Candidate:

@@ -21,27 +21,36 @@ from skill.superb.score import superb_score
 
 @dataclass(frozen=True)
 class Metric:
-    """How a metric is written: its title, whether low is good, and the unit of its values."""
+    """How a metric is written: its title, whether low is good, and the unit of its values.
+
+    `share`: it cannot exceed 100 %, unlike rates of errors with insertions.
+    """
 
     title: str
     low_is_good: bool
     unit: str = "%"
+    share: bool = False
 
 
 METRICS: dict[str, Metric] = {
     "per": Metric("phone error rate", True),
     "wer": Metric("word error rate", True),
     "cer": Metric("character error rate", True),
-    "accuracy": Metric("accuracy", False),
-    "frame_accuracy": Metric("frame accuracy", False),
+    "accuracy": Metric("accuracy", False, share=True),
+    "frame_accuracy": Metric("frame accuracy", False, share=True),
     "abx_within": Metric("ABX error within speakers", True),
     "abx_across": Metric("ABX error across speakers", True),
     "mtwv": Metric("maximum term weighted value", False, unit=""),
-    "eer": Metric("equal error rate", True),
+    "eer": Metric("equal error rate", True, share=True),
     "der": Metric("diarization error rate", True),
-    "slot_f1": Metric("slot type F1", False),
+    "slot_f1": Metric("slot type F1", False, share=True),
     "slot_cer": Metric("slot value character error rate", True),
 }
+
+
+def metric_of(name: str) -> Metric:
+    """A metric of `METRICS`, or the one that a variant belongs to (`der_clean`: `der`)."""
+    return METRICS[name if name in METRICS else name.partition("_")[0]]
 
 
 def format_value(value: float, metric: str) -> str:

@@ -17,6 +17,7 @@ from torch import Tensor
 from skill.config.tasks import Task
 from skill.data.alignments import SILENCE, STEP, phone_labels
 from skill.superb import abx
+from skill.superb.counts import Counts, Ratio
 from skill.superb.examples import Example, Fold
 from skill.superb.feature_cache import FeatureCache
 from skill.superb.phone_probe import PHONES, fit_probe
@@ -30,7 +31,6 @@ from skill.superb.result import (
 from skill.superb.upstream import Upstream
 
 Items = list[tuple[str, Hashable]]
-Counts = dict[str, tuple[np.ndarray, np.ndarray]]
 _NUMBERS = {name: number for number, name in enumerate(PHONES)}
 
 
@@ -105,7 +105,9 @@ class _Phones:
         """Frames right and frames of every test utterance."""
         items: Items = [(example.id, example.cluster) for example in self.fold.test]
         right = np.array([row[state] for row in self.right["test"]], dtype=np.float64)
-        return items, {"frame_accuracy": (right, np.array(self.frames["test"], dtype=np.float64))}
+        return items, {
+            "frame_accuracy": Ratio(right, np.array(self.frames["test"], dtype=np.float64))
+        }
 
 
 class _Triphones:
@@ -143,7 +145,7 @@ class _Triphones:
             weights = abx.cell_weights(errors)
             weight = np.array([weights.get(key, 0.0) for key in keys])
             error = np.array([errors.get(key, 0.0) for key in keys])
-            counts[name] = (error * weight, weight)
+            counts[name] = Ratio(error * weight, weight)
         return items, counts
 
 

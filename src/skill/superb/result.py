@@ -4,8 +4,6 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from skill.config.tasks import (
@@ -15,11 +13,11 @@ from skill.config.tasks import (
     has_protocol_values,
     official,
 )
-from skill.superb.downstream import Counts
+from skill.superb.counts import Counts, ItemCounts
 from skill.superb.examples import Fold
-from skill.superb.metrics import METRICS, equal_error_rate
+from skill.superb.metrics import metric_of
 from skill.superb.upstream import Encoder, Fbank, Upstream
-from skill.utils.bootstrap import Resampled, resampled_ratio, resampled_statistic
+from skill.utils.bootstrap import Resampled
 from skill.utils.uncertainty import estimate, pooled, voices
 
 
@@ -69,12 +67,12 @@ def precision_of(upstream: Upstream) -> str:
 def metric_with_interval(
     task: Task,
     name: str,
-    counts: Sequence[tuple[np.ndarray, np.ndarray]],
+    counts: Sequence[ItemCounts],
     items: Sequence[tuple[str, Hashable]],
 ) -> dict[str, Any]:
     """A metric of the heads, whose `counts` are given one by one; see `measurement`."""
     clusters = [cluster for _, cluster in items]
-    heads = [resampled(name, *pair, clusters, task.bootstrap) for pair in counts]
+    heads = [of_head.resampled(clusters, task.bootstrap) for of_head in counts]
     return measurement(name, heads, len(items))
 
 
@@ -83,7 +81,7 @@ def measurement(name: str, heads: Sequence[Resampled], items: int) -> dict[str, 
 
     `error` is the standard error over voices alone, `heads` the value of each head.
     """
-    metric = METRICS[name.split("_")[0] if name not in METRICS else name]
+    metric = metric_of(name)
     scale = 100 if metric.unit else 1
     mean = estimate({0: heads}, pooled([[head.value for head in heads]]))
     low, high = mean.interval()
@@ -101,11 +99,10 @@ def measurement(name: str, heads: Sequence[Resampled], items: int) -> dict[str, 
 
 def limited(name: str, low: float, high: float) -> dict[str, float]:
     """The ends of an interval, no farther than the metric goes: a share is within 0 and 100 %."""
-    metric = METRICS[name.split("_")[0] if name not in METRICS else name]
+    metric = metric_of(name)
     if not metric.unit:
         return {"low": low, "high": high}
-    share = not metric.low_is_good or name.startswith("eer")
-    return {"low": max(0.0, low), "high": min(100.0, high) if share else high}
+    return {"low": max(0.0, low), "high": min(100.0, high) if metric.share else high}
 
 
 def item_rows(
@@ -120,23 +117,3 @@ def item_rows(
                 row |= {metric: float(first[index]), f"{metric}_of": float(second[index])}
             rows.append(row)
     return sorted(rows, key=lambda row: (str(row["id"]), row["head_seed"]))
-
-
-def resampled(
-    metric: str,
-    first: NDArray[np.float64],
-    second: NDArray[np.float64],
-    clusters: Sequence[Hashable],
-    resamples: int,
-) -> Resampled:
-    """A metric from the two numbers of each item [I]: scores and labels (EER), or what to sum up.
-
-    Raises:
-        ValueError: as `resampled_ratio`; no target or no impostor trial.
-    """
-    if metric.startswith("eer"):
-        return resampled_statistic(
-            lambda drawn: equal_error_rate(second[drawn], first[drawn]),
-            len(first), clusters, resamples,
-        )  # fmt: skip
-    return resampled_ratio(first, second, clusters, resamples)

@@ -15,8 +15,8 @@ import numpy as np
 
 from skill.config.jobs import ScoresJob
 from skill.config.tasks import PROTOCOL, UNCONFIRMED
+from skill.superb.counts import counts_of
 from skill.superb.metrics import METRICS
-from skill.superb.result import resampled
 from skill.superb.score import REFERENCE_POINTS, superb_rank, superb_score
 from skill.utils.bootstrap import Resampled
 from skill.utils.errors import SkillError
@@ -203,5 +203,6 @@ def _resampled_tables(
             first = np.array([float(row[metric]) for row in rows])
             second = np.array([float(row[f"{metric}_of"]) for row in rows])
             clusters = [cluster for _, cluster in items]
-            heads.setdefault(path, []).append(resampled(metric, first, second, clusters, resamples))
+            counts = counts_of(metric, first, second)
+            heads.setdefault(path, []).append(counts.resampled(clusters, resamples))
     return heads

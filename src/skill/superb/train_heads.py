@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from skill.config.tasks import Task
-from skill.superb.downstream import Downstream, value
+from skill.superb.downstream import Downstream
 from skill.superb.examples import Example, batch_order, by_length, cacheable, draw
 from skill.superb.feature_cache import FeatureCache
 from skill.superb.metrics import METRICS
@@ -225,7 +225,7 @@ def _evaluate(
     every = answer(downstream, [candidate.head for candidate in candidates], features, dev)
     for candidate, answers in zip(candidates, every, strict=True):
         counts = downstream.counts(dev, answers)
-        values = {metric: value(metric, pair) for metric, pair in counts.items()}
+        values = {metric: 100 * items.value() for metric, items in counts.items()}
         candidate.curve.append({"step": step, **values})
         if better(values[task.selection], candidate.best, task.selection):
             candidate.best, candidate.best_step = values[task.selection], step

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skill.config.tasks import Task
-from skill.superb.downstream import Counts, Downstream
+from skill.superb.counts import Counts, TrialScores
+from skill.superb.downstream import Downstream
 from skill.superb.examples import Example, Fold
 from skill.superb.heads import WeightedSum
 
@@ -113,7 +114,7 @@ class Verification(Downstream):
         vectors = {e.id: vector for e, vector in zip(examples, answers, strict=True)}
         names = ["eer", *(f"eer_{split}" for split in splits[1:])]
         return {
-            name: (
+            name: TrialScores(
                 np.array([vectors[t.first] @ vectors[t.second] for t in self.trials[split]]),
                 np.array([float(t.same) for t in self.trials[split]]),
             )
