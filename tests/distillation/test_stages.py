@@ -259,7 +259,8 @@ def test_bad_input_is_said_in_words(speech: Path, tmp_path: Path) -> None:
         run1(broken, tmp_path)
     for text in ("{}", '{"layers": [[["t", "first"]]]}', '{"layers": [[["t", 9]]]}'):
         (broken / "g.json").write_text(text)
-        with pytest.raises(SkillError, match=r"g\.json: (no clusters|layers has|teacher t has no layer 9)"):
+        reason = r"g\.json: (no clusters|layers has|teacher t has no layer 9)"
+        with pytest.raises(SkillError, match=reason):
             run1(broken, tmp_path)
     with pytest.raises(SkillError, match="0 files for the teachers t"):
         stages.load_teachers(["t"], [], "cpu")
