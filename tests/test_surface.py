@@ -113,10 +113,9 @@ def test_dependencies_are_exactly_what_is_imported() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     base = declared(project["dependencies"])
     extras = {name: declared(lines) for name, lines in project["optional-dependencies"].items()}
-    used = distributions(imported("src")) - {"skill"}
+    used = distributions(imported("src")) - {"skill", "snakemake-interface-logger-plugins"}
     optional = set().union(*(names for extra, names in extras.items() if extra != "dev"))
     assert used - optional - {"pandas"} == base - {"pandas"}  # its tables are on their way
-    optional.add("snakemake-interface-logger-plugins")  # comes with Snakemake
     programs = {"dvc", "snakemake-executor-plugin-slurm"}  # started, not imported
     programs |= extras["teachers"] | extras["alignment"]  # not installed here
     assert optional - programs <= used
