@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
+from typing import Any
+
+import pandas as pd
 
 from skill.config.jobs import PaperJob
 from skill.config.tasks import PROTOCOL
@@ -18,7 +21,7 @@ _CURVE = (
 _SCORE = ["task", "metric", "value", "low", "high", "low_is_good", "synthetic"]
 CURVES = ["student", "base", "stage", "step", "update", *_CURVE]
 LAYERS = ["student", "unit", "layer", "left", "of", "parameters"]
-IMITATION = ["student", "series", "sparsity", "teacher", "layer", "error", "low", "high", "target"]
+REGRESSION = ["student", "series", "sparsity", "teacher", "layer", "error", "low", "high", "target"]
 SIZE = ["upstream", "kind", "method", "parameters", "macs", "real_time_factor", *_SCORE]
 SPARSITY = ["series", "kind", "sparsity", *_SCORE]
 _TESTED = ["low", "high", "p_value", "seeds", "head_seeds", "clusters", "synthetic"]
@@ -33,15 +36,14 @@ def curves(files: Sequence[Path], job: PaperJob) -> list[Row]:
     `step` counts within a stage, `update` goes on from stage 1 to stage 2.
     """
     rows: list[Row] = []
-    before: dict[str, float] = {}
+    updates: dict[str, float] = {}
     for file in files:
-        done = before.get(file.stem, 0.0)
+        student, start = file.stem, updates.get(file.stem, 0.0)
         for row in read_csv(file):
-            update = done + float(row["step"])
-            before[file.stem] = update
-            about = {"student": file.stem, "base": _base(job, file.stem), "stage": file.parent.name}
-            counts = {"step": row["step"], "update": update}
-            rows.append(about | counts | {key: row.get(key, "") for key in _CURVE})
+            updates[student] = start + float(row["step"])
+            head = {"student": student, "base": _base(job, student), "stage": file.parent.name}
+            counts = {"step": row["step"], "update": updates[student]}
+            rows.append(head | counts | {key: row.get(key, "") for key in _CURVE})
     return rows
 
 
@@ -88,8 +90,8 @@ def regression(files: Sequence[Path], job: PaperJob) -> list[Row]:
     """
     rows: list[Row] = []
     for row in (row for file in files for row in read_csv(file)):
-        about = job.upstreams[row["student"]]
-        base = about.base or row["student"]
+        upstream = job.upstreams[row["student"]]
+        base = upstream.base or row["student"]
         rows.append(
             {
                 **{key: row[key] for key in ("teacher", "target")},
@@ -97,7 +99,7 @@ def regression(files: Sequence[Path], job: PaperJob) -> list[Row]:
                 "layer": int(row["layer"]),
                 "student": base,
                 "series": job.sweeps.get(base, base),
-                "sparsity": "" if about.sparsity is None else about.sparsity,
+                "sparsity": "" if upstream.sparsity is None else upstream.sparsity,
             }
         )
     return _averaged(rows, ["student", "teacher", "layer"], ["error", "low", "high"])
@@ -109,15 +111,13 @@ def size(files: Sequence[Path], job: PaperJob) -> list[Row]:
     Seeds are averaged.
     """
     scores = [row for row in read_csv(files[0]) if _is_first(row)]
-    costs: dict[str, list[Row]] = {}
-    for row in scores:
-        costs.setdefault(row["base"], []).append(row)
+    keys = ["macs", "real_time_factor"]
+    costs = pd.DataFrame(scores, columns=["base", *keys])
+    costs[keys] = costs[keys].apply(pd.to_numeric)
+    means = costs.groupby("base").mean()
+    columns = ["upstream", "kind", "method", "parameters", *_SCORE]
     return [
-        {key: row[key] for key in ("upstream", "kind", "method", "parameters", *_SCORE)}
-        | {
-            key: mean(float(r[key]) for r in costs[row["upstream"]])
-            for key in ("macs", "real_time_factor")
-        }
+        {key: row[key] for key in columns} | {key: means.loc[row["upstream"], key] for key in keys}
         for row in results(scores)
     ]
 
@@ -131,11 +131,11 @@ def sparsity(files: Sequence[Path], job: PaperJob) -> list[Row]:
     for row in averaged:
         score = {key: row[key] for key in _SCORE}
         if row["upstream"] in job.sweeps:
-            about = {"series": job.sweeps[row["upstream"]], "kind": "student"}
-            rows.append(about | {"sparsity": float(row["sparsity"])} | score)
+            series = {"series": job.sweeps[row["upstream"]], "kind": "student"}
+            rows.append(series | {"sparsity": float(row["sparsity"])} | score)
         elif row["upstream"] in teachers:
-            about = {"series": row["upstream"], "kind": "teacher"}
-            rows.append(about | {"sparsity": 0.0} | score)
+            series = {"series": row["upstream"], "kind": "teacher"}
+            rows.append(series | {"sparsity": 0.0} | score)
     return sorted(rows, key=lambda row: (row["kind"], row["series"], row["sparsity"]))
 
 
@@ -146,26 +146,21 @@ def gains(file: Path, references: Mapping[str, str]) -> list[Row]:
     of `skill.utils.uncertainty`. A positive gain is better, whatever the metric. Rows keep the
     order of `references`.
     """
-    signs = {name: -1 if metric.low_is_good else 1 for name, metric in METRICS.items()}
-    rows: list[Row] = []
-    for row in filter(_is_first, read_csv(file)):
-        sign = signs[row["metric"]]
-        orders = [(row["first"], row["second"], sign), (row["second"], row["first"], -sign)]
-        for student, other, sign in orders:
-            if references.get(student) == other:
-                low, high = sorted(sign * float(row[end]) for end in ("low", "high"))
-                rows.append(
-                    {
-                        "reference": other, "student": student,
-                        "task": row["task"], "metric": row["metric"], "low": low, "high": high,
-                        "gain": sign * float(row["difference"]) + 0.0,  # no "-0"
-                        "unit": METRICS[row["metric"]].unit,
-                        **{key: row[key] for key in ("p_value", "seeds", "head_seeds")},
-                        **{key: row[key] for key in ("clusters", "synthetic")},
-                    }
-                )  # fmt: skip
-    order = list(references)
-    return sorted(rows, key=lambda row: order.index(row["student"]))
+    tests = pd.DataFrame(filter(_is_first, read_csv(file)))
+    if tests.empty:
+        return []
+    numbers = ["difference", "low", "high"]
+    tests[numbers] = tests[numbers].apply(pd.to_numeric)
+    turned = tests.rename(columns={"first": "second", "second": "first"})
+    turned[numbers] = -tests[["difference", "high", "low"]].to_numpy()
+    pairs = pd.DataFrame(list(references.items()), columns=["first", "second"])
+    tests = pairs.merge(pd.concat([tests, turned]), on=["first", "second"])
+    worse = tests["metric"].map({name: metric.low_is_good for name, metric in METRICS.items()})
+    tests.loc[worse, numbers] = -tests.loc[worse, ["difference", "high", "low"]].to_numpy()
+    tests["unit"] = tests["metric"].map({name: metric.unit for name, metric in METRICS.items()})
+    tests["difference"] += 0.0  # no "-0"
+    names = {"first": "student", "second": "reference", "difference": "gain"}
+    return list(tests.rename(columns=names)[GAINS].to_dict("records"))
 
 
 def published(files: Sequence[Path], job: PaperJob) -> list[Row]:
@@ -194,8 +189,8 @@ def published(files: Sequence[Path], job: PaperJob) -> list[Row]:
 
 
 def _base(job: PaperJob, name: str) -> str:
-    about = job.upstreams.get(name)
-    return about.base or name if about else name
+    upstream = job.upstreams.get(name)
+    return upstream.base or name if upstream else name
 
 
 def _is_first(row: Row) -> bool:
@@ -204,10 +199,10 @@ def _is_first(row: Row) -> bool:
 
 def _averaged(rows: Sequence[Row], keys: list[str], values: list[str]) -> list[Row]:
     """One row for those with the same keys: the mean of `values`, the rest from the first."""
-    groups: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row[key] for key in keys), []).append(row)
-    return [
-        members[0] | {value: mean(member[value] for member in members) for value in values}
-        for members in groups.values()
-    ]
+    if not rows:
+        return []
+    frame = pd.DataFrame(list(rows))
+    how: dict[str, Any] = dict.fromkeys(frame.columns.difference(keys), "first")
+    how |= dict.fromkeys(values, lambda column: mean(column.tolist()))  # whole numbers stay whole
+    averaged = frame.groupby(keys, sort=False, as_index=False).agg(how)
+    return list(averaged[list(frame.columns)].to_dict("records"))

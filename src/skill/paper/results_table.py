@@ -135,13 +135,13 @@ def smallest_difference(comparisons: Sequence[Row]) -> str:
         return ""
     frame["detectable"] = pd.to_numeric(frame["detectable"])
     medians = frame.groupby(["task", "metric"], sort=False)["detectable"].median()
-    said = [
+    texts = [
         f"{row['task'].upper()} {row['metric']} {format_value(row['detectable'], row['metric'])}"
         for row in medians.reset_index().to_dict("records")
     ]
     return (
         "Smallest difference between two rows that the paired test would find with 80 % power "
-        f"(median over the pairs): {', '.join(said)}."
+        f"(median over the pairs): {', '.join(texts)}."
     )
 
 
@@ -176,8 +176,8 @@ def table1(scores: Sequence[Row], published: Sequence[Mapping[str, str]]) -> lis
     Raises:
         SkillError: no student of this run has all ten tasks on their official corpora.
     """
-    ours = {n: b for n, b in official(scores).items() if b["row"]["kind"] == "student"}
-    if not ours:
+    our_students = {n: b for n, b in official(scores).items() if b["row"]["kind"] == "student"}
+    if not our_students:
         raise SkillError(
             "table1: no student has all ten tasks on their official corpora, and other results do "
             "not belong beside published ones"
@@ -194,7 +194,7 @@ def table1(scores: Sequence[Row], published: Sequence[Mapping[str, str]]) -> lis
         for row in published
         if not row["hours"] or int(float(row["million_parameters"])) in _CLASS
     ]
-    for name, board in ours.items():
+    for name, board in our_students.items():
         rows.append(
             {
                 "model": name,
@@ -219,7 +219,17 @@ def table1_cells(rows: Sequence[Row]) -> Cells:
     """Table 1 as text, in the units of the papers."""
     arrows = {name: "↑" if point.topline > point.fbank else "↓" for name, point in SCORED.items()}
     titles = [f"{name.upper().replace('_', ' ')} {arrows[name]}" for name in SCORED]
-    lines = [["model", "parameters", "hours", *titles, "score ↑", "score without QbE ↑", "source"]]
+    lines = [
+        [
+            "model",
+            "parameters",
+            "hours",
+            *titles,
+            "score ↑",
+            "score without QbE ↑",
+            "source",
+        ]
+    ]
     for row in rows:
         numbers = [f"{row[name]:.4f}" if name == "qbe" else f"{row[name]:.2f}" for name in SCORED]
         size = f"{row['million_parameters']:.2f} M"

@@ -28,25 +28,25 @@ def violations(rows: Sequence[Row]) -> list[str]:
     metric, value, low, high, low_is_good. Of a task the first metric counts, and a student of
     several teachers is held to the best.
     """
-    found: dict[tuple[str, str, str, str], list[str]] = {}
+    broken: dict[tuple[str, str, str, str], list[str]] = {}
     for task in TASKS:
         metric = PROTOCOL[task].metrics[0]
         main = [row for row in rows if (row["task"], row["metric"]) == (task, metric)]
-        own = {row["upstream"]: row for row in main}
+        by_name = {row["upstream"]: row for row in main}
         fbank = next((row for row in main if row["kind"] == "fbank"), None)
         title = f"{task.upper()} {metric}"
         for student in (row for row in main if row["kind"] == "student"):
-            teachers = [own[name] for name in str(student["teachers"]).split("+") if name in own]
+            teachers = [by_name[n] for n in str(student["teachers"]).split("+") if n in by_name]
             teacher = max(teachers, key=_merit) if teachers else None
             if fbank and _merit(student) <= _merit(fbank):
                 why = _why(student, fbank, teacher)
-                found.setdefault((title, "lose", _named(fbank), why), []).append(_named(student))
+                broken.setdefault((title, "lose", _named(fbank), why), []).append(_named(student))
             if teacher and _merit(student) > _merit(teacher):
                 why = _why(student, teacher)
-                found.setdefault((title, "win", _named(teacher), why), []).append(_named(student))
+                broken.setdefault((title, "win", _named(teacher), why), []).append(_named(student))
     return [
         f"{title}: {', '.join(students)} {_VERBS[kind, len(students) > 1]} {other}: {why}."
-        for (title, kind, other, why), students in found.items()
+        for (title, kind, other, why), students in broken.items()
     ]
 
 

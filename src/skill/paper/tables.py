@@ -18,7 +18,7 @@ from skill.utils.files import read_csv, read_json, replacing, write_csv
 _TABLES: dict[str, tuple[list[str], Callable[[Sequence[Path], PaperJob], list[Row]]]] = {
     "curves": (figure_data.CURVES, figure_data.curves),
     "layers": (figure_data.LAYERS, figure_data.layers),
-    "regression": (figure_data.IMITATION, figure_data.regression),
+    "regression": (figure_data.REGRESSION, figure_data.regression),
     "size": (figure_data.SIZE, figure_data.size),
     "sparsity": (figure_data.SPARSITY, figure_data.sparsity),
     "methods": (figure_data.GAINS, lambda files, job: figure_data.gains(files[0], job.baselines)),
@@ -57,8 +57,8 @@ def run(name: str, job: PaperJob, inputs: Sequence[Path], output: Path) -> None:
 
         items = [path for path in inputs if path.suffix == ".csv"]
         compared: dict[str, dict[int, str]] = {}
-        for name, about in job.upstreams.items():
-            compared.setdefault(about.base or name, {})[about.seed or 0] = name
+        for name, upstream in job.upstreams.items():
+            compared.setdefault(upstream.base or name, {})[upstream.seed or 0] = name
         rows = comparisons(items, compared, job.bootstrap)
         write_csv(output, rows, figure_data.COMPARISONS)
     elif kind in _TABLES:

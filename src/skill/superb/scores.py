@@ -53,7 +53,7 @@ def rows_of(
         name, task = result["upstream"], result["task"]
         if name not in order:
             raise SkillError(f"results of {name}, which the parameters do not have")
-        about = job.upstreams[name]
+        upstream = job.upstreams[name]
         size = sizes.get(name, {})
         for metric, measured in result["metrics"].items():
             if metric not in METRICS:
@@ -61,12 +61,12 @@ def rows_of(
             rows.append(
                 {
                     "upstream": name,
-                    "kind": about.kind,
-                    "method": about.method,
-                    "base": about.base or name,
-                    "teachers": "+".join(about.teachers),
-                    "sparsity": "" if about.sparsity is None else about.sparsity,
-                    "seed": "" if about.seed is None else about.seed,
+                    "kind": upstream.kind,
+                    "method": upstream.method,
+                    "base": upstream.base or name,
+                    "teachers": "+".join(upstream.teachers),
+                    "sparsity": "" if upstream.sparsity is None else upstream.sparsity,
+                    "seed": "" if upstream.seed is None else upstream.seed,
                     "parameters": size.get("parameters", result["model"]["parameters"]),
                     "macs": size.get("macs", ""),
                     "real_time_factor": size.get("real_time_factor", ""),
@@ -146,20 +146,20 @@ def comparisons(
         SkillError: two tables of a task are not of the same test items.
     """
     rows: list[dict[str, str | float]] = []
-    given = {(path.parent.name, path.stem): path for path in items}
+    paths = {(path.parent.name, path.stem): path for path in items}
     for task in PROTOCOL.values():
         tables = {
             name: {
-                seed: given[upstream, task.name]
+                seed: paths[upstream, task.name]
                 for seed, upstream in members.items()
-                if (upstream, task.name) in given
+                if (upstream, task.name) in paths
             }
             for name, members in compared.items()
         }
-        paths = [path for members in tables.values() for path in members.values()]
-        synthetic = bool(paths) and bool(read_json(paths[0].with_suffix(".json"))["synthetic"])
+        of_task = [path for members in tables.values() for path in members.values()]
+        synthetic = bool(of_task) and bool(read_json(of_task[0].with_suffix(".json"))["synthetic"])
         for metric in filter(_PAIRED.__contains__, task.metrics):
-            heads = _resampled_tables(paths, metric, resamples)
+            heads = _resampled_tables(of_task, metric, resamples)
             pool = pooled([[head.value for head in of_table] for of_table in heads.values()])
             for first, second in combinations(compared, 2):
                 pair = tuple(
@@ -171,15 +171,15 @@ def comparisons(
                     continue
                 gap = difference(pair[0], pair[1], pool)
                 low, high = gap.interval()
-                some = [next(iter(systems.values())) for systems in pair]
+                heads_of = [next(iter(systems.values())) for systems in pair]
                 rows.append(
                     {
                         "task": task.name, "metric": metric, "first": first, "second": second,
                         "difference": 100 * gap.value, "low": 100 * low, "high": 100 * high,
                         "p_value": gap.p_value(), "detectable": 100 * gap.detectable(),
                         "seeds": len(shared) or max(map(len, pair)),
-                        "head_seeds": min(map(len, some)),
-                        "clusters": some[0][0].clusters, "synthetic": synthetic,
+                        "head_seeds": min(map(len, heads_of)),
+                        "clusters": heads_of[0][0].clusters, "synthetic": synthetic,
                     }
                 )  # fmt: skip
     return rows
@@ -196,10 +196,10 @@ def _resampled_tables(
         for row in read_csv(path):
             by_seed.setdefault(row["head_seed"], []).append(row)
         for rows in by_seed.values():
-            own = [(row["id"], row["cluster"]) for row in rows]
-            if items and own != items:
+            of_head = [(row["id"], row["cluster"]) for row in rows]
+            if items and of_head != items:
                 raise SkillError(f"{tables[0]} and {path} are not of the same test items")
-            items = own
+            items = of_head
             first = np.array([float(row[metric]) for row in rows])
             second = np.array([float(row[f"{metric}_of"]) for row in rows])
             clusters = [cluster for _, cluster in items]

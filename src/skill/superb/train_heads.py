@@ -91,16 +91,16 @@ def answer(
     examples: Sequence[Example],
 ) -> list[list[Any]]:
     """Each head's answers to `examples`, in their order; one pass over the audio for all heads."""
-    found: list[dict[str, Any]] = [{} for _ in heads]
+    by_id: list[dict[str, Any]] = [{} for _ in heads]
     for head in heads:
         head.eval()
     with torch.no_grad():
         for group in by_length(examples, math.inf if features.pooled else features.batch_seconds):
             states, lengths = features.batch(group)
-            for head, answers in zip(heads, found, strict=True):
-                given = downstream.predictions(head, states, lengths, group)
-                answers.update(zip((example.id for example in group), given, strict=True))
-    return [[answers[example.id] for example in examples] for answers in found]
+            for head, answers in zip(heads, by_id, strict=True):
+                predicted = downstream.predictions(head, states, lengths, group)
+                answers.update(zip((e.id for e in group), predicted, strict=True))
+    return [[answers[example.id] for example in examples] for answers in by_id]
 
 
 def fit(
@@ -222,8 +222,9 @@ def _evaluate(
     dev: Sequence[Example],
     step: int,
 ) -> None:
-    every = answer(downstream, [candidate.head for candidate in candidates], features, dev)
-    for candidate, answers in zip(candidates, every, strict=True):
+    heads = [candidate.head for candidate in candidates]
+    of_heads = answer(downstream, heads, features, dev)
+    for candidate, answers in zip(candidates, of_heads, strict=True):
         counts = downstream.counts(dev, answers)
         values = {metric: 100 * items.value() for metric, items in counts.items()}
         candidate.curve.append({"step": step, **values})

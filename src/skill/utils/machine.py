@@ -89,15 +89,15 @@ def line(machines: Iterable[Mapping[str, Any]]) -> str:
     groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for machine in machines:
         groups.setdefault(kind(machine), []).append(machine)
-    named = [_named(members) for _, members in sorted(groups.items())]
-    if len(named) < 2:
-        return "".join(f"Computed on {name}." for name in named)
-    return f"Computed on {len(named)} kinds of machine, which round differently: " + "; ".join(
-        f"({number}) {name}" for number, name in enumerate(named, start=1)
+    kinds = [_described(members) for _, members in sorted(groups.items())]
+    if len(kinds) < 2:
+        return "".join(f"Computed on {name}." for name in kinds)
+    return f"Computed on {len(kinds)} kinds of machine, which round differently: " + "; ".join(
+        f"({number}) {name}" for number, name in enumerate(kinds, start=1)
     ) + "."  # fmt: skip
 
 
-def _named(members: list[Mapping[str, Any]]) -> str:
+def _described(members: list[Mapping[str, Any]]) -> str:
     first = members[0]
     threads = sorted({int(m["threads"]) for m in members if "threads" in m})
     precisions = sorted({str(m["precision"]) for m in members if "precision" in m})
@@ -127,5 +127,5 @@ def _processor(name: str) -> str:
 
 
 def _version(text: str, pattern: str, before: str = "") -> str | None:
-    found = re.search(pattern, text)
-    return before + found.group(1) if found else None
+    match = re.search(pattern, text)
+    return before + match.group(1) if match else None

@@ -47,17 +47,17 @@ def fingerprint(module: str, root: Path = _ROOT) -> str:
     package = module.partition(".")[0]
     if _source(module, package, root) is None:
         raise SkillError(f"{module}: there is no such module")
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     waiting = [module]
     while waiting:
         name = waiting.pop()
         source = _source(name, package, root)
-        if name in found or _apart(name) or source is None:
+        if name in digests or _apart(name) or source is None:
             continue
-        found[name], imports = _digest(source.read_bytes(), name, source.name == "__init__.py")
+        digests[name], imports = _digest(source.read_bytes(), name, source.name == "__init__.py")
         parents = (name.rpartition(".")[0],) if name.count(".") > 1 else ()
         waiting += [*imports, *parents]
-    text = "\n".join(f"{name} {digest}" for name, digest in sorted(found.items()))
+    text = "\n".join(f"{name} {digest}" for name, digest in sorted(digests.items()))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

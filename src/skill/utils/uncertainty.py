@@ -76,8 +76,8 @@ class Estimate(NamedTuple):
             return 1.0
         distance = abs(self.value) / self.error
         # all parts' t are beyond the distance at the smallest of their p, and none at the largest
-        every = [2 * float(stdtr(part.freedom, -distance)) for part in self.parts]
-        low, high = min(every), max(every)
+        of_parts = [2 * float(stdtr(part.freedom, -distance)) for part in self.parts]
+        low, high = min(of_parts), max(of_parts)
         for _ in range(60):
             middle = (low + high) / 2
             if -sum(p.value * float(stdtrit(p.freedom, middle / 2)) for p in self.parts) > (
@@ -126,11 +126,11 @@ def combined(value: float, *parts: Variance) -> Estimate:
 
 def estimate(systems: Systems, pool: Variance) -> Estimate:
     """The mean over students and heads; `pool` is the variance of a head."""
-    every = [head for heads in systems.values() for head in heads]
+    all_heads = [head for heads in systems.values() for head in heads]
     means = _means(systems)
     several = len(means) > 1
-    of_seeds = students(means) if several else pool._replace(value=pool.value / len(every))
-    return combined(float(np.mean(means)), voices(every), of_seeds)
+    of_seeds = students(means) if several else pool._replace(value=pool.value / len(all_heads))
+    return combined(float(np.mean(means)), voices(all_heads), of_seeds)
 
 
 def difference(first: Systems, second: Systems, pool: Variance) -> Estimate:
