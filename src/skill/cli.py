@@ -25,6 +25,7 @@ from skill.config.load import load
 from skill.config.types import Model, parse
 from skill.training import launch, signals
 from skill.utils.errors import SkillError, describe
+from skill.utils.text import printable
 from skill.workflow import finished, gpus, locks
 
 STUDENT, PLAN = "Use a student", "Plan and check"
@@ -691,5 +692,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _say(text: str, code: int) -> int:
-    print(text, file=sys.stderr)
+    print(printable(text), file=sys.stderr)
     return code

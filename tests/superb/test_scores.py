@@ -108,3 +108,32 @@ def test_heads_that_disagree_make_a_difference_uncertain(tmp_path):
     sure, unsure = found[0.0], found[3.0]
     assert sure["difference"] == pytest.approx(unsure["difference"])
     assert sure["high"] < 0 < unsure["high"] and sure["detectable"] < unsure["detectable"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda r: r.pop("official"), "no official: it is no result"),
+        (lambda r: r["metrics"]["per"].pop("heads"), "metrics.per has no heads"),
+        (lambda r: r.update(task="spk"), "task 'spk' is unknown"),
+        (lambda r: r.pop("upstream"), "no upstream"),
+    ],
+)
+def test_a_result_of_other_content_is_named(tmp_path, change, said):
+    made = result("small", "pr", {"per": 5.0})
+    change(made)
+    write_json(tmp_path / "pr.json", made)
+    with pytest.raises(SkillError, match=f"pr.json: .*{said}"):
+        scores.run([tmp_path / "pr.json"], job(small="student"), tmp_path / "s", tmp_path / "t")
+    write_json(tmp_path / "pr.json", [1])
+    with pytest.raises(SkillError, match="a mapping was expected"):
+        scores.run([tmp_path / "pr.json"], job(small="student"), tmp_path / "s", tmp_path / "t")
+
+
+def test_a_table_of_items_of_other_content_is_named(tmp_path):
+    write_json(tmp_path / "a/pr.json", {"synthetic": True})
+    rows = [{"id": "u", "cluster": "s", "head_seed": 1, "per": "many", "per_of": 1.0}]
+    for columns, said in ((["id", "per"], "no column cluster"), (list(rows[0]), "is no number")):
+        write_csv(tmp_path / "a/pr.csv", [{c: rows[0][c] for c in columns}], columns)
+        with pytest.raises(SkillError, match=rf"a/pr\.csv: .*{said}"):
+            scores.comparisons([tmp_path / "a/pr.csv"], {"a": {0: "a"}}, 10)

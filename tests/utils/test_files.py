@@ -14,6 +14,8 @@ from safetensors.torch import save_file
 
 from skill.utils import files
 from skill.utils.errors import SkillError
+from skill.utils.files import read_csv, write_csv
+from skill.utils.text import printable
 
 FULL = """
 import resource, sys
@@ -147,3 +149,25 @@ def test_whatever_stands_in_a_json_file(tmp_path: Path, content: bytes) -> None:
         files.read_json(path)
     except SkillError as error:
         assert str(error).startswith(f"{path}: ")
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="\0\r", exclude_categories=["Cs"]))))
+def test_texts_of_others_come_back_and_are_no_formulas(tmp_path_factory, texts):
+    """Whatever a name begins with, a spreadsheet shows it, and reading gives it back."""
+    path = tmp_path_factory.mktemp("csv") / "t.csv"
+    write_csv(path, [{"name": text, "n": 1} for text in texts], ["name", "n"])
+    assert [row["name"] for row in read_csv(path)] == texts
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [("=1+1", "'=1+1"), ("@x", "'@x"), ("-a", "'-a"), ("'=1", "''=1"), ("'tis", "'tis"),
+     ("-0.5", "-0.5"), ("+1e3", "+1e3"), ("-inf", "-inf"), ("a=b", "a=b"), ("", "")],
+)  # fmt: skip
+def test_a_formula_is_marked_and_a_number_is_not(tmp_path, text, cell):
+    write_csv(tmp_path / "t.csv", [{"a": text, "b": ""}], ["a", "b"])
+    assert (tmp_path / "t.csv").read_text() == f"a,b\n{cell},\n"
+
+
+def test_control_characters_do_not_reach_a_terminal():
+    assert printable("a\x1b[2J\tb\nc") == "a\ufffd[2J\ufffdb\nc"

@@ -146,7 +146,7 @@ def gains(file: Path, references: Mapping[str, str]) -> list[Row]:
     of `skill.utils.uncertainty`. A positive gain is better, whatever the metric. Rows keep the
     order of `references`.
     """
-    tests = pd.DataFrame(filter(_is_first, read_csv(file)))
+    tests = pd.DataFrame([row for row in read_csv(file) if _is_first(row)])
     if tests.empty:
         return []
     numbers = ["difference", "low", "high"]
@@ -160,7 +160,7 @@ def gains(file: Path, references: Mapping[str, str]) -> list[Row]:
     tests["unit"] = tests["metric"].map({name: metric.unit for name, metric in METRICS.items()})
     tests["difference"] += 0.0  # no "-0"
     names = {"first": "student", "second": "reference", "difference": "gain"}
-    return list(tests.rename(columns=names)[GAINS].to_dict("records"))
+    return _rows(tests.rename(columns=names)[GAINS])
 
 
 def published(files: Sequence[Path], job: PaperJob) -> list[Row]:
@@ -205,4 +205,8 @@ def _averaged(rows: Sequence[Row], keys: list[str], values: list[str]) -> list[R
     how: dict[str, Any] = dict.fromkeys(frame.columns.difference(keys), "first")
     how |= dict.fromkeys(values, lambda column: mean(column.tolist()))  # whole numbers stay whole
     averaged = frame.groupby(keys, sort=False, as_index=False).agg(how)
-    return list(averaged[list(frame.columns)].to_dict("records"))
+    return _rows(averaged[list(frame.columns)])
+
+
+def _rows(frame: pd.DataFrame) -> list[Row]:
+    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]

@@ -4,6 +4,8 @@ from html import escape
 
 import pandas as pd
 
+from skill.utils.text import printable
+
 Cells = list[list[str]]
 """Lines of texts, the first of which is the head."""
 
@@ -23,11 +25,6 @@ tr:nth-child(even) td {{ background: #f4f4f4 }}
 """
 
 
-def printable(text: str) -> str:
-    """`text` without control characters, which move a terminal's cursor or break a table's line."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
 def markdown_table(cells: Cells) -> str:
     """A Markdown table without padding, so that one longer cell does not change every line."""
     head, *body = ([_escaped(cell) for cell in line] for line in cells)
@@ -36,8 +33,8 @@ def markdown_table(cells: Cells) -> str:
 
 
 def _escaped(cell: str) -> str:
-    """What would end a cell or begin a tag is escaped."""
-    for mark, instead in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;")):
+    """What would end a cell or a line, or begin a tag, is escaped."""
+    for mark, instead in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;"), ("\n", " ")):
         cell = cell.replace(mark, instead)
     return printable(cell)
 

@@ -42,6 +42,8 @@ def results(scores: Sequence[Row]) -> list[Row]:
     and seeds (`skill.utils.uncertainty`). Of several students the variance over voices is their
     mean: the mean's own is no larger, and equal where a voice is as hard for all of them.
     """
+    if not scores:
+        return []
     frame = pd.DataFrame(list(scores))
     frame = frame.assign(**{key: pd.to_numeric(frame[key]) for key in _AVERAGED})
     pools = {name: _pool(group) for name, group in frame.groupby(["task", "metric"])}

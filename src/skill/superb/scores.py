@@ -125,11 +125,32 @@ def run(results: Sequence[Path], job: ScoresJob, output: Path, table: Path) -> N
     Raises:
         SkillError: a file is damaged, or of an upstream that the parameters do not have.
     """
-    loaded = [read_json(path) for path in results]
+    loaded = [_read_result(path) for path in results]
     sizes = {entry["upstream"]: entry for entry in loaded if "task" not in entry}
     rows = rows_of((entry for entry in loaded if "task" in entry), sizes, job)
     write_csv(table, rows, COLUMNS)
     write_json(output, summary(rows))
+
+
+def _read_result(path: Path) -> Any:
+    """The JSON of a task or of an upstream's size, with all keys that the table takes from it."""
+    result = read_json(path)
+    if not isinstance(result, dict):
+        raise SkillError(f"{path}: no result of a task: a mapping was expected")
+    needed = ["upstream"]
+    if "task" in result:
+        needed += ["title", "official", "synthetic", "protocol", "model", "metrics"]
+    if missing := [key for key in needed if key not in result]:
+        raise SkillError(f"{path}: no {', '.join(missing)}: it is no result of this version")
+    if "task" not in result:
+        return result
+    if result["task"] not in PROTOCOL:
+        raise SkillError(f"{path}: task {result['task']!r} is unknown")
+    for name, measured in dict(result["metrics"]).items():
+        keys = [key for key in (*_MEASURED, "heads") if key not in measured]
+        if name in METRICS and keys:
+            raise SkillError(f"{path}: metrics.{name} has no {', '.join(keys)}")
+    return result
 
 
 def comparisons(
@@ -193,15 +214,19 @@ def _resampled_tables(
     items: list[tuple[str, str]] = []
     for path in tables:
         by_seed: dict[str, list[dict[str, str]]] = {}
-        for row in read_csv(path):
+        for row in read_csv(path, ["id", "cluster", "head_seed", metric, f"{metric}_of"]):
             by_seed.setdefault(row["head_seed"], []).append(row)
         for rows in by_seed.values():
             of_head = [(row["id"], row["cluster"]) for row in rows]
             if items and of_head != items:
                 raise SkillError(f"{tables[0]} and {path} are not of the same test items")
             items = of_head
-            first = np.array([float(row[metric]) for row in rows])
-            second = np.array([float(row[f"{metric}_of"]) for row in rows])
+            try:
+                first, second = (
+                    np.array([float(row[key]) for row in rows]) for key in (metric, f"{metric}_of")
+                )
+            except ValueError as error:
+                raise SkillError(f"{path}: a count of {metric} is no number: {error}") from error
             clusters = [cluster for _, cluster in items]
             counts = counts_of(metric, first, second)
             heads.setdefault(path, []).append(counts.resampled(clusters, resamples))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from skill.utils.errors import SkillError
+from skill.utils.text import escaped_cell
 from skill.utils.text import read_csv as read_csv
 
 _JSON_BYTES = 1 << 28
@@ -128,6 +129,8 @@ def write_csv(
 ) -> None:
     """Write a table with `columns` in that order; floats with six significant digits.
 
+    A text that a spreadsheet would take for a formula is escaped (`skill.utils.text.escaped_cell`).
+
     Raises:
         ValueError: a row has a column that is not listed.
     """
@@ -135,9 +138,13 @@ def write_csv(
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         for row in rows:
-            writer.writerow(
-                {key: f"{v:.6g}" if isinstance(v, float) else v for key, v in row.items()}
-            )
+            writer.writerow({key: _cell(value) for key, value in row.items()})
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return escaped_cell(value) if isinstance(value, str) else value
 
 
 def checkout_path(source: str) -> Path:

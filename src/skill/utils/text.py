@@ -3,12 +3,15 @@
 import codecs
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from skill.utils.errors import SkillError
 
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _MOST_BYTES = 1 << 30
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -63,6 +66,34 @@ def read_fields(
             yield where, words
 
 
+def escaped_cell(text: str) -> str:
+    """`text` as a table holds it: what a spreadsheet would run as a formula has a ' before it.
+
+    Numbers stay as they are. `read_csv` takes the mark away again.
+    """
+    if not _FORMULA.match(text):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
+
+
+def _unescaped(cell: Any) -> Any:
+    """The inverse of `escaped_cell`; what is missing or too much in a row stays as it is."""
+    escaped = isinstance(cell, str) and cell.startswith("'") and _FORMULA.match(cell)
+    return cell[1:] if escaped else cell
+
+
+def printable(text: str) -> str:
+    """`text` with a mark in place of each control character, which would move a terminal's cursor.
+
+    Ends of lines stay.
+    """
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def read_csv(path: str | PathLike[str], columns: Sequence[str] = ()) -> list[dict[str, str]]:
     """The rows of a table.
 
@@ -75,6 +106,7 @@ def read_csv(path: str | PathLike[str], columns: Sequence[str] = ()) -> list[dic
         rows = list(reader)
     except csv.Error as error:
         raise SkillError(f"{path}: not a readable CSV file: {error}") from error
+    rows = [{name: _unescaped(cell) for name, cell in row.items()} for row in rows]
     names = reader.fieldnames or []
     missing = [name for name in columns if name not in names]
     if missing:
