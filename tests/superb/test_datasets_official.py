@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import random_split
 
 from skill.config.tasks import PROTOCOL, make_task
-from skill.data.corpora import librispeech
+from skill.data.corpora import librispeech, superb_layouts
 from skill.data.corpora import superb as layouts
 from skill.data.corpora.superb_files import required_files
 from skill.data.manifest import Utterance, read_manifest
@@ -57,7 +57,7 @@ def test_speech_commands(root, tmp_path):
         wanted[name] = "dev" if share < 10 else None if share < 20 else "train"
         for word in ("yes", "bed"):
             wav(base / "speech_commands_v0.01" / word / name)
-    assert {layouts.keyword_split(n) or None for n in names} == {"dev", "train", None}
+    assert {superb_layouts.keyword_split(n) or None for n in names} == {"dev", "train", None}
     wav(base / "speech_commands_v0.01/_background_noise_/hum.wav", 2.0)
     for label in ("yes", "_unknown_", "_silence_"):
         wav(base / "speech_commands_test_set_v0.01" / label / "0a_nohash_0.wav")

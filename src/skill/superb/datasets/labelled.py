@@ -9,8 +9,8 @@ from dataclasses import replace
 import torch
 
 from skill.config.tasks import Task
-from skill.data.corpora.superb import emotion_list, slot_names
 from skill.data.corpora.superb_files import required_files
+from skill.data.corpora.superb_layouts import emotion_list, slot_names
 from skill.data.manifest import Utterance
 from skill.superb.datasets.common import class_number, example_of, split
 from skill.superb.examples import Fold

@@ -11,13 +11,13 @@ from dataclasses import replace
 import numpy as np
 
 from skill.config.tasks import Task
-from skill.data.corpora.superb import (
+from skill.data.corpora.superb_files import required_files
+from skill.data.corpora.superb_layouts import (
     KEYWORDS,
     SILENCE,
     UNKNOWN,
     verification_trials,
 )
-from skill.data.corpora.superb_files import required_files
 from skill.data.manifest import Utterance
 from skill.superb.datasets.common import class_number, example_of, split, transcripts
 from skill.superb.datasets.labelled import emotions, intents, slot_filling
