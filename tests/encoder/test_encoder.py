@@ -145,6 +145,8 @@ def test_too_short_a_waveform_is_an_error() -> None:
     with pytest.raises(ValueError, match="399 samples is shorter than one frame"):
         encoder(torch.zeros(1, 399))
     assert encoder(torch.zeros(1, 400))[0][0].shape[1] == 1
+    with pytest.raises(ValueError, match="lengths say 801 samples; there are 800"):
+        encoder(torch.zeros(2, 800), torch.tensor([801, 500]))
 
 
 def test_configuration_round_trip_and_mistakes() -> None:

@@ -229,6 +229,8 @@ def test_inputs_outside_the_domain_are_refused(
     ):
         with pytest.raises(ValueError, match=message):
             model(waves, attention_mask=mask)
+    with pytest.raises(ValueError, match=r"int16: speech is floats"):
+        model((1000 * waves).short())
     waves[0, 3] = float("nan")
     with pytest.raises(ValueError, match="not finite"):
         model(waves)

@@ -100,14 +100,16 @@ class SkillPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
         """All states [B, T, D] of waveforms [B, S] and the number of frames of each [B].
 
         Raises:
-            ValueError: a value is not finite, the mask [B, S] has another shape than the waveforms
-                or padding before speech, or a waveform is shorter than one frame.
+            ValueError: a value is not finite or no float, the mask [B, S] has another shape than
+                the waveforms or padding before speech, or a waveform is shorter than one frame.
         """
         if mask is not None and mask.shape != waveforms.shape:
             raise ValueError(
                 f"attention_mask has the shape {list(mask.shape)}, "
                 f"input_values {list(waveforms.shape)}"
             )
+        if not waveforms.is_floating_point():
+            raise ValueError(f"input_values is {waveforms.dtype}: speech is floats from -1 to 1")
         if not torch.compiler.is_compiling():  # where a check would break the graph
             if not waveforms.isfinite().all():
                 raise ValueError("input_values has a value that is not finite")
