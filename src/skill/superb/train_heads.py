@@ -137,7 +137,7 @@ def fit(
     candidates = [candidate for group in groups.values() for candidate in group]
     parts = [canonical_json([identity, task.model_dump(), seed]), *(e.id for e in train)]
     identity = hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    checkpoints = None if scratch is None else Checkpoints(scratch, identity, writes=True)
+    checkpoints = None if scratch is None else Checkpoints(scratch, identity, is_main=True)
     first = 0 if checkpoints is None else _resume(candidates, checkpoints)
     batches = {s: _batches(task, train, s, first * task.accumulate) for s in groups}
     with track(task.steps, label, first) as progress:
