@@ -25,7 +25,7 @@ OTHERS: list[Any] = [
 @pytest.fixture
 def saved(tmp_path: Path) -> Checkpoints:
     """Two states, of steps 3 and 7."""
-    checkpoints = Checkpoints(tmp_path, "mine", writes=True)
+    checkpoints = Checkpoints(tmp_path, "mine", is_main=True)
     for step in (3, 7):
         checkpoints.save(step, weights=torch.full((50,), float(step)))
     return checkpoints
