@@ -143,9 +143,7 @@ def _opened(path: Path, where: str) -> soundfile.SoundFile:
         if path.exists():
             kind = "a folder" if path.is_dir() else "no regular file"
             raise SkillError(f"{where}: is {kind}, not a recording")
-        hint = "" if path.is_absolute() or os.environ.get("SKILL_CORPORA") else (
-            " (SKILL_CORPORA is not set)")  # fmt: skip
-        raise SkillError(f"{where}: the file is missing{hint}")
+        raise SkillError(f"{where}: the file is missing")
     if not os.access(path, os.R_OK):
         raise SkillError(f"{where}: no permission to read it")
     try:
@@ -235,6 +233,8 @@ def _kept_open(path: Path, where: str) -> soundfile.SoundFile | None:
     if path in files:
         files.move_to_end(path)
         return files[path]
+    if not (path.exists() or path.is_absolute() or os.environ.get("SKILL_CORPORA")):
+        raise SkillError(f"{where}: the file is missing (SKILL_CORPORA is not set)")
     file = _opened(path, where)
     in_place = (
         (file.samplerate, file.channels) == (RATE, 1)
