@@ -93,18 +93,23 @@ def study_job(**settings) -> StudyJob:
 
 def test_the_list_depends_on_names_and_seed_only() -> None:
     pool = [Utterance(f"u{i}", "c", "f", 0, (i + 1) * RATE) for i in range(30)]
-    chosen = activations.choose(pool, seed=1, seconds=60, shortest=2, longest=10)
-    again = activations.choose(pool[::-1], seed=1, seconds=60, shortest=2, longest=10)
+    chosen = activations.select_calibration_set(pool, seed=1, seconds=60, shortest=2, longest=10)
+    again = activations.select_calibration_set(
+        pool[::-1], seed=1, seconds=60, shortest=2, longest=10
+    )
     assert chosen == again
     assert sum(u.samples for u in chosen) == 60 * RATE
     assert all(2 * RATE <= u.samples <= 10 * RATE for u in chosen)
     assert any(u.samples == 10 * RATE for u in chosen), "long utterances are cut, not dropped"
-    other = activations.choose(pool, seed=2, seconds=60, shortest=2, longest=10)
+    other = activations.select_calibration_set(pool, seed=2, seconds=60, shortest=2, longest=10)
     assert [u.id for u in other] != [u.id for u in chosen]
     keys = [hashlib.sha256(f"1/c/{u.id}".encode()).hexdigest() for u in chosen]
     assert keys == sorted(keys)
     held_out = [replace(u, split="test") for u in pool]
-    assert activations.choose(held_out, seed=1, seconds=60, shortest=2, longest=10) == []
+    assert (
+        activations.select_calibration_set(held_out, seed=1, seconds=60, shortest=2, longest=10)
+        == []
+    )
 
 
 def test_the_file_holds_the_encoders_states(here: Path) -> None:

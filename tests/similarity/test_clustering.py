@@ -9,7 +9,7 @@ from scipy.cluster.hierarchy import linkage as scipy_linkage
 from scipy.spatial.distance import squareform
 from sklearn.metrics import silhouette_score
 
-from skill.similarity.clustering import LINKAGES, Tree, group_layers, silhouette
+from skill.similarity.clustering import LINKAGES, Dendrogram, group_layers, silhouette
 from skill.utils.errors import SkillError
 
 
@@ -44,8 +44,8 @@ def test_worked_by_hand(linkage: str) -> None:
 
 
 def test_auto_is_the_highest_silhouette() -> None:
-    tree = Tree(BY_HAND)
-    curve = dict(tree.criterion())
+    tree = Dendrogram(BY_HAND)
+    curve = dict(tree.silhouette_curve())
     # {0,1}, {2,3,4}: a and b by hand from the distances 1 - CKA.
     expected = [
         (1 - 0.1 / ((0.5 + 0.8 + 0.9) / 3)),
@@ -61,7 +61,7 @@ def test_auto_is_the_highest_silhouette() -> None:
 
 
 def tree_of_equals() -> list[list[int]]:
-    return Tree(np.ones((6, 6))).cut(2)
+    return Dendrogram(np.ones((6, 6))).cut(2)
 
 
 @settings(max_examples=40)
@@ -107,7 +107,7 @@ def test_contiguous_groups_of_several_models_are_runs_that_do_not_cross(
 ) -> None:
     stacks = [stack for stack, depth in enumerate(depths) for _ in range(depth)]
     clusters = data.draw(st.integers(1, len(stacks)))
-    groups = group_layers(matrix(seed, len(stacks)), clusters, linkage, True, stacks=stacks)
+    groups = group_layers(matrix(seed, len(stacks)), clusters, linkage, True, model_of_layer=stacks)
     assert len(groups) == clusters
     runs = []
     for group in groups:
@@ -129,8 +129,11 @@ def test_without_constraint_in_the_way_contiguous_changes_nothing() -> None:
         for clusters in range(1, 6):
             free = group_layers(BY_HAND, clusters, linkage)
             assert group_layers(BY_HAND, clusters, linkage, contiguous=True) == free
-        free_tree, bound_tree = Tree(BY_HAND, linkage), Tree(BY_HAND, linkage, contiguous=True)
-        np.testing.assert_allclose(bound_tree.merges[:, 2], free_tree.merges[:, 2])
+        free_tree, bound_tree = (
+            Dendrogram(BY_HAND, linkage),
+            Dendrogram(BY_HAND, linkage, contiguous=True),
+        )
+        np.testing.assert_allclose(bound_tree.linkage_matrix[:, 2], free_tree.linkage_matrix[:, 2])
 
 
 def test_state_zero_is_clustered_own_or_omitted() -> None:
@@ -138,17 +141,17 @@ def test_state_zero_is_clustered_own_or_omitted() -> None:
     assert group_layers(BY_HAND, 2, state0="omitted") == [[1], [2, 3, 4]]
     both = np.kron(np.ones((2, 2)), BY_HAND)
     stacks = [0] * 5 + [1] * 5
-    assert group_layers(both, 4, state0="own", stacks=stacks) == [
+    assert group_layers(both, 4, state0="own", model_of_layer=stacks) == [
         [0],
         [1, 6],
         [2, 3, 4, 7, 8, 9],
         [5],
     ]
-    assert group_layers(both, 2, state0="omitted", stacks=stacks) == [
+    assert group_layers(both, 2, state0="omitted", model_of_layer=stacks) == [
         [1, 6],
         [2, 3, 4, 7, 8, 9],
     ]
-    assert group_layers(both, 2, stacks=stacks) == [[0, 1, 5, 6], [2, 3, 4, 7, 8, 9]]
+    assert group_layers(both, 2, model_of_layer=stacks) == [[0, 1, 5, 6], [2, 3, 4, 7, 8, 9]]
 
 
 @pytest.mark.parametrize(
@@ -162,7 +165,7 @@ def test_state_zero_is_clustered_own_or_omitted() -> None:
         ({"num_clusters": True}, "`True`"),
         ({"num_clusters": 2, "linkage": "centroid"}, "linkage `centroid`"),
         ({"num_clusters": 2, "state0": "gone"}, "state0 `gone`"),
-        ({"num_clusters": 2, "stacks": [0]}, "1 stacks"),
+        ({"num_clusters": 2, "model_of_layer": [0]}, "1 models"),
     ],
 )
 def test_errors_in_words(arguments: dict, words: str) -> None:

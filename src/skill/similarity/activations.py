@@ -31,7 +31,7 @@ from skill.utils.provenance import stamp
 
 
 @dataclass(frozen=True)
-class Piece:
+class CalibrationUtterance:
     """One utterance of the calibration set and which of its frames are kept."""
 
     utterance: Utterance
@@ -120,7 +120,7 @@ def load(teacher: Path) -> SpeechEncoder:
     return encoder.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def choose(
+def select_calibration_set(
     utterances: Iterable[Utterance], *, seed: int, seconds: float, shortest: float, longest: float
 ) -> list[Utterance]:
     """Training utterances in the order of a hash of their names, up to `seconds` in all.
@@ -141,13 +141,13 @@ def choose(
 
 def calibration_set(
     manifests: Sequence[Path], job: ActivationsJob, encoder: SpeechEncoder
-) -> list[Piece]:
+) -> list[CalibrationUtterance]:
     """The chosen utterances; `max_frames` of their frames are kept, evenly spaced over all.
 
     Raises:
         SkillError: the manifests have no training utterance that is long enough.
     """
-    utterances = choose(
+    utterances = select_calibration_set(
         (utterance for path in manifests for utterance in read_manifest(path)),
         seed=job.seed,
         seconds=job.activations.seconds,
@@ -165,15 +165,17 @@ def calibration_set(
     edges = np.cumsum([0, *(count for _, count in counted)])
     places = np.searchsorted(kept, edges)
     return [
-        Piece(utterance, count, (kept[places[i] : places[i + 1]] - edges[i]).tolist())
+        CalibrationUtterance(
+            utterance, count, (kept[places[i] : places[i + 1]] - edges[i]).tolist()
+        )
         for i, (utterance, count) in enumerate(counted)
         if places[i] < places[i + 1]
     ]
 
 
 def calibration_states(
-    encoder: SpeechEncoder, teacher: str, pieces: Iterable[Piece]
-) -> Iterator[tuple[Piece, Tensor]]:
+    encoder: SpeechEncoder, teacher: str, pieces: Iterable[CalibrationUtterance]
+) -> Iterator[tuple[CalibrationUtterance, Tensor]]:
     """Yield each utterance with its kept frames of all states, [L, n, D] in float32.
 
     Raises:

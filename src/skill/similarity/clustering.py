@@ -33,28 +33,28 @@ def group_layers(
     contiguous: bool = False,
     *,
     state0: str = "clustered",
-    stacks: Sequence[int] | None = None,
+    model_of_layer: Sequence[int] | None = None,
 ) -> Groups:
     """Group states into `num_clusters` clusters: lists of state numbers, ordered by first member.
 
     `cka` is [L, L]. `num_clusters` counts all groups, or is "auto": the number with the highest
     silhouette (`silhouette`). `contiguous` admits only clusters that are contiguous in depth.
     `state0` says whether state 0 is clustered like the others, is a group of its "own", or is
-    "omitted". `stacks` [L] names the model that each state belongs to, where there are several;
-    the states of one model stand in order of depth, and each model has its state 0.
+    "omitted". `model_of_layer` [L] names the model that each state belongs to, where there are
+    several; the states of one model stand in order of depth, and each model has its state 0.
 
     Raises:
         SkillError: an unknown option, a matrix that is no CKA, or an impossible number of clusters.
     """
-    tree = Tree(cka, linkage, contiguous, state0=state0, stacks=stacks)
-    return tree.cut(tree.best() if num_clusters == "auto" else num_clusters)
+    tree = Dendrogram(cka, linkage, contiguous, state0=state0, model_of_layer=model_of_layer)
+    return tree.cut(tree.best_num_clusters() if num_clusters == "auto" else num_clusters)
 
 
-class Tree:
+class Dendrogram:
     """The merges of one clustering, cut at any number of clusters.
 
-    `clustered` are the states that merge, `own` those that are a group of their own, `merges`
-    [len(clustered) - 1, 4] is scipy's linkage matrix over the positions in `clustered`.
+    `clustered` are the states that merge, `singletons` those that are a group of their own,
+    `linkage_matrix` [len(clustered) - 1, 4] is scipy's, over the positions in `clustered`.
     """
 
     def __init__(
@@ -64,18 +64,20 @@ class Tree:
         contiguous: bool = False,
         *,
         state0: str = "clustered",
-        stacks: Sequence[int] | None = None,
+        model_of_layer: Sequence[int] | None = None,
     ) -> None:
         matrix = _checked(cka)
-        stacks = list(stacks) if stacks is not None else [0] * len(matrix)
+        model_of_layer = list(model_of_layer) if model_of_layer is not None else [0] * len(matrix)
         if linkage not in LINKAGES:
             raise SkillError(f"clustering: linkage `{linkage}` is not one of {list(LINKAGES)}")
         if state0 not in STATE0:
             raise SkillError(f"clustering: state0 `{state0}` is not one of {list(STATE0)}")
-        if len(stacks) != len(matrix):
-            raise SkillError(f"clustering: {len(stacks)} stacks are given for {len(matrix)} states")
-        firsts = [stacks.index(stack) for stack in dict.fromkeys(stacks)]
-        self.own = firsts if state0 == "own" else []
+        if len(model_of_layer) != len(matrix):
+            raise SkillError(
+                f"clustering: {len(model_of_layer)} models are given for {len(matrix)} states"
+            )
+        firsts = [model_of_layer.index(model) for model in dict.fromkeys(model_of_layer)]
+        self.singletons = firsts if state0 == "own" else []
         self.clustered = [
             state for state in range(len(matrix)) if state0 == "clustered" or state not in firsts
         ]
@@ -85,19 +87,21 @@ class Tree:
         np.fill_diagonal(distances, 0.0)
         self.distances = np.maximum((distances + distances.T) / 2, 0.0)
         if len(self.clustered) == 1:
-            self.merges: Array = np.zeros((0, 4))
+            self.linkage_matrix: Array = np.zeros((0, 4))
         elif contiguous:
-            self.merges = _contiguous(self.distances, linkage, [stacks[s] for s in self.clustered])
+            self.linkage_matrix = _contiguous(
+                self.distances, linkage, [model_of_layer[s] for s in self.clustered]
+            )
         else:
-            self.merges = scipy_linkage(squareform(self.distances, checks=False), linkage)
+            self.linkage_matrix = scipy_linkage(squareform(self.distances, checks=False), linkage)
 
     def cut(self, num_clusters: int | str) -> Groups:
-        """Exactly `num_clusters` groups, those of `own` among them: the first merges, in order.
+        """Exactly `num_clusters` groups, `singletons` among them: the first merges, in order.
 
         Raises:
             SkillError: the number is no integer, or there are not that many groups to be had.
         """
-        least, most = 1 + len(self.own), len(self.clustered) + len(self.own)
+        least, most = 1 + len(self.singletons), len(self.clustered) + len(self.singletons)
         if isinstance(num_clusters, bool) or not isinstance(num_clusters, int | np.integer):
             raise SkillError(f"clustering: num_clusters is `{num_clusters}`: a number or auto")
         if not least <= num_clusters <= most:
@@ -107,23 +111,23 @@ class Tree:
             )
         groups = {position: [state] for position, state in enumerate(self.clustered)}
         for step in range(most - int(num_clusters)):
-            left, right = (int(node) for node in self.merges[step, :2])
+            left, right = (int(node) for node in self.linkage_matrix[step, :2])
             groups[len(self.clustered) + step] = groups.pop(left) + groups.pop(right)
-        return sorted([sorted(group) for group in groups.values()] + [[s] for s in self.own])
+        return sorted([sorted(group) for group in groups.values()] + [[s] for s in self.singletons])
 
-    def criterion(self) -> list[tuple[int, float]]:
+    def silhouette_curve(self) -> list[tuple[int, float]]:
         """(number of groups, mean silhouette) for each number that a silhouette is defined for."""
         curve = []
         place = {state: position for position, state in enumerate(self.clustered)}
         for count in range(2, len(self.clustered)):
             labels = np.empty(len(self.clustered), dtype=int)
-            groups = [g for g in self.cut(count + len(self.own)) if g[0] in place]
+            groups = [g for g in self.cut(count + len(self.singletons)) if g[0] in place]
             for label, group in enumerate(groups):
                 labels[[place[state] for state in group]] = label
-            curve.append((count + len(self.own), silhouette(self.distances, labels)))
+            curve.append((count + len(self.singletons), silhouette(self.distances, labels)))
         return curve
 
-    def best(self) -> int:
+    def best_num_clusters(self) -> int:
         """The number of groups with the highest silhouette; the smaller one where two are equal.
 
         Silhouette, because it needs distances only (the gap statistic needs features and a null
@@ -132,9 +136,9 @@ class Tree:
         cannot be compared, and a contiguous tree's may go down). Where layers drift smoothly, no
         number stands out and it tends to two: look at the curve.
         """
-        curve = self.criterion()
+        curve = self.silhouette_curve()
         if not curve:
-            return len(self.own) + len(self.clustered)
+            return len(self.singletons) + len(self.clustered)
         highest = max(value for _, value in curve)
         return next(count for count, value in curve if value >= highest - 1e-12)
 
@@ -167,7 +171,7 @@ def _checked(cka: Any) -> Array:
     return matrix
 
 
-def _contiguous(distances: Array, linkage: str, stacks: Sequence[int]) -> Array:
+def _contiguous(distances: Array, linkage: str, model_of_layer: Sequence[int]) -> Array:
     """Linkage matrix whose clusters are all contiguous in depth; heights may go down.
 
     Draw an arrow from the cluster of each state to the cluster of the next state of the same
@@ -176,7 +180,10 @@ def _contiguous(distances: Array, linkage: str, stacks: Sequence[int]) -> Array:
     below it in a second. Some pair may always merge: neighbours in an order along the arrows.
     """
     count = len(distances)
-    chains = [[p for p, s in enumerate(stacks) if s == stack] for stack in dict.fromkeys(stacks)]
+    chains = [
+        [p for p, s in enumerate(model_of_layer) if s == model]
+        for model in dict.fromkeys(model_of_layer)
+    ]
     between = {(a, b): distances[a, b] for a in range(count) for b in range(a + 1, count)}
     members = {position: [position] for position in range(count)}
     merges = np.zeros((count - 1, 4))

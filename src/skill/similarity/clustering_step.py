@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from skill.config.params import Clustering
-from skill.similarity.clustering import Array, Tree
+from skill.similarity.clustering import Array, Dendrogram
 from skill.similarity.clusters import write_clusters
 from skill.similarity.matrix import models, read_matrix
 from skill.utils.errors import SkillError
@@ -32,14 +32,16 @@ def run(
     """
     names, matrix = read_matrix(similarity)
     try:
-        tree = Tree(
+        tree = Dendrogram(
             matrix,
             section.linkage,
             section.contiguous,
             state0=section.state0,
-            stacks=models(names),
+            model_of_layer=models(names),
         )
-        wanted = tree.best() if section.num_clusters == "auto" else section.num_clusters
+        wanted = (
+            tree.best_num_clusters() if section.num_clusters == "auto" else section.num_clusters
+        )
         groups = tree.cut(wanted)
     except SkillError as error:
         raise SkillError(f"{similarity}: {error}") from None
@@ -51,7 +53,7 @@ def run(
             "num_clusters": wanted,
             "settings": section.model_dump(),
             "clustered": [names[state] for state in tree.clustered],
-            "linkage": tree.merges.tolist(),
+            "linkage": tree.linkage_matrix.tolist(),
             "silhouette": [[row["clusters"], row["silhouette"]] for row in curve],
         },
     )
@@ -66,7 +68,7 @@ def columns(names: list[str]) -> list[str]:
 
 
 def rows(
-    names: list[str], matrix: Array, tree: Tree, groups: list[list[int]]
+    names: list[str], matrix: Array, tree: Dendrogram, groups: list[list[int]]
 ) -> list[dict[str, Any]]:
     """The whole figure in one table: a row per state, its group and its CKA with every state.
 
@@ -84,9 +86,9 @@ def rows(
         left: int | str = ""
         right: int | str = ""
         height: float | str = ""
-        if row < len(tree.merges):
-            left, right = (place.get(int(node), int(node)) for node in tree.merges[row, :2])
-            height = float(tree.merges[row, 2])
+        if row < len(tree.linkage_matrix):
+            left, right = (place.get(int(node), int(node)) for node in tree.linkage_matrix[row, :2])
+            height = float(tree.linkage_matrix[row, 2])
         found.append(
             {
                 "state": names[state],
@@ -100,20 +102,20 @@ def rows(
     return found
 
 
-def leaf_order(tree: Tree) -> list[int]:
+def leaf_order(tree: Dendrogram) -> list[int]:
     """Leaves from left to right: of two branches, the one with the shallower states first."""
     count = len(tree.clustered)
     leaves = {position: [position] for position in range(count)}
-    for step, (left, right) in enumerate(tree.merges[:, :2].astype(int)):
+    for step, (left, right) in enumerate(tree.linkage_matrix[:, :2].astype(int)):
         branches = sorted((leaves.pop(left), leaves.pop(right)), key=lambda b: sum(b) / len(b))
         leaves[count + step] = branches[0] + branches[1]
     return next(iter(leaves.values()))
 
 
-def curve_rows(tree: Tree, chosen: int) -> list[dict[str, Any]]:
+def curve_rows(tree: Dendrogram, chosen: int) -> list[dict[str, Any]]:
     """For each number of groups its silhouette, and the height of the merge that leads to it."""
-    heights = tree.merges[::-1, 2]
-    own = len(tree.own)
+    heights = tree.linkage_matrix[::-1, 2]
+    own = len(tree.singletons)
     return [
         {
             "clusters": count,
@@ -121,5 +123,5 @@ def curve_rows(tree: Tree, chosen: int) -> list[dict[str, Any]]:
             "height": float(heights[count - own - 1]),
             "chosen": int(count == chosen),
         }
-        for count, value in tree.criterion()
+        for count, value in tree.silhouette_curve()
     ]

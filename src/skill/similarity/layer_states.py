@@ -32,7 +32,7 @@ _RUNS = 50
 
 
 @dataclass(frozen=True)
-class Stack:
+class LayerStates:
     """States [N, D_l] of one or more models over the same frames.
 
     `names` [L] are "model:layer", `stacks` [L] number the models, `utterance` [N] the recordings,
@@ -46,15 +46,15 @@ class Stack:
     utterances: list[str]
     seconds: list[float] | None
 
-    def cut(self, frames: int | None) -> "Stack":
+    def first(self, frames: int | None) -> "LayerStates":
         """The first `frames` frames; all where None."""
         if frames is None or frames >= len(self.utterance):
             return self
         states = [state[:frames] for state in self.states]
         owner = self.utterance[:frames]
-        return Stack(states, self.names, self.stacks, owner, self.utterances, self.seconds)
+        return LayerStates(states, self.names, self.stacks, owner, self.utterances, self.seconds)
 
-    def checked(self) -> "Stack":
+    def require_finite(self) -> "LayerStates":
         """Itself.
 
         Raises:
@@ -78,7 +78,7 @@ class Stack:
         return block_sums(prepared, bounds, kernel=kernel, bandwidth=bandwidth)
 
 
-def read_stacks(paths: Sequence[Path]) -> Stack:
+def read_stacks(paths: Sequence[Path]) -> LayerStates:
     """One stack of all states in the files, which have to hold the same frames.
 
     Raises:
@@ -97,17 +97,17 @@ def read_stacks(paths: Sequence[Path]) -> Stack:
     if len({part.names[0] for part in parts}) < len(parts):
         raise SkillError(f"{', '.join(map(str, paths))}: two stacks have the same name")
     order = list(dict.fromkeys(models))
-    return Stack(
+    return LayerStates(
         [state for part in parts for state in part.states],
         [name for part in parts for name in part.names],
         [order.index(model) for model in models],
         first.utterance,
         first.utterances,
         first.seconds,
-    ).checked()
+    ).require_finite()
 
 
-def read_stack(path: Path) -> Stack:
+def read_stack(path: Path) -> LayerStates:
     """The stack in one file, not checked for NaN.
 
     Raises:
@@ -130,7 +130,7 @@ def read_stack(path: Path) -> Stack:
         order = np.argsort(numbered, kind="stable")
         numbered = numbered[order]
         states = [state[torch.from_numpy(order)] for state in states]
-    return Stack(
+    return LayerStates(
         states,
         [f"{path.stem}:{name}" for name in layers],
         [0] * len(layers),
@@ -140,7 +140,9 @@ def read_stack(path: Path) -> Stack:
     )
 
 
-def _from_activations(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> Stack:
+def _from_activations(
+    path: Path, tensors: dict[str, Tensor], header: dict[str, Any]
+) -> LayerStates:
     """The stack that the verb `activations` wrote."""
     try:
         stored, owner, teacher = tensors["states"], tensors["utterance"], header["teacher"]
@@ -153,7 +155,7 @@ def _from_activations(path: Path, tensors: dict[str, Tensor], header: dict[str, 
         raise SkillError(f"{path}: activations that lack or misstate {error}") from error
     if not fit:
         raise SkillError(f"{path}: activations whose states, utterances and seconds do not fit")
-    return Stack(states, names, [0] * len(states), owner, utterances, seconds)
+    return LayerStates(states, names, [0] * len(states), owner, utterances, seconds)
 
 
 def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

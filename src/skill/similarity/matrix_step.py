@@ -22,7 +22,7 @@ def run(activations: Sequence[Path], section: Similarity, output: Path) -> None:
         SkillError: files that hold no states or other frames than the first; a state that is
             constant or not finite, named with teacher, state and utterance.
     """
-    stack = read_stacks(activations).cut(section.max_frames)
+    stack = read_stacks(activations).first(section.max_frames)
     matrix = cka(
         stack.states,
         section.estimator,

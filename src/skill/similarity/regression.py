@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from skill.config.jobs import ActivationsJob
 from skill.data.manifest import usable
 from skill.encoder import SpeechEncoder
-from skill.similarity.activations import Piece, calibration_states, load
+from skill.similarity.activations import CalibrationUtterance, calibration_states, load
 from skill.utils.bootstrap import percentiles, resampled_ratio
 from skill.utils.errors import SkillError
 from skill.utils.files import read_json, write_csv
@@ -90,7 +90,9 @@ def run(
     write_csv(output, rows, COLUMNS)
 
 
-def held_out(manifests: Sequence[Path], job: ActivationsJob, encoder: SpeechEncoder) -> list[Piece]:
+def held_out(
+    manifests: Sequence[Path], job: ActivationsJob, encoder: SpeechEncoder
+) -> list[CalibrationUtterance]:
     """Development utterances up to `activations.seconds`, spread over the manifests; some frames.
 
     Raises:
@@ -104,7 +106,9 @@ def held_out(manifests: Sequence[Path], job: ActivationsJob, encoder: SpeechEnco
         names = ", ".join(str(path) for path in manifests)
         raise SkillError(f"{names}: a map and its test need two dev utterances, there is one")
     thin = -(-sum(count for _, count in counted) // _FRAMES)
-    return [Piece(u, count, list(range(0, count, thin))) for u, count in counted if count]
+    return [
+        CalibrationUtterance(u, count, list(range(0, count, thin))) for u, count in counted if count
+    ]
 
 
 def errors(
@@ -160,7 +164,7 @@ def _by_utterance(values: Array, owner: NDArray[np.int64]) -> Array:
 
 
 def _states(
-    encoder: SpeechEncoder, name: str, pieces: Sequence[Piece]
+    encoder: SpeechEncoder, name: str, pieces: Sequence[CalibrationUtterance]
 ) -> tuple[list[Array], NDArray[np.int64]]:
     """The states on all pieces, and which piece a frame is of [N]."""
     parts = [states.numpy() for _, states in calibration_states(encoder, name, pieces)]

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from skill.config.jobs import StudyJob
-from skill.similarity.clustering import LINKAGES, Array, Groups, Tree
+from skill.similarity.clustering import LINKAGES, Array, Dendrogram, Groups
 from skill.similarity.clustering_step import curve_rows
 from skill.similarity.hsic import align
-from skill.similarity.layer_states import Stack, read_stacks
+from skill.similarity.layer_states import LayerStates, read_stacks
 from skill.similarity.stability import adjusted_rand, bootstrap, co_membership, subsets
 from skill.utils.errors import SkillError
 from skill.utils.files import write_csv
@@ -39,10 +39,14 @@ def run_stability(activations: Sequence[Path], job: StudyJob, matrix: Path, curv
     Raises:
         SkillError: as the verb `similarity`, or groups that the states do not allow.
     """
-    stack = read_stacks(activations).cut(job.similarity.max_frames)
+    stack = read_stacks(activations).first(job.similarity.max_frames)
     full, resamples = _resampled(stack, job)
     tree = _tree(full, stack, job)
-    chosen = tree.best() if job.clustering.num_clusters == "auto" else job.clustering.num_clusters
+    chosen = (
+        tree.best_num_clusters()
+        if job.clustering.num_clusters == "auto"
+        else job.clustering.num_clusters
+    )
     trees = [_tree(cka, stack, job) for cka in resamples]
     groups = tree.cut(chosen)
     shared = co_membership([other.cut(chosen) for other in trees], len(stack.names))
@@ -75,7 +79,7 @@ def run_study(activations: Sequence[Path], job: StudyJob, output: Path) -> None:
     Raises:
         SkillError: as the verb `similarity`; or a file that does not say how long utterances are.
     """
-    stack = read_stacks(activations).cut(job.similarity.max_frames)
+    stack = read_stacks(activations).first(job.similarity.max_frames)
     if stack.seconds is None:
         raise SkillError(f"{activations[0]}: does not say how many seconds its utterances last")
     held = {int(number) for number in stack.utterance.unique()}
@@ -96,7 +100,7 @@ def run_study(activations: Sequence[Path], job: StudyJob, output: Path) -> None:
             if reference is None:
                 tree = _tree(full, stack, job)
                 wanted = job.clustering.num_clusters
-                count = tree.best() if wanted == "auto" else int(wanted)
+                count = tree.best_num_clusters() if wanted == "auto" else int(wanted)
                 reference = tree.cut(count)
             for seconds in amounts:
                 frames = round(seconds * rate)
@@ -137,7 +141,7 @@ def run_study(activations: Sequence[Path], job: StudyJob, output: Path) -> None:
     write_csv(output, rows, STUDY_COLUMNS)
 
 
-def _resampled(stack: Stack, job: StudyJob) -> tuple[Array, list[Array]]:
+def _resampled(stack: LayerStates, job: StudyJob) -> tuple[Array, list[Array]]:
     section = job.similarity
     sums = stack.sums(
         kernel=section.kernel, bandwidth=section.bandwidth, standardize=section.standardize
@@ -151,14 +155,14 @@ def _resampled(stack: Stack, job: StudyJob) -> tuple[Array, list[Array]]:
     return full, resamples
 
 
-def _tree(cka: Array, stack: Stack, job: StudyJob, linkage: str | None = None) -> Tree:
+def _tree(cka: Array, stack: LayerStates, job: StudyJob, linkage: str | None = None) -> Dendrogram:
     section = job.clustering
-    return Tree(
+    return Dendrogram(
         cka,
         linkage or section.linkage,
         section.contiguous,
         state0=section.state0,
-        stacks=stack.stacks,
+        model_of_layer=stack.stacks,
     )
 
 
