@@ -1,14 +1,14 @@
-"""What phones each layer knows: log-mel, the real encoder, and every teacher file given.
+"""What phones each layer knows: of log-mel, the real encoder, or teacher files.
 
-    python workflow/probe.py data/teachers/*.safetensors
+    python workflow/probe.py log-mel whisper-tiny.en data/teachers/*.safetensors
 
-Writes docs/teachers/probe.csv and probe.png; clips, alignment and classifier are those of
-`skill.superb.phone_probe`. Also draws curve.png from docs/teachers/curve-NAME.csv, copies of the
-`curve.csv` that `skill pretrain` leaves in its scratch folder.
+Puts them into docs/teachers/probe.csv and draws probe.png; clips, alignment and classifier are
+those of `skill.superb.phone_probe`. Also draws curve.png from docs/teachers/curve-NAME.csv, copies
+of the `curve.csv` that `skill pretrain` leaves in its scratch folder.
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from skill.utils.errors import SkillError
 from skill.utils.files import checkout_path, read_csv, write_csv
 
 TRAIN, TEST = 420, 240  # clips
+SMOOTHED = 10  # rows of a curve, each of one step
 FOLDER = Path("docs/teachers")
 States = Callable[[np.ndarray], dict[str, torch.Tensor]]
 
@@ -35,39 +36,35 @@ def fbank_states(waveform: np.ndarray) -> dict[str, torch.Tensor]:
     return {"0": log_mel(torch.from_numpy(waveform))[::2]}
 
 
-def sources(files: list[Path]) -> Iterator[tuple[str, States, int]]:
-    """Name, function to states [T, D], and the sample of the first frame's centre."""
-    yield "log-mel", fbank_states, 200
-    try:
-        real = whisper.load("whisper-tiny.en")
-    except SkillError as error:
-        print(f"left out: {error}", file=sys.stderr)
-    else:
+def source(name: str) -> tuple[str, States, int]:
+    """Title, function to states [T, D], and the sample that the first frame is centred on."""
+    if name == "log-mel":
+        return name, fbank_states, 200
+    if not name.endswith(".safetensors"):
+        real = whisper.load(name)
 
         def states(waveform: np.ndarray) -> dict[str, torch.Tensor]:
             return {str(layer): state for layer, state in enumerate(real.states(waveform))}
 
-        yield "whisper-tiny.en", states, 0
-    for file in files:
-        encoder = load_encoder(file).eval()
+        return name, states, 0
+    encoder = load_encoder(name).eval()
 
-        def layers(waveform: np.ndarray, encoder=encoder) -> dict[str, torch.Tensor]:  # type: ignore[no-untyped-def]
-            with torch.no_grad():
-                return {
-                    str(layer): state[0]
-                    for layer, state in encoder.iterate(torch.from_numpy(waveform)[None])
-                    if layer != "projection"
-                }
+    @torch.no_grad()
+    def layers(waveform: np.ndarray) -> dict[str, torch.Tensor]:
+        states, _ = encoder(torch.from_numpy(waveform)[None])
+        return {str(layer): state[0] for layer, state in enumerate(states)}
 
-        yield file.stem, layers, centre(encoder)
+    return Path(name).stem, layers, centre(encoder)
 
 
 def main() -> None:
     alignments = read_alignments(checkout_path("data/alignments.csv.gz"))
     utterances = [u for u in read_manifest("results/corpora/queen.csv") if u.seconds >= 1]
     parts = probe_clips(utterances, alignments, TRAIN, TEST, seed=0)
-    rows: list[dict[str, object]] = []
-    for name, states, first in sources([Path(argument) for argument in sys.argv[1:]]):
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    table = FOLDER / "probe.csv"
+    rows: list[dict[str, object]] = [*read_csv(table)] if table.exists() else []
+    for name, states, first in map(source, sys.argv[1:]):
         features: list[dict[str, torch.Tensor]] = []
         labels: list[torch.Tensor] = []
         for part in parts:
@@ -76,13 +73,13 @@ def main() -> None:
             labels.append(y)
         right = phones_right(features[0], features[1], (labels[0], labels[1]))
         print(name, " ".join(f"{state}:{value:.1f}" for state, value in right.items()), flush=True)
+        rows = [row for row in rows if row["upstream"] != name]
         rows += [
             {"upstream": name, "state": state, "right": f"{value:.2f}",
              "frames": len(labels[0]), "test_frames": len(labels[1])}
             for state, value in right.items()
         ]  # fmt: skip
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    write_csv(FOLDER / "probe.csv", rows, list(rows[0]))
+    write_csv(table, rows, list(rows[0]))
     _draw_probe(rows)
     _draw_curves()
 
@@ -119,30 +116,32 @@ def _draw_probe(rows: list[dict[str, object]]) -> None:
 
 
 def _draw_curves() -> None:
-    """Accuracy on clusters over steps of the last round, in training and on held-out clips."""
+    """Accuracy on clusters over the steps of all rounds, in training (smoothed) and held out."""
     curves = sorted(FOLDER.glob("curve-*.csv"))
     figure, grid = pyplot.subplots(
-        1, max(1, len(curves)), figsize=(6 * max(1, len(curves)), 3.6), layout="constrained",
-        squeeze=False,
-    )  # fmt: skip
-    for axes, curve in zip(grid[0], curves, strict=False):
-        rows = read_csv(curve)
-        rows = [row for row in rows if row["stage"] == rows[-1]["stage"]]
-        steps = [float(row["step"]) for row in rows]
-        for key in rows[0]:
-            if "accuracy" not in key or "masked" in key:
-                continue
-            shown = [(step, 100 * float(row[key])) for step, row in zip(steps, rows, strict=True)
-                     if row[key]]  # fmt: skip
+        1, len(curves), figsize=(6 * len(curves), 3.6), layout="constrained", squeeze=False
+    )
+    for axes, curve in zip(grid[0], curves, strict=True):
+        rows = [row for row in read_csv(curve) if row["stage"].startswith("round")]
+        steps = np.array([float(row["step"]) for row in rows])
+        ends = np.append(np.diff(steps) < 0, False)  # of rounds but the last
+        steps += np.concatenate([[0], np.cumsum(np.where(ends, steps, 0))[:-1]])
+        for key in [key for key in rows[0] if key.endswith("_accuracy_seen")]:
+            there = np.array([bool(row[key]) for row in rows])
+            values = np.array([100 * float(row[key]) for row in rows if row[key]])
             held_out = key.startswith("validation_")
+            if not held_out:
+                weights = np.ones(SMOOTHED)
+                values = np.convolve(values, weights, "same") / np.convolve(
+                    np.ones(len(values)), weights, "same"
+                )
             label = key.removeprefix("validation_").removesuffix("_accuracy_seen")
-            axes.plot(*zip(*shown, strict=True), "o-" if held_out else "-", markersize=3,
-                      alpha=1.0 if held_out else 0.4,
-                      label=label + (", held out" if held_out else ""))  # fmt: skip
+            axes.plot(steps[there], values, "o-" if held_out else "-", markersize=3,
+                      label=f"{label}, {'held out' if held_out else 'training'}")  # fmt: skip
         axes.set_title(curve.stem.removeprefix("curve-"))
         axes.set_xlabel("steps")
         axes.set_ylabel("clusters right, frames not masked (%)")
-        axes.legend(frameon=False, fontsize=7)
+        axes.legend(frameon=False, fontsize=8)
     figure.savefig(FOLDER / "curve.png", dpi=150, metadata={"Software": None})
 
 

@@ -15,6 +15,7 @@ from skill.config.params import (
     Corpus,
     Pretraining,
     PretrainingRound,
+    PretrainingStart,
     PretrainingTarget,
     Training,
     Unlabelled,
@@ -28,7 +29,7 @@ from skill.teachers import frame_features, masked_prediction, pretraining, round
 from skill.teachers.frame_features import FrameValues
 from skill.teachers.spectrum import Spectrum
 from skill.utils.errors import SkillError
-from skill.utils.files import read_csv, read_header
+from skill.utils.files import read_csv, read_header, sha256
 
 ROOT = Path(__file__).parents[2]
 
@@ -125,7 +126,7 @@ def _in_todays_words(section: dict[str, Any]) -> Pretraining:
     return parse(Pretraining, section)
 
 
-@pytest.mark.parametrize("name", ["wavlm-sample", "hubert-sample"])
+@pytest.mark.parametrize("name", ["wavlm-mfcc", "wavlm-sample", "hubert-sample"])
 def test_the_stored_teachers_are_what_the_parameters_make(name: str) -> None:
     made = read_header(ROOT / f"data/teachers/{name}.safetensors")["provenance"]
     preset = load(ROOT / "presets/study.yaml")
@@ -251,6 +252,30 @@ def test_a_round_can_be_added_to_a_finished_teacher(
     assert "round1/newest.pt: resumed at step 3" in capsys.readouterr().err
     pretraining.run("t", _job(first, second), [beeps], tmp_path / "n.safetensors", tmp_path / "n")
     assert output.read_bytes() == (tmp_path / "n.safetensors").read_bytes()
+
+
+def test_a_teacher_can_start_from_another(tmp_path: Path, beeps: Path) -> None:
+    target = (PretrainingTarget(features="spectrum", at=1),)
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    pretraining.run("t", _job(target), [beeps], first, tmp_path / "scratch")
+    start = PretrainingStart(source=str(first), sha256=sha256(first))
+    still = _job(target, start=start)
+    rounds = (still.pretraining.rounds[0].model_copy(update={"learning_rate": 0.0}),)
+    section = still.pretraining.model_copy(update={"rounds": rounds, "spectrum": None})
+    still = still.model_copy(update={"pretraining": section})
+    pretraining.run("t", still, [beeps], second, tmp_path / "n")
+    weights, other = (load_encoder(path).state_dict() for path in (first, second))
+    assert all(torch.equal(value, other[key]) for key, value in weights.items())
+
+    def message(**changes: object) -> str:
+        changed = still.model_copy(update={"pretraining": section.model_copy(update=changes)})
+        with pytest.raises(SkillError) as error:
+            pretraining.run("t", changed, [beeps], tmp_path / "o.safetensors", tmp_path / "o")
+        return str(error.value)
+
+    assert "another SHA-256" in message(start=start.model_copy(update={"sha256": "0" * 64}))
+    assert "there is no file" in message(start=start.model_copy(update={"source": "gone"}))
+    assert "another shape" in message(width=64)
 
 
 def test_targets_shorter_than_the_audio_name_the_utterance(

@@ -243,6 +243,15 @@ class PretrainingRound(Training):
     """What is predicted; several losses are added up."""
 
 
+class PretrainingStart(Section):
+    """Weights to start from: a teacher file that comes with the project."""
+
+    source: str
+    """Below the working directory, or beside the package."""
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    """Of the file; another one is refused."""
+
+
 class Pretraining(Section):
     """How one sample teacher is made (`skill.teachers.pretraining`): spectrum, then masked
     prediction."""
@@ -277,6 +286,8 @@ class Pretraining(Section):
     """Share of the utterances that coloured noise is added to."""
     mask_probability: Fraction = 0.65
     """Share of the frames that are masked, as in HuBERT, before overlaps."""
+    start: PretrainingStart | None = None
+    """Weights to start from; none: a filter bank and random blocks."""
     spectrum: Training | None = None
     """Regression of the spectrum by the convolutions, before the first round."""
     rounds: tuple[PretrainingRound, ...] = Field(min_length=1)

@@ -178,8 +178,7 @@ class MaskedPrediction(nn.Module):
         waveforms = batch.waveforms
         if self.training:
             waveforms = add_noise(mix(waveforms, self.mixing), self.noise)
-        with torch.autocast(waveforms.device.type, enabled=False):  # halves lose the spectrum
-            projected, _ = self.encoder.project(waveforms)
+        projected, _ = self.encoder.project(waveforms)
         frames = projected.shape[1]
         mask = mask_spans((len(projected), frames), self.mask_probability, span=10)
         x = torch.where(mask[..., None], self.mask_embedding.to(projected.dtype), projected)

@@ -1,9 +1,10 @@
 """The verb `pretrain`: how the sample teachers are made.
 
-The convolutions start as a filter bank (`filterbank_init`) and learn to give the spectrum
-(`spectrum.SpectrumRegression`), then rounds of masked prediction follow (`masked_prediction`). What
-a round predicts is a list of values: clusters of MFCC, clusters or states of the model that the
-rounds before made, clusters or states of a real encoder (`whisper`), the spectrum, each at a block.
+A teacher starts from another one's weights, or from none: then its convolutions start as a filter
+bank (`filterbank_init`) and learn to give the spectrum (`spectrum.SpectrumRegression`). Rounds of
+masked prediction follow (`masked_prediction`). What a round predicts is a list of values: clusters
+of MFCC, clusters or states of the model that the rounds before made, clusters or states of a real
+encoder (`whisper`), the spectrum, each at a block.
 
 Unlike HuBERT, a round starts from the weights of the one before instead of from nothing: with hours
 of audio instead of a thousand, the shorter way is the better one.
@@ -19,11 +20,12 @@ import torch
 from torch import Tensor
 
 from skill.config.jobs import PretrainingJob
-from skill.config.params import Pretraining, Training
+from skill.config.params import Pretraining, PretrainingStart, Training
 from skill.data.audio import read_segment
 from skill.data.batches import Batch, BatchPlan
 from skill.data.manifest import Utterance, usable
 from skill.encoder import EncoderConfig, SpeechEncoder
+from skill.encoder.checkpoint import load_encoder
 from skill.teachers import filterbank_init
 from skill.teachers.masked_prediction import MaskedPrediction
 from skill.teachers.round_targets import TargetValues, centre, round_targets
@@ -35,7 +37,7 @@ from skill.training.exactness import Subject
 from skill.training.loop import TrainingResult, seed_step, train
 from skill.training.machine_check import choose_precision, findings_folder, speech_clip
 from skill.utils.errors import SkillError
-from skill.utils.files import canonical_json, sha256, write_csv, write_tensors
+from skill.utils.files import canonical_json, checkout_path, sha256, write_csv, write_tensors
 from skill.utils.provenance import fingerprint, stamp
 
 _VALIDATION_BATCHES = 8
@@ -69,6 +71,8 @@ def run(
     seed_step(section.seed, 0)
     encoder = SpeechEncoder(config)
     filterbank_init.start(encoder)
+    if section.start is not None:
+        _load_start(encoder, section.start)
     spectrum = Spectrum(
         torch.from_numpy(read_segment(u)) for u in utterances["train"][::_SPECTRUM_EVERY]
     )
@@ -137,6 +141,29 @@ def run(
     }
     _write_curves(scratch / "curve.csv", curves)
     write_tensors(output, half, header)
+
+
+def _load_start(encoder: SpeechEncoder, start: PretrainingStart) -> None:
+    """Take over the weights of a teacher of the same shape.
+
+    Raises:
+        SkillError: the file is missing, or not the one of the parameters, or of another shape.
+    """
+    path = checkout_path(start.source)
+    if not path.is_file():
+        raise SkillError(f"pretraining.start: there is no file {start.source}")
+    if sha256(path) != start.sha256:
+        raise SkillError(
+            f"pretraining.start: {start.source} has another SHA-256 than the one given"
+        )
+    weights = load_encoder(path)
+    shapes, wanted = (
+        {name: tuple(value.shape) for name, value in model.state_dict().items()}
+        for model in (weights, encoder)
+    )
+    if shapes != wanted or weights.config.family != encoder.config.family:
+        raise SkillError(f"pretraining.start: {start.source} has another shape than the parameters")
+    encoder.load_state_dict(weights.state_dict())
 
 
 def _write_curves(path: Path, curves: dict[str, list[dict[str, float]]]) -> None:
