@@ -131,8 +131,11 @@ def note(
 
 
 def smallest_difference(comparisons: Sequence[Row]) -> str:
-    """What the paired test would find with 80 % power, per task: the median over the pairs."""
-    frame = pd.DataFrame(list(comparisons))
+    """What the paired test would find with 80 % power, per task: the median over the pairs.
+
+    Two that answer every item alike say nothing of it.
+    """
+    frame = pd.DataFrame([row for row in comparisons if float(row["detectable"]) > 0])
     if frame.empty:
         return ""
     frame["detectable"] = pd.to_numeric(frame["detectable"])
