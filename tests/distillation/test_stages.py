@@ -169,6 +169,23 @@ def test_a_student_of_some_blocks_is_pruned_by_its_own_size(
     assert "the rest is pruned in one step" in capsys.readouterr().err
 
 
+def test_a_finished_stage_is_taken_over_and_not_trained_again(
+    speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As after a job that outlived its Snakemake: its outputs are deleted, then asked for again."""
+    first = run1(speech, tmp_path, job1(4))
+    files = [path.read_bytes() for path in outputs(tmp_path, "s1")[:3]]
+    for path in outputs(tmp_path, "s1")[:3]:
+        path.unlink()
+    capsys.readouterr()
+    run1(speech, tmp_path, job1(4))
+    assert "s: taken over" in capsys.readouterr().err
+    assert [path.read_bytes() for path in outputs(tmp_path, "s1")[:3]] == files
+    run1(speech, tmp_path, job1(4, learning_rate=2e-3))
+    assert "taken over" not in capsys.readouterr().err
+    assert first.read_bytes() != files[0]
+
+
 def test_the_same_job_gives_the_same_student(speech: Path, tmp_path: Path) -> None:
     first, second = (run1(speech, tmp_path / name, job1(4)) for name in "ab")
     assert first.read_bytes() == second.read_bytes()

@@ -5,6 +5,7 @@ stage 2 starts as the pruned student of stage 1, its projections included. A met
 nothing passes stage 1 without gates.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -23,7 +24,7 @@ from skill.encoder import SpeechEncoder
 from skill.encoder.checkpoint import load_encoder, save_encoder
 from skill.similarity.clusters import read_clusters
 from skill.training.batches import training_audio
-from skill.training.checkpoints import forget
+from skill.training.checkpoints import forget, keep_finished, take_over_finished
 from skill.training.distributed import World
 from skill.training.exactness import Subject
 from skill.training.loop import TrainingResult, seed_step, train
@@ -53,6 +54,11 @@ def stage1(
             not finite.
     """
     world = World.start()
+    inputs = [*teachers, *manifests, *([clustering] if clustering else [])]
+    outputs, identity = [output, curve, report], identity_of(job, inputs)
+    if take_over_finished(scratch, identity, outputs):
+        print(f"{name}: taken over, this very stage had ended before", file=sys.stderr, flush=True)
+        return
     encoders = load_teachers(job.teachers, teachers, world.device)
     teacher = encoders[job.teachers[0]]
     seed_step(job.seed, 0)
@@ -68,8 +74,7 @@ def stage1(
     stage = check_machine(label, job.stage, student, encoders, manifests, scratch)
     distiller = Distiller(student, encoders, targets, job.definition, stage, sparsity)
     distiller.to(world.device)
-    inputs = [*teachers, *manifests, *([clustering] if clustering else [])]
-    result = run_stage(label, distiller, job, manifests, inputs, scratch, world)
+    result = run_stage(label, distiller, job, manifests, identity, scratch, world)
     if not world.is_main:
         return
 
@@ -84,6 +89,7 @@ def stage1(
     write_stage1(output, student, projections, {"provenance": facts["provenance"]})
     summary.write_curve(curve, result)
     summary.write_summary(report, student, teacher, distiller, result, facts)
+    keep_finished(scratch, identity, outputs)
     forget(scratch)
 
 
@@ -105,6 +111,11 @@ def stage2(
         SkillError: `pruned` is no file of stage 1, or as for `stage1`.
     """
     world = World.start()
+    inputs = [pruned, *teachers, *manifests, *([clustering] if clustering else [])]
+    outputs, identity = [output, curve, report], identity_of(job, inputs)
+    if take_over_finished(scratch, identity, outputs):
+        print(f"{name}: taken over, this very stage had ended before", file=sys.stderr, flush=True)
+        return
     encoders = load_teachers(job.teachers, teachers, world.device)
     student, projections = read_stage1(pruned, job.stage.dropout)
     student.to(world.device)
@@ -118,9 +129,8 @@ def stage2(
     except RuntimeError as error:
         raise SkillError(f"{pruned}: its projections are of another method: {error}") from error
     distiller.to(world.device)
-    inputs = [pruned, *teachers, *manifests, *([clustering] if clustering else [])]
     result = run_stage(
-        label, distiller, job, manifests, inputs, scratch, world, job.first_data_step
+        label, distiller, job, manifests, identity, scratch, world, job.first_data_step
     )
     if not world.is_main:
         return
@@ -130,6 +140,7 @@ def stage2(
     teacher = encoders[job.teachers[0]]
     summary.write_curve(curve, result)
     summary.write_summary(report, student, teacher, distiller, result, {"provenance": provenance})
+    keep_finished(scratch, identity, outputs)
     forget(scratch)
 
 
@@ -196,17 +207,24 @@ def check_machine(
     return stage.model_copy(update={"precision": precision})
 
 
+def identity_of(job: Stage1Job | Stage2Job, inputs: Sequence[Path]) -> str:
+    """What a stage's result follows from: parameters, files and code."""
+    files = {str(path): sha256(path) for path in inputs}
+    code = fingerprint("skill.distillation.stages")
+    return canonical_json([job.model_dump(mode="json"), files, code])
+
+
 def run_stage(
     label: str,
     distiller: Distiller,
     job: Stage1Job | Stage2Job,
     manifests: Sequence[Path],
-    inputs: Sequence[Path],
+    identity: str,
     scratch: Path,
     world: World,
     first_data_step: int = 0,
 ) -> TrainingResult:
-    """Train `distiller` as `job` says; `inputs` are the files that a checkpoint depends on."""
+    """Train `distiller` as `job` says; `identity`: what a checkpoint depends on."""
     stage = distiller.stage
     shortest, longest = job.unlabelled.min_seconds, job.unlabelled.max_seconds
     audio = training_audio(
@@ -217,7 +235,6 @@ def run_stage(
         world,
         first_data_step=first_data_step,
     )
-    dependencies = {str(path): sha256(path) for path in inputs}
     return train(
         distiller,
         audio.steps,
@@ -225,9 +242,7 @@ def run_stage(
         seed=job.seed,
         folder=scratch,
         label=label,
-        fingerprint=canonical_json(
-            [job.model_dump(mode="json"), dependencies, fingerprint("skill.distillation.stages")]
-        ),
+        fingerprint=identity,
         held_out=audio.held_out,
         device=world.device.partition(":")[0],
     )
