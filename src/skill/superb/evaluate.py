@@ -83,6 +83,7 @@ def run(
     settings = job.task.model_dump(mode="json")
     stamp = provenance.stamp(inputs, {"task": settings, "seed": job.seed}, precision_of(model))
     labels: tuple[tuple[str, ...], ...] = ()
+    folds: Sequence[Fold] = ()
     if job.task.kind == "search":
         search = search_of(job.task, utterances)
         outcome = query_by_example.evaluate(model, job.task, search, job.seed)
