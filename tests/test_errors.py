@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -137,3 +139,24 @@ def test_a_bad_file_is_named(
     assert len(said[-1]) < 600 and not any("Traceback" in line for line in said)
     left = [p for p in out.rglob("*") if p.is_file() and p.name != ".lock"]
     assert not left, left
+
+
+@pytest.mark.parametrize("place", ["a file", "no room"])
+def test_a_place_that_cannot_be_written_to_is_named(place: str, tmp_path: Path) -> None:
+    """Below a file; and where no file may grow, as on a full disk."""
+    output = tmp_path / "out" / "t.safetensors"
+    if place == "a file":
+        (tmp_path / "out").write_text("")
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)); "
+    code = (limit if place == "no room" else "") + "from skill.__main__ import main; main()"
+    job = '{"random": {"family": "wavlm"}}'
+    done = subprocess.run(
+        [sys.executable, "-c", code, "teacher", "t", "--params", job, "--output", str(output)],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    said = done.stderr.strip().splitlines()[-1]
+    assert said.startswith(f"error: {output}: cannot be written"), done.stderr
+    assert "Traceback" not in done.stderr
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size]
