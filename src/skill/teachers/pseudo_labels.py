@@ -53,7 +53,6 @@ def cluster_labels(
     Args:
         utterances: what k-means is fitted on, a fifth of their frames.
         dependencies: what the labels follow from; labels of other ones are made anew.
-        precision: of the encoder.
     """
     if path.exists():
         with np.load(path) as stored:
