@@ -69,7 +69,7 @@ def missing_files(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
         for file in files:
             if not _place(file).is_file():
                 yield (
-                    f"superb.tasks.{task} needs {_place(file)}, which no archive has; download it "
+                    f"superb.tasks.{task} needs {_place(file)}, which is not there; download it "
                     f"from {source}"
                 )
 
