@@ -4,6 +4,8 @@ Then each number is computed once more from the trained head's predictions, by t
 metric functions in this file's own words.
 """
 
+import re
+
 import numpy as np
 import official_corpora
 import pytest
@@ -18,8 +20,8 @@ from test_slots import restated as restated_slots
 from skill.config.load import load
 from skill.config.tasks import make_task
 from skill.data.manifest import read_manifest
-from skill.superb import slots, train_heads
-from skill.superb.datasets import folds_of
+from skill.superb import query_by_example, slots, train_heads
+from skill.superb.datasets import folds_of, search_of
 from skill.superb.evaluate import DOWNSTREAM
 from skill.superb.feature_cache import FeatureCache
 from skill.superb.upstream import load_upstream
@@ -150,3 +152,42 @@ def test_equal_error_rate(run):
     curve = interp1d(false_alarms, hits)
     expected = brentq(lambda x: 1 - x - curve(x), 0, 1)
     assert result["metrics"]["eer"]["value"] == pytest.approx(100 * expected, abs=1e-6)
+
+
+def test_term_weighted_value(run):
+    task, utterances, result = read(run, "qbe")
+    search = search_of(task, utterances)
+    upstream = load_upstream(run / f"results/teachers/{UPSTREAM}.safetensors", task.precision)
+    features = FeatureCache(upstream, pooled=False)
+    (z,) = query_by_example.scores(
+        features, [result["layer"]], search.queries["test"], search.documents
+    )
+    base = run / "corpora/quesst14Database/scoring"
+    rttm = (base / "groundtruth_quesst14_eval/truth.rttm").read_text()
+    truth = {(query, doc) for doc, query in re.findall(r"LEXEME (\S+) .* (quesst\S+) lex", rttm)}
+    documents, queries = (
+        re.findall(r"/(quesst14_\w+)\.wav", (base / f"language_key_{part}.lst").read_text())
+        for part in ("utterances", "eval")
+    )
+    scored = {
+        (query.id, document.id): z[q, d]
+        for q, query in enumerate(search.queries["test"])
+        for d, document in enumerate(search.documents)
+    }
+    assert (len(documents), len(queries), len(scored)) == (8, 4, 3 * 6)
+    matched = [query for query in queries if any((query, doc) in truth for doc in documents)]
+    best = 0.0
+    for threshold in sorted(scored.values()):
+        costs = []
+        for query in matched:
+            accepted = {d for d in documents if scored.get((query, d), -10) >= threshold}
+            targets = {d for d in documents if (query, d) in truth}
+            others = set(documents) - targets
+            beta = (1 - 0.0008) / (100 * 0.0008)
+            costs.append(
+                len(targets - accepted) / len(targets) + beta * len(accepted & others) / len(others)
+            )
+        best = max(best, 1 - np.mean(costs))
+    assert result["metrics"]["mtwv"]["value"] == pytest.approx(best, abs=1e-9)
+    assert result["table"] == "whole" and result["official"] is False
+    assert "never compared" in result["unconfirmed"]
