@@ -115,7 +115,7 @@ def test_dependencies_are_exactly_what_is_imported() -> None:
     extras = {name: declared(lines) for name, lines in project["optional-dependencies"].items()}
     used = distributions(imported("src")) - {"skill", "snakemake-interface-logger-plugins"}
     optional = set().union(*(names for extra, names in extras.items() if extra != "dev"))
-    assert used - optional - {"pandas"} == base - {"pandas"}  # its tables are on their way
+    assert used - optional == base
     programs = {"dvc", "snakemake-executor-plugin-slurm"}  # started, not imported
     programs |= extras["teachers"] | extras["alignment"]  # not installed here
     assert optional - programs <= used

@@ -1,6 +1,6 @@
 """What phones each layer knows: of log-mel, the real encoder, or teacher files.
 
-    python workflow/probe.py log-mel whisper-tiny.en data/teachers/*.safetensors
+    python tools/probe.py log-mel whisper-tiny.en data/teachers/*.safetensors
 
 Puts them into docs/teachers/probe.csv and draws probe.png; clips, alignment and classifier are
 those of `skill.superb.phone_probe`. Also draws curve.png from docs/teachers/curve-NAME.csv, copies
