@@ -76,3 +76,21 @@ def test_short_audio_is_named():
     short = Example("tiny", 100, ["B"], "s", lambda: np.zeros(100, dtype=np.float32))
     with pytest.raises(SkillError, match="tiny: 100 samples"):
         FeatureCache(Fbank(), pooled=True).batch([short])
+
+
+def test_states_beyond_half_precision_are_the_same_with_and_without_the_cache():
+    class Loud(Fbank):
+        def __call__(self, waveforms):
+            return [1e5 * states for states in super().__call__(waveforms)]
+
+    examples = spoken(3)
+    cached, fresh = (
+        FeatureCache(Loud(), pooled=False),
+        FeatureCache(Loud(), pooled=False, cache_bytes=0),
+    )
+    cached.prepare(examples, "test")
+    fresh.prepare(examples, "test")
+    assert set(cached.cached) == {e.id for e in examples} and not fresh.cached
+    (a, _), (b, _) = cached.batch(examples), fresh.batch(examples)
+    torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
+    assert torch.isfinite(a).all() and a.abs().max() > 65504

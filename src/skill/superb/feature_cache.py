@@ -2,11 +2,11 @@
 
 Legend: L states, B utterances, T frames, D width.
 
-A frozen upstream's states never change while heads train. Heads that are linear up to the time
-mean (KS, SID, IC, ER) need one number per state, dimension and utterance: mean over T commutes with
-the weighted sum and the linear layer, so the means are cached and nothing is approximated. The
-other heads need all frames, in half precision. What does not fit into the cache (a task's
-`cache_gib`) is computed again whenever it is asked for.
+A frozen upstream's states never change while heads train. Heads that are linear up to the time mean
+(KS, SID, IC, ER) need one number per state, dimension and utterance: mean over T commutes with the
+weighted sum and the linear layer, so the means are cached and nothing is approximated. The other
+heads need all frames, in half precision, or in float32 where a state is beyond its range. What does
+not fit into the cache (a task's `cache_gib`) is computed again whenever it is asked for.
 """
 
 import time
@@ -72,7 +72,10 @@ class FeatureCache:
         began, before = time.monotonic(), self.audio_seconds
         with track(len(fitting), f"{label} features") as progress:
             for done, (example, states) in enumerate(self._compute(fitting), start=1):
-                self.cached[example.id] = states.to(self.dtype, copy=True)
+                self.bytes_left -= states.nbytes - self._bytes(
+                    example
+                )  # wider where half overflows
+                self.cached[example.id] = states.clone()
                 speed = (self.audio_seconds - before) / (time.monotonic() - began)
                 progress.update(done, audio_per_second=speed)
 
@@ -96,3 +99,9 @@ class FeatureCache:
         for number, states in enumerate(parts):
             padded[:, number, : states.shape[1]] = states
         return padded, lengths
+
+
+def _half(states: Tensor) -> Tensor:
+    """A copy in half precision, or in float32 where a state is beyond its range."""
+    half = states.to(torch.float16, copy=True)
+    return half if torch.isfinite(half).all() else states.float().clone()
