@@ -5,6 +5,7 @@ metric functions in this file's own words.
 """
 
 import re
+from itertools import permutations, product
 
 import numpy as np
 import official_corpora
@@ -14,6 +15,7 @@ from conftest import ENVIRONMENT, ROOT, Project
 from rapidfuzz.distance import Levenshtein
 from scipy.interpolate import interp1d
 from scipy.optimize import brentq
+from scipy.signal import medfilt
 from sklearn.metrics import roc_curve
 from test_slots import restated as restated_slots
 
@@ -111,7 +113,7 @@ def test_error_rates(run, name):
             tuple("".join(part).replace("|", " ").split() for part in pair) for pair in texts
         ]  # fmt: skip
     assert len(texts) == 5
-    assert result["metrics"][task.metrics[0]]["value"] == pytest.approx(error_rate(texts))
+    assert result["metrics"][task.metrics[0]]["value"] == pytest.approx(error_rate(texts), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", ["ks", "sid", "ic", "er"])
@@ -123,7 +125,7 @@ def test_accuracies(run, name):
     ]
     assert len(folds) == (5 if name == "er" else 1)
     assert len(set(result["learning_rates"])) == 1
-    assert result["metrics"]["accuracy"]["value"] == pytest.approx(100 * np.mean(folds))
+    assert result["metrics"]["accuracy"]["value"] == pytest.approx(100 * np.mean(folds), rel=1e-5)
 
 
 def test_slots(run):
@@ -134,8 +136,8 @@ def test_slots(run):
     )
     references = [slots.slot_text(e.target) for e in fold.test]
     f1, cer = restated_slots(references, [slots.slot_text(symbols) for symbols in decoded])
-    assert result["metrics"]["slot_f1"]["value"] == pytest.approx(100 * f1)
-    assert result["metrics"]["slot_cer"]["value"] == pytest.approx(100 * cer)
+    assert result["metrics"]["slot_f1"]["value"] == pytest.approx(100 * f1, rel=1e-5)
+    assert result["metrics"]["slot_cer"]["value"] == pytest.approx(100 * cer, rel=1e-5)
 
 
 def test_equal_error_rate(run):
@@ -151,7 +153,53 @@ def test_equal_error_rate(run):
     )  # fmt: skip
     curve = interp1d(false_alarms, hits)
     expected = brentq(lambda x: 1 - x - curve(x), 0, 1)
-    assert result["metrics"]["eer"]["value"] == pytest.approx(100 * expected, abs=1e-6)
+    assert result["metrics"]["eer"]["value"] == pytest.approx(100 * expected, rel=1e-5, abs=1e-6)
+
+
+def hundredths(seconds):
+    return round(float(f"{seconds:.2f}") * 100)
+
+
+def activity(turns, length):
+    """[speakers, hundredths of a second] from (speaker, start, end) in hundredths."""
+    speakers = sorted({str(speaker) for speaker, _, _ in turns})
+    table = np.zeros((2, length), dtype=bool)
+    for speaker, start, end in turns:
+        table[speakers.index(str(speaker)), start:end] = True
+    return table
+
+
+def test_diarization_error_rate(run):
+    _, _, result = read(run, "sd")
+    ((fold, logits),) = predictions(run, "sd")
+    segments = (run / "corpora/Libri2Mix/diarization/data/test/segments").read_text().split("\n")
+    rates = []
+    for median, threshold in product((1, 11), (0.3, 0.4, 0.5, 0.6, 0.7)):
+        wrong = speech = 0
+        for example, rows in zip(fold.test, logits, strict=True):
+            assert len(rows) == example.samples // 320
+            name = example.id.partition("-")[2]
+            reference = [
+                (key, hundredths(float(start)), hundredths(float(end)))
+                for key, recording, start, end in map(str.split, filter(None, segments))
+                if recording == name
+            ]
+            active = medfilt((1 / (1 + np.exp(-rows)) > threshold).astype(int), (median, 1))
+            turns = []
+            for speaker in range(2):
+                changes = np.flatnonzero(np.diff(np.pad(active[:, speaker], 1)))
+                for first, last in changes.reshape(-1, 2):
+                    start = hundredths(first * 0.02)
+                    turns.append((speaker, start, start + hundredths((last - first) * 0.02)))
+            length = max(end for _, _, end in reference + turns)
+            truth, said = activity(reference, length), activity(turns, length)
+            shared = max(
+                (truth & said[list(order)]).sum() for order in permutations(range(2))
+            )  # fmt: skip
+            wrong += np.maximum(truth.sum(0), said.sum(0)).sum() - shared
+            speech += truth.sum()
+        rates.append(100 * wrong / speech)
+    assert result["metrics"]["der"]["value"] == pytest.approx(min(rates), rel=1e-5)
 
 
 def test_term_weighted_value(run):
@@ -188,6 +236,6 @@ def test_term_weighted_value(run):
                 len(targets - accepted) / len(targets) + beta * len(accepted & others) / len(others)
             )
         best = max(best, 1 - np.mean(costs))
-    assert result["metrics"]["mtwv"]["value"] == pytest.approx(best, abs=1e-9)
+    assert result["metrics"]["mtwv"]["value"] == pytest.approx(best, rel=1e-5)
     assert result["table"] == "whole" and result["official"] is False
     assert "never compared" in result["unconfirmed"]
