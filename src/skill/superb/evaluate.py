@@ -263,7 +263,7 @@ def shared_rate(trained: Sequence[Sequence[train_heads.Candidate]], metric: str)
 def sweep_of(trained: Sequence[Sequence[Sequence[train_heads.Candidate]]]) -> list[dict[str, Any]]:
     """Per learning rate, the best dev value of each head and the step it was reached at.
 
-    `trained`: [fold][seed of the head][learning rate]. Values are those of all folds of the first
+    `trained` is by fold, then seed of the head, then learning rate. Values are those of all folds of the first
     seed, then of the second, and so on.
     """
     sweep = []
