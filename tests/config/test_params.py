@@ -232,8 +232,8 @@ def test_paper_preset_has_the_published_schedule() -> None:
 
 def test_no_torch_is_imported() -> None:
     code = "import sys, skill.utils.provenance, skill.cli; "
-    code += "from skill.config.load import load; from skill.workflow import checks, costs, outputs; "
-    code += f"checks.check_students(load({str(SMOKE)!r})); print('torch' in sys.modules)"
+    code += "from skill.config.load import load; from skill.workflow import checks, outputs; "
+    code += f"outputs.figures(load({str(SMOKE)!r})); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split()[-1] == "False"
 

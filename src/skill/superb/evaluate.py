@@ -263,8 +263,8 @@ def shared_rate(trained: Sequence[Sequence[train_heads.Candidate]], metric: str)
 def sweep_of(trained: Sequence[Sequence[Sequence[train_heads.Candidate]]]) -> list[dict[str, Any]]:
     """Per learning rate, the best dev value of each head and the step it was reached at.
 
-    `trained` is by fold, then seed of the head, then learning rate. Values are those of all folds of the first
-    seed, then of the second, and so on.
+    `trained` is by fold, then seed of the head, then learning rate. Values are those of all folds
+    of the first seed, then of the second, and so on.
     """
     sweep = []
     for candidates in zip(*(group for row in zip(*trained, strict=True) for group in row),
