@@ -672,11 +672,13 @@ def sensitivity(job: Job, activations: Files, output: File) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 0, 1 (bad input), 2 (usage), 130 or 143 (told to stop)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, None):
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    group: Any = typer.main.get_command(app)
     try:
+        if signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, None):
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        group: Any = typer.main.get_command(app)
         code = group.main(arguments, prog_name="skill", standalone_mode=False, obj=arguments)
+    except KeyboardInterrupt:
+        code = 130
     except SkillError as error:
         return _say(f"error: {error}", 1)
     except OSError as error:

@@ -44,6 +44,8 @@ def follow(project: Project, page: str) -> dict[str, str]:
     """Do what the page says; {command: what it printed}."""
     printed = {}
     for language, text in blocks(page):
+        if language == "text":
+            continue
         for name, other in SMOKE.items():
             text = text.replace(name, other)
         head, _, rest = text.partition("\n")
@@ -84,7 +86,7 @@ def test_tour(project: Project) -> None:
     assert "skill-wavlm" in printed["cat results/paper/results.md"]
     paper = project.folder / "results/paper"
     assert (project.folder / "layers.png").read_bytes() == (paper / "layers.png").read_bytes()
-    assert "skill paper layers" in printed["snakemake -n -p --force results/paper/layers.csv"]
+    assert "skill table layers" in printed["snakemake -n -p --force results/paper/layers.csv"]
     changed = next(text for line, text in printed.items() if line.startswith("dvc exp run"))
     assert "distil_student" in changed and "fetch_teacher" not in changed
     assert "output: results/stage1/dphubert-wavlm" not in changed
@@ -105,16 +107,17 @@ def test_tour(project: Project) -> None:
         assert bool(present) == (name not in ("sparsity", "table1")), name
 
 
-def test_alone(tmp_path: Path) -> None:
+def test_analyze(tmp_path: Path) -> None:
     project = Project(tmp_path)
     (tmp_path / "src").symlink_to(ROOT / "src")
     printed = follow(project, "analyze.md")
-    found = printed["python -m skill clustering states.safetensors"]
-    assert "group 1: states:0, states:1, states:2" in found
+    said = printed["skill analyze states.safetensors"]
+    assert "cluster 1: states:0, states:1, states:2" in said
     made = {path.name for path in tmp_path.iterdir()}
-    for stem in ("-similarity", "-groups", "-groups-criterion", "-groups-stability"):
+    page = (DOCS / "analyze.md").read_text()
+    for stem in re.findall(r"^\| `states(-\w+)`", page, re.M):
         assert {f"states{stem}.{kind}" for kind in ("csv", "pdf", "png")} <= made, stem
-    assert "rbf-groups.json" in made
+    assert {"states-clusters.json", "rbf-clusters.json", "two-clusters.json"} <= made
 
 
 def test_take_home(tmp_path: Path) -> None:

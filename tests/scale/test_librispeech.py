@@ -12,7 +12,7 @@ import pytest
 _CHILD = """
 import json, resource, sys, time
 from pathlib import Path
-from skill.corpora import librispeech
+from skill.data.corpora import librispeech
 
 began = time.monotonic()
 librispeech.build("libri", ("train-clean-100",), Path(sys.argv[1]))

@@ -110,7 +110,7 @@ def size(files: Sequence[Path], job: PaperJob) -> list[Row]:
 
     Seeds are averaged.
     """
-    scores = [row for row in read_csv(files[0]) if _is_first(row)]
+    scores = [r for r in read_csv(files[0], ["upstream", "task", "metric"]) if _is_first(r)]
     keys = ["macs", "real_time_factor"]
     costs = pd.DataFrame(scores, columns=["base", *keys])
     costs[keys] = costs[keys].apply(pd.to_numeric)
