@@ -674,11 +674,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, None):
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGINT, signals.interrupt)
         group: Any = typer.main.get_command(app)
         code = group.main(arguments, prog_name="skill", standalone_mode=False, obj=arguments)
     except KeyboardInterrupt:
+        signals.arrived()
         code = 130
+    except SystemExit:
+        signals.arrived()
+        raise
     except SkillError as error:
         return _say(f"error: {error}", 1)
     except OSError as error:
@@ -689,6 +693,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         error.show()  # type: ignore[attr-defined]
         return int(getattr(error, "exit_code", 2))
     if code == 130:
+        signals.arrived()
         print("interrupted", file=sys.stderr)
     return code if isinstance(code, int) else 0
 

@@ -5,9 +5,10 @@ several processes its own, and the end of the run does so, too. So only the firs
 """
 
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+_AGAIN = 3.0  # seconds
 
 
 class Stopped(SystemExit):
@@ -42,7 +43,28 @@ def _exit(number: int, _frame: object) -> None:
     """Leave by the ordinary way, so that temporary files are removed."""
     if not _stop.signal:
         _stop.signal = number
-        sys.exit(128 + number)
+        _raise_repeatedly(SystemExit(128 + number))
+
+
+def interrupt(_number: int, _frame: object) -> None:
+    """Ctrl-C: a KeyboardInterrupt."""
+    _raise_repeatedly(KeyboardInterrupt())
+
+
+def _raise_repeatedly(error: BaseException) -> None:
+    """Raise `error`, again and again: a callback of a C library drops what is raised in it."""
+
+    def again(_number: int, _frame: object) -> None:
+        raise error
+
+    signal.signal(signal.SIGALRM, again)
+    signal.setitimer(signal.ITIMER_REAL, _AGAIN, _AGAIN)
+    raise error
+
+
+def arrived() -> None:
+    """The error of a signal has arrived: it is not raised again."""
+    signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def exit_on_signals() -> None:

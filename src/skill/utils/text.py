@@ -110,7 +110,8 @@ def read_csv(path: str | PathLike[str], columns: Sequence[str] = ()) -> list[dic
     names = reader.fieldnames or []
     missing = [name for name in columns if name not in names]
     if missing:
-        raise SkillError(f"{path}: no column {', '.join(missing)}; there are {', '.join(names)}")
+        there = ", ".join(names)[:200]
+        raise SkillError(f"{path}: no column {', '.join(missing)}; there are {there}")
     for number, row in enumerate(rows, 2):
         for name in columns:
             if row[name] is None:
