@@ -230,7 +230,7 @@ def test_directory_and_preset_from_the_command_line(project: Project, tmp_path: 
         (
             "compare_with: dphubert",
             "compare_with: db",
-            "compare_with: there is no student db-wavlm",
+            "students.skill-wavlm.compare_with: there is no student db-wavlm",
         ),
         ("linkage:", "linkages:", "clustering.linkages: unknown key"),
         ("teachers: [wavlm-random]", "teachers: [wavlm]", "students.skill-wavlm.teachers.0"),
