@@ -2,7 +2,7 @@
 
 # Other targets: `make check` is a fast part of `make test`.
 
-.PHONY: reproduce test check test-kills test-scale benchmarks readme docs environment clean
+.PHONY: reproduce test check fuzz test-kills test-scale benchmarks readme docs environment clean
 .SILENT:
 # A system that forbids Python to keep compiled files makes every start seconds slower.
 unexport PYTHONDONTWRITEBYTECODE
@@ -37,6 +37,12 @@ check: environment
 	$(BIN)/ruff format --check .
 	PATH="$$PWD/$(BIN):$$PATH" lint-imports
 	OMP_NUM_THREADS=1 PATH="$$PWD/$(BIN):$$PATH" python -m pytest --numprocesses 2 $(addprefix tests/,$(FAST))
+
+# Ten minutes: the property tests with new examples, ten times (`make test` repeats the same ones).
+fuzz: environment
+	for run in 1 2 3 4 5 6 7 8 9 10; do \
+		PATH="$$PWD/$(BIN):$$PATH" python -m pytest -q --hypothesis-profile fuzz tests/config/test_fuzz.py || exit 1; \
+	done
 
 # An hour: a run and its parts are killed at many moments, and must give the same results.
 test-kills: environment

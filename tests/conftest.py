@@ -17,7 +17,9 @@ from hypothesis import settings
 from packaging.requirements import Requirement
 
 # A busy machine is no failure.
-settings.register_profile("skill", deadline=None)
+# The suite draws the same examples each time; `make fuzz` draws new ones.
+settings.register_profile("skill", deadline=None, derandomize=True)
+settings.register_profile("fuzz", deadline=None, derandomize=False, print_blob=True)
 settings.load_profile("skill")
 
 ROOT = Path(__file__).parents[1]

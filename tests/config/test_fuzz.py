@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 from skill.config import params
 from skill.config.load import load
@@ -186,6 +188,26 @@ def test_headers_of_weights(tmp_path: Path, reader: str) -> None:
         only_skill_error(lambda: READERS[reader](path), path)
 
     read()
+
+
+SHAPE = st.lists(st.integers(0, 3), max_size=3).map(tuple)
+ARRAY = st.builds(
+    np.ones, SHAPE, st.sampled_from([np.float32, np.float16, np.int64, np.int32, np.bool_])
+)
+ACTIVATIONS = st.fixed_dictionaries(
+    {"kind": st.just("activations"), "teacher": VALUE, "utterances": VALUE, "seconds": VALUE}
+)
+
+
+@settings(QUICK, max_examples=200)
+@given(
+    st.dictionaries(st.sampled_from(["states", "utterance", "1", "2"]), ARRAY, max_size=3),
+    st.none() | ACTIVATIONS,
+)
+def test_stacks_of_any_tensors(tmp_path: Path, arrays: dict[str, Any], header: Any) -> None:
+    path = tmp_path / "s.safetensors"
+    save_file(arrays, path, metadata=header and {"skill": json.dumps(header)})
+    only_skill_error(lambda: read_stack(path), path)
 
 
 LAYER = VALUE | st.tuples(st.sampled_from(["t", "u"]), st.integers(-1, 3) | st.floats())

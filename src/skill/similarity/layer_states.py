@@ -118,6 +118,8 @@ def read_stack(path: Path) -> LayerStates:
         return _from_activations(path, tensors, header)
     owner = tensors.pop("utterance", None)
     layers = _layers(path, tensors)
+    if not layers or any(state.numel() == 0 for state in layers.values()):
+        raise SkillError(f"{path}: holds no frames")
     frames = len(next(iter(layers.values())))
     if owner is None:
         owner = torch.arange(frames) * min(_RUNS, frames) // frames
