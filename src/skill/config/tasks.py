@@ -284,7 +284,6 @@ PROTOCOL: dict[str, Task] = {
             selection="abx_across",
             steps=0,
             eval_every=0,
-            train_seconds=1.0,
         ),
     )
 }

@@ -11,21 +11,20 @@ Axes: I instances, T frames, D width, P pairs of instances.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-_PAIRS = 2048  # compared at once
+_CELLS = 2**19  # of the warping tables that are computed at once
 
 
 @dataclass(frozen=True)
 class Triphone:
-    """One instance: its frames [T, D], the phone in the middle, its neighbours and who speaks."""
+    """One instance: its frames [L, T, D], the phone in the middle, its neighbours, who speaks."""
 
     frames: Tensor
     phone: str
@@ -37,37 +36,44 @@ Errors = dict[tuple[str, str, str], float]
 """(phone of A and X, phone of B, speaker of A and B) to the mean error over contexts."""
 
 
+@dataclass(frozen=True)
+class Cell:
+    """Comparisons of one context: places of d(X, A) and d(X, B) among the distances."""
+
+    across: bool
+    key: tuple[str, str, str]
+    to_a: NDArray[np.intp]  # [X, A]
+    to_b: NDArray[np.intp]  # [X, B]
+
+
 def abx_errors(
-    triphones: Sequence[Triphone], *, across: bool, most: int = 10, speakers: int = 5, seed: int = 0
-) -> Errors:
-    """Errors of every pair of phones and speaker that the triphones allow.
+    triphones: Sequence[Triphone], *, most: int = 10, speakers: int = 5, seed: int = 0
+) -> list[tuple[Errors, Errors]]:
+    """For each of the L states the errors within and across speakers that the triphones allow.
+
+    Within: A, B and X are spoken by one. Across: X is spoken by another one than A and B.
 
     Args:
-        across: X is spoken by another speaker than A and B; otherwise all by one.
         most: instances of a phone, context and speaker that are compared, drawn by `seed`.
         speakers: of X, for a pair (A, B) across speakers, drawn by `seed`.
     """
     draw = np.random.default_rng(seed)
-    groups = _limited(triphones, most, draw)
-    chosen = sorted({index for members in groups.values() for index in members})
-    place = {index: row for row, index in enumerate(chosen)}
-    contexts: dict[tuple[str, str], list[int]] = {}
-    for index in chosen:
-        contexts.setdefault(triphones[index].context, []).append(index)
-    pairs = [pair for members in contexts.values() for pair in combinations(members, 2)]
-    between = np.zeros((len(chosen), len(chosen)), dtype=np.float32)
-    for start in range(0, len(pairs), _PAIRS):
-        part = pairs[start : start + _PAIRS]
-        first, second = ([triphones[pair[side]].frames for pair in part] for side in (0, 1))
-        rows, columns = ([place[pair[side]] for pair in part] for side in (0, 1))
-        between[rows, columns] = between[columns, rows] = warped_angles(first, second).numpy()
-    cells: dict[tuple[str, str, str], list[float]] = {}
-    for a, b, x, key in _cells(groups, across, speakers, draw):
-        rows = [place[index] for index in x]
-        to_a = between[np.ix_(rows, [place[index] for index in a])]
-        to_b = between[np.ix_(rows, [place[index] for index in b])]
-        cells.setdefault(key, []).append(cell_error(to_a, to_b, same=a is x))
-    return {key: float(np.mean(errors)) for key, errors in cells.items()}
+    cells, pairs = _cells(_groups(triphones, most, draw), speakers, draw)
+    errors = []
+    for state in range(len(triphones[0].frames) if triphones else 0):
+        between = _distances([triphone.frames[state] for triphone in triphones], pairs)
+        errors.append((_errors(cells, between, False), _errors(cells, between, True)))
+    return errors
+
+
+def _errors(cells: Sequence[Cell], between: NDArray[np.float32], across: bool) -> Errors:
+    """The mean over contexts (and speakers of X) of the cells within or across speakers."""
+    values: dict[tuple[str, str, str], list[float]] = {}
+    for cell in cells:
+        if cell.across == across:
+            error = cell_error(between[cell.to_a], between[cell.to_b], same=not across)
+            values.setdefault(cell.key, []).append(error)
+    return {key: float(np.mean(errors)) for key, errors in values.items()}
 
 
 def abx_error(errors: Errors, weights: Mapping[str, float] | None = None) -> float:
@@ -105,39 +111,75 @@ def cell_error(to_a: NDArray[np.float32], to_b: NDArray[np.float32], same: bool)
     return float(comparisons.mean())
 
 
-def warped_angles(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
+def _distances(instances: Sequence[Tensor], pairs: NDArray[np.intp]) -> NDArray[np.float32]:
+    """[P] distances of the pairs [P, 2] of instances [T, D], in batches of like lengths."""
+    frames = torch.nn.functional.normalize(torch.cat(list(instances)).float(), dim=-1)
+    sizes = np.array([len(instance) for instance in instances])
+    starts = np.cumsum(sizes) - sizes
+    distances = np.empty(len(pairs), dtype=np.float32)
+    longest = sizes[pairs].max(1, initial=0)
+    order = np.lexsort((sizes[pairs].min(1, initial=2**31), longest))
+    while len(order):
+        # From the longest on, as many as fill the tables.
+        count = max(1, _CELLS // int(longest[order[-1]]) ** 2)
+        batch, order = order[-count:], order[:-count]
+        steps = np.arange(longest[batch].max())
+        first, second = (
+            frames[torch.from_numpy((starts[side, None] + steps).clip(max=len(frames) - 1))]
+            for side in pairs[batch].T
+        )
+        ends = torch.from_numpy(sizes[pairs[batch]] - 1)
+        distances[batch] = warped_angles(first, second, ends).numpy()
+    return distances
+
+
+def warped_angles(first: Tensor, second: Tensor, ends: Tensor) -> Tensor:
     """[P] mean angle, as a share of π, along the cheapest warping path of each pair of instances.
 
     A path goes from the first frames to the last ones by steps of one frame in either instance or
-    in both. Of paths of equal cost the one with more diagonal steps counts.
+    in both. Of paths of equal cost the one with more diagonal steps counts. The table is filled by
+    diagonals i + j, each from the two before.
+
+    Args:
+        first: [P, T, D] frames of length 1 or 0 (at a right angle to all others).
+        second: the same of the others.
+        ends: [P, 2] last frames of both; what follows is not looked at.
     """
-    a, b = _padded(first), _padded(second)
-    sizes = torch.tensor([[len(x), len(y)] for x, y in zip(first, second, strict=True)])
-    angles = (a @ b.transpose(1, 2)).clamp(-1, 1).acos() / math.pi  # [P, T, T]
-    cost = torch.full((len(a), a.shape[1] + 1, b.shape[1] + 1), torch.inf)
-    steps = torch.zeros_like(cost)
-    cost[:, 0, 0] = 0
-    for i in range(1, cost.shape[1]):
-        for j in range(1, cost.shape[2]):
-            before = torch.stack([cost[:, i - 1, j - 1], cost[:, i - 1, j], cost[:, i, j - 1]])
-            length = torch.stack([steps[:, i - 1, j - 1], steps[:, i - 1, j], steps[:, i, j - 1]])
-            least, which = before.min(0)
-            cost[:, i, j] = least + angles[:, i - 1, j - 1]
-            steps[:, i, j] = length.gather(0, which[None])[0] + 1
-    every = torch.arange(len(a))
-    return cost[every, sizes[:, 0], sizes[:, 1]] / steps[every, sizes[:, 0], sizes[:, 1]]
+    angles = (first @ second.transpose(1, 2)).clamp(-1, 1).acos() / math.pi  # [P, T, T]
+    diagonals = _diagonals(angles)  # [2T - 1, P, T]: i + j, pair, i
+    outside = torch.full_like(diagonals[0], torch.inf)
+    costs, lengths = [outside, diagonals[0]], [outside, torch.ones_like(outside)]
+    for angle in diagonals[1:]:
+        steps = [_shifted(costs[-2]), _shifted(costs[-1]), costs[-1]]  # both, first, second
+        counts = [_shifted(lengths[-2]), _shifted(lengths[-1]), lengths[-1]]
+        least, count = steps[0], counts[0]
+        for cost, length in zip(steps[1:], counts[1:], strict=True):
+            count = torch.where(cost < least, length, count)
+            least = torch.minimum(cost, least)
+        costs.append(least + angle)
+        lengths.append(count + 1)
+    at = (ends.sum(1) + 1, torch.arange(len(ends)), ends[:, 0])
+    return torch.stack(costs)[at] / torch.stack(lengths)[at]
 
 
-def _padded(instances: Sequence[Tensor]) -> Tensor:
-    """[P, T, D] of unit frames; a frame of zeros stays zero, at a right angle to all others."""
-    frames = torch.nn.utils.rnn.pad_sequence([x.float() for x in instances], batch_first=True)
-    return torch.nn.functional.normalize(frames, dim=-1)
+def _diagonals(table: Tensor) -> Tensor:
+    """[P, T, U] to [T + U - 1, P, T]: entry (d, p, i) is (p, i, d - i), infinite outside."""
+    pairs, rows, columns = table.shape
+    width = rows + columns
+    wide = torch.nn.functional.pad(table, (0, rows), value=torch.inf).flatten(1)
+    skewed = wide[:, : rows * (width - 1)].view(pairs, rows, width - 1)
+    return skewed.permute(2, 0, 1).contiguous()
+
+
+def _shifted(diagonal: Tensor) -> Tensor:
+    """[P, T]: the entry of i is that of i - 1, infinite at 0."""
+    return torch.nn.functional.pad(diagonal[:, :-1], (1, 0), value=torch.inf)
 
 
 Group = tuple[tuple[str, str], str, str]  # context, speaker, phone
 
 
-def _limited(
+def _groups(
     triphones: Sequence[Triphone], most: int, draw: np.random.Generator
 ) -> dict[Group, list[int]]:
     """At most `most` instances of each phone, context and speaker."""
@@ -153,14 +195,25 @@ def _limited(
 
 
 def _cells(
-    groups: Mapping[Group, list[int]], across: bool, speakers: int, draw: np.random.Generator
-) -> Iterator[tuple[list[int], list[int], list[int], tuple[str, str, str]]]:
-    """Instances (A, B, X) of every cell, and the cell's phones and speaker."""
+    groups: Mapping[Group, list[int]], speakers: int, draw: np.random.Generator
+) -> tuple[list[Cell], NDArray[np.intp]]:
+    """All comparisons, and the pairs [P, 2] of instances whose distances they need."""
     phones: dict[tuple[tuple[str, str], str], list[str]] = {}
     voices: dict[tuple[tuple[str, str], str], list[str]] = {}
     for context, speaker, phone in groups:
         phones.setdefault((context, speaker), []).append(phone)
         voices.setdefault((context, phone), []).append(speaker)
+    places: dict[tuple[int, int], int] = {}
+
+    def between(x: Sequence[int], other: Sequence[int]) -> NDArray[np.intp]:
+        """Places of the distances [X, other]; that of an instance to itself is never looked at."""
+        rows = [
+            [0 if i == j else places.setdefault((min(i, j), max(i, j)), len(places)) for j in other]
+            for i in x
+        ]
+        return np.array(rows, dtype=np.intp)
+
+    cells: list[Cell] = []
     for (context, speaker), members in phones.items():
         for first in members:
             a = groups[context, speaker, first]
@@ -171,8 +224,9 @@ def _cells(
                 if first == second:
                     continue
                 b, key = groups[context, speaker, second], (first, second, speaker)
-                if across:
-                    for other in others:
-                        yield a, b, groups[context, other, first], key
-                elif len(a) > 1:
-                    yield a, b, a, key
+                if len(a) > 1:
+                    cells.append(Cell(False, key, between(a, a), between(a, b)))
+                for other in others:
+                    x = groups[context, other, first]
+                    cells.append(Cell(True, key, between(x, a), between(x, b)))
+    return cells, np.array(list(places), dtype=np.intp).reshape(-1, 2)

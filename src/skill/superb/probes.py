@@ -114,30 +114,21 @@ class _Triphones:
     """ABX errors of all states, within and across speakers."""
 
     def __init__(self, features: FeatureCache, task: Task, fold: Fold, seed: int) -> None:
-        self.errors: dict[tuple[str, int, bool], abx.Errors] = {}
-        for split in ("dev", "test"):
-            cut = list(triphones(features, getattr(fold, split)))
-            for state in range(features.upstream.states):
-                instances = [
-                    abx.Triphone(frames[state], phone, context, speaker)
-                    for frames, phone, context, speaker in cut
-                ]
-                for across in (False, True):
-                    self.errors[split, state, across] = abx.abx_errors(
-                        instances, across=across, seed=seed
-                    )
+        self.errors = {
+            split: abx.abx_errors(list(triphones(features, getattr(fold, split))), seed=seed)
+            for split in ("dev", "test")
+        }
 
     def value(self, split: str, state: int) -> float:
         """Mean of the errors within and across speakers, in per cent."""
-        both = [abx.abx_error(self.errors[split, state, across]) for across in (False, True)]
-        return 100 * float(np.mean(both))
+        return 100 * float(np.mean([abx.abx_error(part) for part in self.errors[split][state]]))
 
     def counts(self, state: int) -> tuple[Items, Counts]:
         """The weighted error of each pair of phones and speaker: their sum is the ABX error.
 
         A cell that is there in one of the two conditions only has weight 0 in the other.
         """
-        within, across = (self.errors["test", state, mode] for mode in (False, True))
+        within, across = self.errors["test"][state]
         keys = sorted(within.keys() | across.keys())
         items: Items = [(f"{a}-{b} {speaker}", speaker) for a, b, speaker in keys]
         counts: Counts = {}
@@ -149,10 +140,8 @@ class _Triphones:
         return items, counts
 
 
-def triphones(
-    features: FeatureCache, examples: Sequence[Example]
-) -> Iterator[tuple[Tensor, str, tuple[str, str], str]]:
-    """Frames [L, T, D], middle phone, its neighbours and speaker of every phone between phones.
+def triphones(features: FeatureCache, examples: Sequence[Example]) -> Iterator[abx.Triphone]:
+    """Every phone between phones, with its neighbours and its speaker.
 
     An instance is cut from the start of the phone before to the end of the phone after, in half
     precision.
@@ -168,4 +157,5 @@ def triphones(
             inside = np.flatnonzero((centres >= start) & (centres < end))
             if len(inside) > 1:
                 cut = states[:, inside[0] : inside[-1] + 1].half().cpu()
-                yield cut, middle.name, (before.name, after.name), str(example.cluster)
+                context = (before.name, after.name)
+                yield abx.Triphone(cut, middle.name, context, str(example.cluster))

@@ -24,7 +24,7 @@ def folds_of(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
     builder = OFFICIAL.get((task.name, task.corpora[0])) or (SAMPLE | LABELLED | ALIGNED)[task.name]
     folds = [replace(fold, synthetic=synthetic) for fold in builder(task, task_utterances)]
     for fold in folds:
-        for split in ("train", "dev", "test"):
+        for split in ("dev", "test") if task.kind == "abx" else ("train", "dev", "test"):
             if not getattr(fold, split):
                 raise SkillError(f"{task.name}: no usable {split} example in {task.corpora}")
     return folds
