@@ -16,7 +16,7 @@ from skill.paper.figures.results import _apart
 from skill.paper.figures.style import COLOURS, DASHES, INK, MARKERS, look
 from skill.paper.tables import run
 from skill.utils.errors import SkillError
-from skill.utils.files import read_csv, write_csv
+from skill.utils.files import read_csv, write_csv, write_json
 
 ROOT = Path(__file__).parents[2]
 RNG = np.random.default_rng(1)
@@ -136,6 +136,17 @@ def of_regression(folder: Path) -> list[Path]:
     return files
 
 
+def of_probes(folder: Path) -> list[Path]:
+    files = []
+    for number, name in enumerate(JOB.upstreams):
+        for task in ("phones", "abx"):
+            values = [30 + number + 2 * state for state in range(5)]
+            layers = [{"state": s, "dev": v - 1, "test": v} for s, v in enumerate(values)]
+            files.append(folder / name / f"{task}.json")
+            write_json(files[-1], {"upstream": name, "task": task, "layers": layers})
+    return files
+
+
 def layers_table(table: Path) -> None:
     rows = []
     for student in ("skill-wavlm", "dphubert-wavlm", "skill-both"):
@@ -159,6 +170,7 @@ INPUTS: dict[str, Callable[[Path], list[Path]]] = {
     "published": of_published,
     "curves": of_curves,
     "regression": of_regression,
+    "probes": of_probes,
 }
 
 
@@ -201,6 +213,17 @@ def test_ablations_gain_what_is_better(tmp_path: Path) -> None:
         assert float(row["low"]) < float(row["gain"]) < float(row["high"])
         assert row["reference"] == "skill-s75"
     assert len(rows) == len(raw)
+
+
+def test_probes_average_seeds(tmp_path: Path) -> None:
+    seeds = {f"skill-{seed}": Upstream(kind="student", base="skill", seed=seed) for seed in (1, 2)}
+    files = []
+    for value, name in zip((40.0, 43.0), seeds, strict=True):
+        files.append(tmp_path / f"{name}.json")
+        layers = [{"state": 0, "dev": 0.0, "test": value}]
+        write_json(files[-1], {"upstream": name, "task": "phones", "layers": layers})
+    (row,) = figure_data.probes(files, PaperJob(upstreams=seeds, bootstrap=10))
+    assert (row["upstream"], row["state"], row["of"], row["value"]) == ("skill", 0, 0, 41.5)
 
 
 def test_every_target_sparsity_has_a_line_of_its_own(tmp_path: Path) -> None:

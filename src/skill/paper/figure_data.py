@@ -24,6 +24,7 @@ LAYERS = ["student", "unit", "layer", "left", "of", "parameters"]
 REGRESSION = ["student", "series", "sparsity", "teacher", "layer", "error", "low", "high", "target"]
 SIZE = ["upstream", "kind", "method", "parameters", "macs", "real_time_factor", *_SCORE]
 SPARSITY = ["series", "kind", "sparsity", *_SCORE]
+PROBES = ["upstream", "kind", "task", "metric", "state", "of", "value"]
 _TESTED = ["low", "high", "p_value", "seeds", "head_seeds", "clusters", "synthetic"]
 COMPARISONS = ["task", "metric", "first", "second", "difference", *_TESTED, "detectable"]
 GAINS = ["reference", "student", "task", "metric", "gain", "unit", *_TESTED]
@@ -137,6 +138,24 @@ def sparsity(files: Sequence[Path], job: PaperJob) -> list[Row]:
             series = {"series": row["upstream"], "kind": "teacher"}
             rows.append(series | {"sparsity": 0.0} | score)
     return sorted(rows, key=lambda row: (row["kind"], row["series"], row["sparsity"]))
+
+
+def probes(files: Sequence[Path], job: PaperJob) -> list[Row]:
+    """What each state of each upstream knows: results of `phones` and `abx`, seeds averaged.
+
+    `value` is the metric on the test set, of ABX across speakers; `of` is the last state's number.
+    """
+    rows: list[Row] = []
+    for result in map(read_json, files):
+        upstream = job.upstreams[result["upstream"]]
+        head = {"upstream": upstream.base or result["upstream"], "kind": upstream.kind}
+        head |= {"task": result["task"], "metric": PROTOCOL[result["task"]].selection}
+        states = result["layers"]
+        rows += [
+            head | {"state": row["state"], "of": len(states) - 1, "value": row["test"]}
+            for row in states
+        ]
+    return _averaged(rows, ["upstream", "task", "state"], ["value"])
 
 
 def gains(file: Path, references: Mapping[str, str]) -> list[Row]:

@@ -20,6 +20,7 @@ _TABLES: dict[str, tuple[list[str], Callable[[Sequence[Path], PaperJob], list[Ro
     "layers": (figure_data.LAYERS, figure_data.layers),
     "regression": (figure_data.REGRESSION, figure_data.regression),
     "size": (figure_data.SIZE, figure_data.size),
+    "probes": (figure_data.PROBES, figure_data.probes),
     "sparsity": (figure_data.SPARSITY, figure_data.sparsity),
     "methods": (figure_data.GAINS, lambda files, job: figure_data.gains(files[0], job.baselines)),
     "ablation": (figure_data.GAINS, lambda files, job: figure_data.gains(files[0], job.references)),

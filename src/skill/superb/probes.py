@@ -120,8 +120,8 @@ class _Triphones:
         }
 
     def value(self, split: str, state: int) -> float:
-        """Mean of the errors within and across speakers, in per cent."""
-        return 100 * float(np.mean([abx.abx_error(part) for part in self.errors[split][state]]))
+        """The error across speakers, in per cent."""
+        return 100 * abx.abx_error(self.errors[split][state][1])
 
     def counts(self, state: int) -> tuple[Items, Counts]:
         """The weighted error of each pair of phones and speaker: their sum is the ABX error.

@@ -77,6 +77,9 @@ def figures(params: Params) -> dict[str, list[str]]:
         "size": [scores],
         "published": [scores, str(checkout_path("data/published.csv"))],
     }
+    probed = [name for name, task in tasks(params).items() if task.kind in ("frames", "abx")]
+    per_state = [f"results/superb/{u}/{task}.json" for task in probed for u in upstreams(params)]
+    found |= {"probes": per_state} if probed else {}
     found |= {"sparsity": [scores]} if sweeps(students) else {}
     found |= {"methods": [comparisons]} if baselines(params) else {}
     found |= {"ablation": [comparisons]} if ablations else {}

@@ -22,6 +22,7 @@ def draw(name: str, table: Path, pdf: Path, png: Path) -> None:
         "curves": training.curves,
         "layers": training.layers,
         "regression": training.regression,
+        "probes": results.probes,
         "size": results.size,
         "sparsity": results.sparsity,
         "methods": results.gains,

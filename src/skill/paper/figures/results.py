@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from skill.config.tasks import PROTOCOL
 from skill.paper.figures.style import COLOURS, INK, WIDTH, grid, legend, look, style
 from skill.paper.figures.training import Rows, names, rows_of
 from skill.superb.metrics import METRICS
@@ -100,6 +101,38 @@ def sparsity(table: Path) -> Figure:
             panel.set_ylabel(_axis(metric))
             panel.grid(True)
         legend(figure, handles, columns=axes.shape[1])
+    return figure
+
+
+def probes(table: Path) -> Figure:
+    """What each state knows, against its depth: a panel per task, a line per upstream.
+
+    An upstream of one state, such as FBANK, is a level line.
+    """
+    rows = rows_of(table)
+    tasks = _panels(rows)
+    looks = _looks(rows)
+    dashes = {"teacher": "-", "fbank": ":"}
+    kinds = {r["upstream"]: r["kind"] for r in rows}
+    lines = {
+        name: looks[name] | {"linestyle": dashes.get(kind, look(index)["linestyle"])}
+        for index, (name, kind) in enumerate(kinds.items())
+    }
+    with style():
+        figure, axes = grid(len(tasks), 2, (WIDTH, 0), (2.3, 0.5))
+        for panel, (task, metric) in zip(axes.flat, tasks, strict=False):
+            for name, line in lines.items():
+                own = [r for r in rows if (r["task"], r["upstream"]) == (task, name)]
+                if len(own) == 1:
+                    panel.axhline(float(own[0]["value"]), **(line | {"marker": None}))
+                    continue
+                depth = [int(r["state"]) / int(r["of"]) for r in own]
+                panel.plot(depth, [float(r["value"]) for r in own], **line)
+            panel.set_title(PROTOCOL[task].title)
+            panel.set_xlabel("depth: state 0 to the last")
+            panel.set_ylabel(_axis(metric))
+            panel.grid(axis="y")
+        legend(figure, {name: Line2D([], [], **line) for name, line in lines.items()}, columns=4)
     return figure
 
 
