@@ -20,6 +20,7 @@ import pandas as pd
 from skill.config.load import load
 from skill.paper.figures import style
 from skill.paper.figures.overview import overview
+from skill.paper.results_table import undecided
 from skill.utils.files import read_csv
 from skill.workflow import outputs
 
@@ -98,7 +99,10 @@ def compact_table(folder: Path, rows: int = 6) -> str:
     At most so many rows: the teacher, the baseline's and SKILL's students, log-mel features.
     """
     results = pd.read_csv(folder / "results.csv")
-    results = results[~results["synthetic"]]
+    tests = read_csv(folder / "comparisons.csv")
+    absent = undecided(results.to_dict("records"), tests)
+    keys = pd.Series(list(zip(results["task"], results["metric"], strict=True)))
+    results = results[~results["synthetic"] & ~keys.isin(absent)]
     first = results.drop_duplicates(["upstream", "task"])
     shown = _wide(first, lambda row: _number(row["value"], row["unit"]))
     return _markdown(shown.head(rows))

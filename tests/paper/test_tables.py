@@ -77,8 +77,30 @@ def test_seeds_of_heads_widen_intervals_and_are_named() -> None:
     assert [row["high"] - 10 for row in rows] == pytest.approx([half, half], abs=1e-3)
     assert [row["head_deviation"] for row in rows] == [3.0, 1.0]
     assert "a voice each, and over 2 seeds of heads." in note(rows)
-    pairs = [{"task": "pr", "metric": "per", "detectable": d} for d in ("3.0", "1.0", "inf", "0")]
+    pair = {"task": "pr", "metric": "per", "first": "a", "second": "b"}
+    pairs = [pair | {"detectable": d} for d in ("3.0", "1.0", "inf", "0")]
     assert "80 % power (median over the pairs): PR per 3.00." in note(rows, pairs)
+
+
+def test_a_task_that_tells_nothing_leaves_the_table(tmp_path: Path) -> None:
+    rows = [
+        score(name, name, value, kind=kind, task=task, metric=metric)
+        for name, kind, value in (("t", "teacher", 40.0), ("fbank", "fbank", 80.0))
+        for task, metric in (("pr", "per"), ("ks", "accuracy"))
+    ]
+    pairs = [
+        {"task": "pr", "metric": "per", "first": "fbank", "second": "t", "low": 38, "high": 42},
+        {"task": "ks", "metric": "accuracy", "first": "t", "second": "fbank", "low": -9, "high": 1},
+    ]
+    pairs = [{**dict.fromkeys(figure_data.COMPARISONS, ""), **p, "detectable": 2} for p in pairs]
+    write_csv(tmp_path / "scores.csv", rows, list(rows[0]))
+    write_csv(tmp_path / "comparisons.csv", pairs, figure_data.COMPARISONS)
+    files = [tmp_path / "scores.csv", tmp_path / "comparisons.csv"]
+    run("results", JOB, files, tmp_path / "results.csv")
+    text = (tmp_path / "results.md").read_text()
+    assert "KS accuracy (t [-9.0, +1.0])." in text  # in the note
+    assert "PR per % ↓" in text and "KS accuracy %" not in text  # as columns
+    assert {row["task"] for row in read_csv(tmp_path / "results.csv")} == {"pr", "ks"}
 
 
 def test_shares_stay_within_their_limits() -> None:
@@ -267,7 +289,10 @@ def test_ablations_train_nothing_that_the_study_has() -> None:
     assert all(study.students[name] == some.students[name] for name in shared)
     assert some.superb.tasks.items() <= study.superb.tasks.items()
     sample = load(ROOT / "params.yaml").superb.tasks  # with fewer seeds of heads
-    assert some.superb.tasks == {n: task | {"head_seeds": 3} for n, task in sample.items()}
+    more = {"head_seeds": 3}
+    assert some.superb.tasks == {
+        name: task | (more if "head_seeds" in task else {}) for name, task in sample.items()
+    }
     for section in ("seed", "unlabelled", "teachers", "pretraining", "activations"):
         assert getattr(study, section) == getattr(some, section)
 

@@ -9,7 +9,7 @@ from scipy.cluster.hierarchy import linkage as scipy_linkage
 from scipy.spatial.distance import squareform
 from sklearn.metrics import silhouette_score
 
-from skill.similarity.clustering import LINKAGES, Dendrogram, group_layers, silhouette
+from skill.similarity.clustering import LINKAGES, Dendrogram, group_layers, shuffled, silhouette
 from skill.utils.errors import SkillError
 
 
@@ -182,3 +182,14 @@ def test_a_matrix_that_is_no_cka_is_an_error() -> None:
     ]:
         with pytest.raises(SkillError, match=words):
             group_layers(bad, 2)
+
+
+@given(st.integers(0, 100), st.integers(1, 9))
+def test_shuffled_groups_keep_sizes_and_what_is_not_clustered(seed: int, count: int) -> None:
+    draw = np.random.default_rng(seed)
+    labels = draw.integers(0, count, 9)
+    groups = [[0], *([int(s) + 1 for s in np.flatnonzero(labels == n)] for n in np.unique(labels))]
+    mixed = shuffled(groups, range(1, 10), seed)
+    assert sorted(map(len, mixed)) == sorted(map(len, groups))
+    assert sorted(state for group in mixed for state in group) == list(range(10))
+    assert [0] in mixed and mixed == shuffled(groups, range(1, 10), seed)

@@ -352,6 +352,8 @@ class Clustering(Section):
     """Only neighbouring layers of a teacher may be merged."""
     state0: Literal["clustered", "own", "omitted"] = "clustered"
     """Role of the first block's input: one of the layers, a cluster of its own, or no target."""
+    shuffle: NonNegativeInt | None = None
+    """Seed of a permutation of the layers: clusters of the same sizes, at random."""
 
 
 class Studies(Section):

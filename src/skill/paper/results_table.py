@@ -84,6 +84,28 @@ def _pool(group: pd.DataFrame) -> Variance:
     return Variance(float(squares / max(1, freedom.sum())), int(freedom.sum()))
 
 
+def undecided(rows: Sequence[Row], comparisons: Sequence[Row]) -> dict[tuple[str, str], str]:
+    """(task, metric) that tell no teacher from log-mel features for certain: the differences.
+
+    Such a task cannot tell students from each other, so it has no place in a table of methods.
+    """
+    teachers = {row["upstream"] for row in rows if row["kind"] == "teacher"}
+    tests: dict[tuple[str, str], list[str]] = {}
+    decided = set()
+    for row in comparisons:
+        pair = {row["first"], row["second"]}
+        if "fbank" not in pair or not pair & teachers:
+            continue
+        sign = 1 if row["second"] == "fbank" else -1
+        ends = sorted(sign * float(row[key]) for key in ("low", "high"))
+        key = row["task"], row["metric"]
+        if ends[0] > 0 or ends[1] < 0:
+            decided.add(key)
+        low, high = (f"{end:+.{1 if METRICS[key[1]].unit else 3}f}" for end in ends)
+        tests.setdefault(key, []).append(f"{next(iter(pair & teachers))} [{low}, {high}]")
+    return {key: ", ".join(found) for key, found in tests.items() if key not in decided}
+
+
 def cells(rows: Sequence[Row]) -> Cells:
     """The rows of `results` as a table of upstreams × metrics, teachers first, then students."""
     frame = pd.DataFrame(list(rows))
@@ -122,7 +144,16 @@ def note(
     over += [f"{' or '.join(map(str, heads))} seeds of heads"] if heads else []
     text = f"In brackets: 95 % interval over {', and over '.join(over)}"
     text += "; ±: standard deviation over seeds of students." if several else "."
-    parts = [text, smallest_difference(comparisons), machine.line(machines)]
+    left_out = [
+        f"{task.upper()} {metric} ({tests})"
+        for (task, metric), tests in undecided(rows, comparisons).items()
+    ]
+    absent = (
+        "Not in the table, because they do not tell a teacher from log-mel features for certain "
+    )
+    absent += f"(difference, 95 % interval): {'; '.join(left_out)}."
+    parts = [text, absent if left_out else "", smallest_difference(comparisons)]
+    parts.append(machine.line(machines))
     text = "\n\n".join(part for part in parts if part)
     if broken := violations(rows):
         text += "\n\nFBANK < student ≤ teacher is expected on content and speaker tasks, but:\n\n"

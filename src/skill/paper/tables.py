@@ -45,8 +45,11 @@ def run(name: str, job: PaperJob, inputs: Sequence[Path], output: Path) -> None:
     elif kind == "results":
         rows = results_table.results(read_csv(inputs[0]))
         write_csv(output, rows, list(rows[0]))
-        note = results_table.note(rows, read_csv(inputs[1]), _machines(inputs[2:]))
-        _write_beside(output, "Results", results_table.cells(rows), note)
+        tests = read_csv(inputs[1])
+        note = results_table.note(rows, tests, _machines(inputs[2:]))
+        absent = results_table.undecided(rows, tests)
+        shown = [row for row in rows if (row["task"], row["metric"]) not in absent]
+        _write_beside(output, "Results", results_table.cells(shown or rows), note)
     elif kind == "table1":
         rows = results_table.table1(read_csv(inputs[0]), read_csv(inputs[1]))
         write_csv(output, rows, results_table.TABLE1)

@@ -50,6 +50,16 @@ def group_layers(
     return tree.cut(tree.best_num_clusters() if num_clusters == "auto" else num_clusters)
 
 
+def shuffled(groups: Groups, states: Sequence[int], seed: int) -> Groups:
+    """Groups of the same sizes whose members among `states` have changed places at random.
+
+    What similarity is worth: a student of these learns as many means of as many layers.
+    """
+    order = np.random.default_rng(seed).permutation(len(states))
+    place = {state: states[position] for state, position in zip(states, order, strict=True)}
+    return sorted(sorted(place.get(state, state) for state in group) for group in groups)
+
+
 class Dendrogram:
     """The merges of one clustering, cut at any number of clusters.
 

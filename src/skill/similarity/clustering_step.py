@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from skill.config.params import Clustering
-from skill.similarity.clustering import Array, Dendrogram
+from skill.similarity.clustering import Array, Dendrogram, shuffled
 from skill.similarity.clusters import write_clusters
 from skill.similarity.matrix import models, read_matrix
 from skill.utils.errors import SkillError
@@ -43,6 +43,8 @@ def run(
             tree.best_num_clusters() if section.num_clusters == "auto" else section.num_clusters
         )
         groups = tree.cut(wanted)
+        if section.shuffle is not None:
+            groups = shuffled(groups, tree.clustered, section.shuffle)
     except SkillError as error:
         raise SkillError(f"{similarity}: {error}") from None
     curve = curve_rows(tree, wanted)
