@@ -41,7 +41,7 @@ check: environment
 # Ten minutes: the property tests with new examples, ten times (`make test` repeats the same ones).
 fuzz: environment
 	for run in 1 2 3 4 5 6 7 8 9 10; do \
-		PATH="$$PWD/$(BIN):$$PATH" python -m pytest -q --hypothesis-profile fuzz tests/config/test_fuzz.py || exit 1; \
+		PATH="$$PWD/$(BIN):$$PATH" python -m pytest -q --hypothesis-profile fuzz tests/config/test_fuzz.py tests/test_mutated_files.py || exit 1; \
 	done
 
 # An hour: a run and its parts are killed at many moments, and must give the same results.

@@ -86,5 +86,5 @@ def test_texts_of_others_are_shown_as_they_are(tmp_path: Path) -> None:
     assert row.count("|") - row.count(r"\|") == 4
     for wrong in ({"targets": 3}, {}, {"targets": [{}], "parameters": 1}):
         write_json(summary, wrong | {"teacher_parameters": "many"})
-        with pytest.raises(SkillError, match="card cannot be made"):
+        with pytest.raises(SkillError, match="not the content that is expected"):
             model_card.text(str(path), tmp_path / "no.csv")

@@ -113,10 +113,10 @@ def test_heads_that_disagree_make_a_difference_uncertain(tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda r: r.pop("official"), "no official: it is no result"),
-        (lambda r: r["metrics"]["per"].pop("heads"), "metrics.per has no heads"),
+        (lambda r: r.pop("official"), "result.official: missing"),
+        (lambda r: r["metrics"]["per"].pop("heads"), "metrics.per.heads: missing"),
         (lambda r: r.update(task="spk"), "task 'spk' is unknown"),
-        (lambda r: r.pop("upstream"), "no upstream"),
+        (lambda r: r.pop("upstream"), "result.upstream: missing"),
     ],
 )
 def test_a_result_of_other_content_is_named(tmp_path, change, said):

@@ -1,24 +1,9 @@
 """Commands that make tables and figures from the results of a run."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-
 from skill.cli.command import TABLES, command
 from skill.cli.options import File, Files, Job, Output, parse_job
 from skill.config import jobs
-from skill.utils.errors import SkillError
-
-
-@contextmanager
-def _input_tables(paths: Sequence[Path]) -> Iterator[None]:
-    """Tables of other columns or values than expected are bad input, and named."""
-    try:
-        yield
-    except (KeyError, IndexError, ValueError) as error:
-        names = ", ".join(map(str, paths[:3])) + (" and others" if len(paths) > 3 else "")
-        what = f"column {error} is missing" if isinstance(error, KeyError) else str(error)
-        raise SkillError(f"{names}: not the tables that it is made from: {what}") from error
+from skill.utils.errors import known_content
 
 
 @command(
@@ -43,7 +28,7 @@ def table(name: str, job: Job, inputs: Files, output: Output) -> None:
     from skill.paper.tables import run
 
     settings = parse_job(jobs.PaperJob, job)
-    with _input_tables(inputs):
+    with known_content(*inputs):
         run(name, settings, inputs, output)
 
 
@@ -56,7 +41,7 @@ def figure(name: str, table: File, output: Output) -> None:
     """Draw a figure from its table, as .pdf and .png."""
     from skill.paper.figures import draw
 
-    with _input_tables([table]):
+    with known_content(table):
         draw(name, table, output.with_suffix(".pdf"), output.with_suffix(".png"))
 
 

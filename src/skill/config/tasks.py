@@ -5,7 +5,9 @@ The values are the protocol's (s3prl's `downstream/`); `make_task` replaces some
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from skill.config.types import (
     Fraction,
@@ -16,6 +18,7 @@ from skill.config.types import (
     Seconds,
     Section,
     StrictBool,
+    Units,
     parse,
 )
 from skill.utils.errors import SkillError
@@ -40,13 +43,13 @@ class Task(Section):
     learning_rates: tuple[PositiveFloat, ...] = (1e-3, 5e-4, 1e-4, 5e-5)
     """Each is tried; the best on the development set is tested."""
     vocabulary: Literal["none", "phones", "letters", "slots"] = "none"
-    hidden: NonNegativeInt = 256
+    hidden: Units = 256
     """Width of the first linear layer, of the x-vector's layers."""
-    pooled: NonNegativeInt = 0
+    pooled: Units = 0
     """Width of the x-vector's last layer before the statistics."""
-    recurrent: NonNegativeInt = 0
+    recurrent: Units = 0
     """Units of each LSTM (per direction); 0: no LSTM."""
-    recurrent_layers: NonNegativeInt = 0
+    recurrent_layers: Annotated[int, Field(strict=True, ge=0, le=100)] = 0
     """LSTM layers."""
     dropout: NonNegativeFloat = 0.0
     """Of the head."""

@@ -24,6 +24,8 @@ Probability = Annotated[float, Field(strict=True, ge=0, lt=1)]
 StrictBool = Annotated[bool, Field(strict=True)]
 Width = Annotated[int, Field(strict=True, ge=1, le=65_536)]
 """Units or channels of a layer."""
+Units = Annotated[int, Field(strict=True, ge=0, le=65_536)]
+"""The same of a layer that may be missing."""
 Blocks = Annotated[int, Field(strict=True, ge=1, le=1_000)]
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -11,6 +11,7 @@ import csv
 import gzip
 import io
 import re
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +24,9 @@ from skill.utils.files import replacing
 
 STEP = 160  # samples of a frame of the alignment, 10 ms
 SILENCE = "SIL"
-_PHONE = re.compile(r"([A-Z+]+)(\d+)")
+_PHONE = re.compile(r"([A-Z+]+)([0-9]{1,7})")
 _COLUMNS = ["id", "words"]
+_MOST_BYTES = 1 << 26  # of a table, unpacked
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +68,16 @@ def read(path: Path) -> Alignments:
     """Read a table.
 
     Raises:
-        SkillError: it is missing, or damaged; the message names the row.
+        SkillError: it is missing, too large or damaged; the message names the row.
     """
     try:
-        text = gzip.decompress(path.read_bytes()).decode()
-    except (OSError, EOFError, ValueError) as error:
+        with gzip.open(path) as file:
+            content = file.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            raise ValueError(f"more than {_MOST_BYTES >> 20} MiB")
+        rows = list(csv.reader(io.StringIO(content.decode()), strict=True))
+    except (OSError, EOFError, ValueError, zlib.error, csv.Error) as error:
         raise SkillError(f"{path}: not a readable table of alignments: {error}") from None
-    rows = list(csv.reader(io.StringIO(text)))
     if not rows or rows[0] != _COLUMNS:
         raise SkillError(f"{path}: the columns are not {', '.join(_COLUMNS)}")
     alignments: Alignments = {}

@@ -11,7 +11,7 @@ from skill.encoder.checkpoint import find_encoder, load_encoder, stored_header
 from skill.encoder.formats.export import encoder_name
 from skill.paper.sanity import violations
 from skill.superb.metrics import METRICS
-from skill.utils.errors import SkillError
+from skill.utils.errors import known_content
 from skill.utils.files import checkout_path, read_csv, read_json
 
 _REPRODUCED = "[SKILL](https://arxiv.org/abs/2402.16830)"
@@ -45,13 +45,8 @@ def text(student: str, scores: Path = Path("results/superb/scores.csv")) -> str:
     """
     path = find_encoder(student)
     encoder, header = load_encoder(path), stored_header(path)
-    try:
+    with known_content(path, path.with_suffix(".json"), scores):
         return card(encoder, header, path, scores)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise SkillError(
-            f"{path}: its card cannot be made: the header, {path.stem}.json or {scores} lacks or "
-            f"misstates {error}"
-        ) from error
 
 
 def card(encoder: SpeechEncoder, header: dict[str, Any], path: Path, scores: Path) -> str:

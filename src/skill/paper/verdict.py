@@ -29,7 +29,7 @@ from scipy.special import stdtrit
 
 from skill.config.load import read_yaml
 from skill.superb.metrics import METRICS, format_value
-from skill.utils.errors import SkillError
+from skill.utils.errors import SkillError, known_content
 from skill.utils.files import read_csv, replacing, write_csv
 from skill.utils.uncertainty import Variance, pooled
 
@@ -93,7 +93,8 @@ def write_expected(runs: Sequence[Path], params: Path, output: Path) -> None:
     Raises:
         SkillError: as `expected_rows`; a folder has no results, or a file is damaged.
     """
-    rows = expected_rows([read_csv(run / RESULTS) for run in runs])
+    with known_content(*(run / RESULTS for run in runs)):
+        rows = expected_rows([read_csv(run / RESULTS) for run in runs])
     read_yaml(params)
     with replacing(output.with_suffix(".yaml")) as temporary:
         temporary.write_bytes(params.read_bytes())
@@ -164,7 +165,8 @@ def run(params: Path, results: Path = RESULTS, folder: Path = FOLDER) -> None:
         named = ", ".join(keys[:_NAMED]) + (", …" if len(keys) > _NAMED else "")
         print(f"no verdict: {params} is not {table.with_suffix('.yaml')}; they differ in {named}")
         return
-    rows = compared(read_csv(results), read_csv(table))
+    with known_content(results):
+        rows = compared(read_csv(results), read_csv(table))
     print(_printed(rows))
     outside = [row for row in rows if not row["inside"]]
     if not outside:

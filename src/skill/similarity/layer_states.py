@@ -12,6 +12,7 @@ it, frames count as 50 runs of equal length, so that the bootstrap has something
 Axes: L states, N frames, D width.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from skill.utils.errors import SkillError
 from skill.utils.files import read_metadata, read_tensors
 
 _RUNS = 50
+_WHOLE = (torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64)
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def read_stack(path: Path) -> LayerStates:
     frames = len(next(iter(layers.values())))
     if owner is None:
         owner = torch.arange(frames) * min(_RUNS, frames) // frames
-    if owner.shape != (frames,) or owner.is_floating_point():
+    if owner.shape != (frames,) or owner.dtype not in _WHOLE:
         raise SkillError(f"{path}: `utterance` must be {frames} whole numbers, one for each frame")
     _, numbered = np.unique(owner.numpy(), return_inverse=True)
     count = int(numbered.max()) + 1
@@ -146,17 +148,23 @@ def _from_activations(
     path: Path, tensors: dict[str, Tensor], header: dict[str, Any]
 ) -> LayerStates:
     """The stack that the verb `activations` wrote."""
-    try:
-        stored, owner, teacher = tensors["states"], tensors["utterance"], header["teacher"]
-        utterances, seconds = list(header["utterances"]), list(header["seconds"])
-        states = list(stored.unbind(1))
-        names = [f"{teacher}:{layer}" for layer in range(len(states))]
-        fit = stored.ndim == 3 and owner.shape == stored.shape[:1] and not owner.is_floating_point()
-        fit = fit and len(utterances) == len(seconds) and int(owner.max()) < len(utterances)
-    except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
-        raise SkillError(f"{path}: activations that lack or misstate {error}") from error
-    if not fit:
+    stored, owner = tensors.get("states"), tensors.get("utterance")
+    if stored is None or owner is None:
+        raise SkillError(f"{path}: activations without `states` and `utterance`")
+    utterances, seconds = header.get("utterances"), header.get("seconds")
+    if not (
+        isinstance(utterances, list) and all(isinstance(name, str) for name in utterances)
+        and isinstance(seconds, list) and all(type(value) in (int, float) for value in seconds)
+        and all(math.isfinite(value) and value > 0 for value in seconds)
+        and len(utterances) == len(seconds) and isinstance(header.get("teacher"), str)
+        and stored.ndim == 3 and stored.is_floating_point() and stored.numel() > 0
+        and owner.shape == stored.shape[:1] and owner.dtype in _WHOLE
+        and int(owner.min()) >= 0 and int(owner.max()) < len(utterances)
+        and bool((owner.diff() >= 0).all())
+    ):  # fmt: skip
         raise SkillError(f"{path}: activations whose states, utterances and seconds do not fit")
+    states = list(stored.unbind(1))
+    names = [f"{header['teacher']}:{layer}" for layer in range(len(states))]
     return LayerStates(states, names, [0] * len(states), owner, utterances, seconds)
 
 

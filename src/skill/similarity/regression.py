@@ -30,7 +30,7 @@ from skill.data.manifest import usable
 from skill.encoder import SpeechEncoder
 from skill.similarity.activations import CalibrationUtterance, calibration_states, load
 from skill.utils.bootstrap import percentiles, resampled_ratio
-from skill.utils.errors import SkillError
+from skill.utils.errors import SkillError, known_content
 from skill.utils.files import read_json, write_csv
 from skill.utils.progress import track
 
@@ -178,8 +178,10 @@ def _states(
 def _targets(summary: Path) -> dict[tuple[str, int], int]:
     """{(teacher, layer): number of layers in its target}; the smallest where there are several."""
     sizes: dict[tuple[str, int], int] = {}
-    for target in read_json(summary)["targets"]:
-        layers = [(name, layer) for name, layer in target["teacher"] if layer != "projection"]
-        for key in layers:
-            sizes[key] = min(sizes.get(key, len(layers)), len(layers))
+    content = read_json(summary)
+    with known_content(summary):
+        for target in content["targets"]:
+            layers = [(name, layer) for name, layer in target["teacher"] if layer != "projection"]
+            for key in layers:
+                sizes[key] = min(sizes.get(key, len(layers)), len(layers))
     return sizes

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from reprlib import repr as shown
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,19 @@ def pieces(samples: Waveform) -> list[Waveform]:
     return [part for part in parts if len(part) >= _SHORTEST] or parts
 
 
+def _labels(value: Any, head: Path) -> tuple[tuple[str, ...], ...]:
+    """The names of the classes, of one or several kinds.
+
+    Raises:
+        SkillError: `value` is none, or a name is no text.
+    """
+    if not isinstance(value, list) or not all(
+        isinstance(names, list) and all(isinstance(name, str) for name in names) for names in value
+    ):
+        raise SkillError(f"{head}: no head of a task: labels are no lists of names")
+    return tuple(map(tuple, value))
+
+
 class Predictor:
     """A trained head with its upstream."""
 
@@ -66,27 +80,44 @@ class Predictor:
         self.task = parse(Task, header.get("task"), f"{head}: task")
         if self.task.kind == "search":
             raise SkillError("qbe has no head: it aligns queries with documents")
-        try:
-            self.labels = tuple(tuple(map(str, names)) for names in header["labels"])
-        except (KeyError, TypeError) as error:
-            raise SkillError(
-                f"{head}: no head of a task: labels lack or misstate {error}"
-            ) from None
+        self.labels = _labels(header.get("labels"), head)
         self.upstream: Upstream = load_upstream(encoder, self.task.precision, self.task.fbank_cmvn)
-        fold = Fold([], [], [], labels=self.labels)
-        self.downstream: Downstream = DOWNSTREAM[self.task.kind](self.task, fold, self.upstream.hop)
-        self.head: nn.Module = self.downstream.build(self.upstream.states, self.upstream.width)
         weights = {
             n.removeprefix("fold0."): t for n, t in tensors.items() if n.startswith("fold0.")
         }
-        try:
-            self.head.load_state_dict(floats(weights, head))
-        except RuntimeError as error:
-            raise SkillError(f"{head}: not a head for this upstream: {error}") from error
+        self.downstream = self._downstream(head)
+        with torch.device("meta"):  # no memory is taken for a head that the file does not hold
+            expected = self._build().state_dict()
+        wrong = [
+            name
+            for name in sorted(expected.keys() | weights.keys())
+            if name not in expected
+            or name not in weights
+            or expected[name].shape != weights[name].shape
+        ]
+        if wrong:
+            raise SkillError(
+                f"{head}: not a head for this upstream: {shown(wrong)} missing, or of other shapes"
+            )
+        self.head = self._build()
+        self.head.load_state_dict(floats(weights, head))
         self.head.to(self.upstream.device).eval()
         self.features = FeatureCache(
             self.upstream, self.downstream.pooled, 0, self.task.batch_seconds
         )
+
+    def _downstream(self, head: Path) -> Downstream:
+        fold = Fold([], [], [], labels=self.labels)
+        kind = DOWNSTREAM.get(self.task.kind)
+        try:
+            if kind is None:
+                raise SkillError(f"{head}: a head of {self.task.kind}, which predicts nothing")
+            return kind(self.task, fold, self.upstream.hop)
+        except IndexError:
+            raise SkillError(f"{head}: no head of a task: its labels are missing") from None
+
+    def _build(self) -> nn.Module:
+        return self.downstream.build(self.upstream.states, self.upstream.width)
 
     @torch.no_grad()
     def answers(self, parts: Sequence[Waveform]) -> list[Any]:

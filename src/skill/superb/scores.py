@@ -12,9 +12,11 @@ from statistics import stdev
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 
 from skill.config.jobs import ScoresJob
 from skill.config.tasks import PROTOCOL, UNCONFIRMED
+from skill.config.types import parse
 from skill.superb.counts import counts_of
 from skill.superb.metrics import METRICS
 from skill.superb.score import REFERENCE_POINTS, superb_rank, superb_score
@@ -33,9 +35,59 @@ COLUMNS = [
     "fbank_cmvn",  # of FBANK: whether mean and variance are normalised per utterance
     "table",  # of QUESST 2014: whose queries and documents count
 ]
-_MEASURED = ("value", "low", "high", "error", "items", "clusters", "unit", "low_is_good")
-_SCORE_NAMES = {("sf", "slot_f1"): "sf_f1", ("sf", "slot_cer"): "sf_cer"}
+
+
+class _Measured(BaseModel):
+    """A metric in the JSON of a task; more may stand beside it."""
+
+    model_config = ConfigDict(strict=True)
+    value: float
+    low: float
+    high: float
+    error: float
+    items: int
+    clusters: int
+    unit: str
+    low_is_good: bool
+    heads: list[float]
+
+
+_MEASURED = [name for name in _Measured.model_fields if name != "heads"]
+
+
+class _Model(BaseModel):
+    """The upstream in the JSON of a task."""
+
+    model_config = ConfigDict(strict=True)
+    parameters: int
+
+
+class _Result(BaseModel):
+    """What the table takes from the JSON of a task."""
+
+    model_config = ConfigDict(strict=True)
+    upstream: str
+    task: str
+    title: str
+    official: bool
+    synthetic: bool
+    protocol: str | None
+    model: _Model
+    metrics: dict[str, Any]
+
+
+class _Size(BaseModel):
+    """What the table takes from the JSON of an upstream's size."""
+
+    model_config = ConfigDict(strict=True)
+    upstream: str
+    parameters: int
+    macs: float
+    real_time_factor: float
+
+
 _PAIRED = METRICS.keys() - {"mtwv"}  # queries of three voices at the sample scale: no test
+_SCORE_NAMES = {("sf", "slot_f1"): "sf_f1", ("sf", "slot_cer"): "sf_cer"}
 
 
 def rows_of(
@@ -137,19 +189,14 @@ def _read_result(path: Path) -> Any:
     result = read_json(path)
     if not isinstance(result, dict):
         raise SkillError(f"{path}: no result of a task: a mapping was expected")
-    needed = ["upstream"]
-    if "task" in result:
-        needed += ["title", "official", "synthetic", "protocol", "model", "metrics"]
-    if missing := [key for key in needed if key not in result]:
-        raise SkillError(f"{path}: no {', '.join(missing)}: it is no result of this version")
     if "task" not in result:
+        parse(_Size, result, f"{path}: size")
         return result
+    parse(_Result, result, f"{path}: result")
     if result["task"] not in PROTOCOL:
         raise SkillError(f"{path}: task {result['task']!r} is unknown")
-    for name, measured in dict(result["metrics"]).items():
-        keys = [key for key in (*_MEASURED, "heads") if key not in measured]
-        if name in METRICS and keys:
-            raise SkillError(f"{path}: metrics.{name} has no {', '.join(keys)}")
+    for name in METRICS.keys() & result["metrics"].keys():
+        parse(_Measured, result["metrics"][name], f"{path}: metrics.{name}")
     return result
 
 

@@ -29,7 +29,7 @@ from skill.superb.downstream import Downstream
 from skill.superb.examples import Example, batch_order, by_length, cacheable, draw
 from skill.superb.feature_cache import FeatureCache
 from skill.superb.metrics import METRICS
-from skill.training.checkpoints import Checkpoints
+from skill.training.checkpoints import Checkpoints, restoring
 from skill.utils.errors import SkillError
 from skill.utils.files import canonical_json
 from skill.utils.progress import track
@@ -239,6 +239,7 @@ def _resume(candidates: Sequence[Candidate], checkpoints: Checkpoints) -> int:
     state = checkpoints.load()
     if state is None:
         return 0
-    for candidate, saved in zip(candidates, state["candidates"], strict=True):
-        candidate.restore(saved)
+    with restoring(checkpoints.folder):
+        for candidate, saved in zip(candidates, state["candidates"], strict=True):
+            candidate.restore(saved)
     return int(state["step"])

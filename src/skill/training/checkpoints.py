@@ -8,13 +8,15 @@ import shutil
 import sys
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from skill.utils.errors import SkillError
 from skill.utils.files import replacing, write_state
 
 _CHECKPOINT_SECONDS = 60.0
@@ -90,6 +92,23 @@ def _read(path: Path) -> dict[str, Any]:
     if type(state.get("step")) is not int or state["step"] < 0:
         raise ValueError(f"its step is {state.get('step')!r}")
     return state
+
+
+@contextmanager
+def restoring(folder: Path) -> Iterator[None]:
+    """Around what takes a loaded state apart.
+
+    Raises:
+        SkillError: it is sound, but not of this training.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise SkillError(
+            f"{folder}: a resume file in it has another content than this training writes ({why}); "
+            "remove it to start anew"
+        ) from error
 
 
 def keep_finished(folder: Path, fingerprint: str, outputs: Sequence[Path]) -> None:

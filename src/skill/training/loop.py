@@ -25,7 +25,7 @@ from torch import Tensor
 
 from skill.config.params import Training
 from skill.data.batches import Batch
-from skill.training.checkpoints import Checkpoints
+from skill.training.checkpoints import Checkpoints, restoring
 from skill.training.distributed import average_gradients, gather
 from skill.training.precision import autocast, computed
 from skill.training.signals import Stopped, signals
@@ -120,9 +120,10 @@ def train(
     scaler = torch.amp.GradScaler(device, enabled=settings.precision == "fp16")
     scaler.scale(torch.zeros((), device=device))  # it has no scale before, and a step may be empty
     if state is not None:
-        first, result = state["step"], TrainingResult(**state["result"])
-        trainable.load_state_dict(state["trainable"])
-        scaler.load_state_dict(state["scaler"])
+        with restoring(folder):
+            first, result = state["step"], TrainingResult(**state["result"])
+            trainable.load_state_dict(state["trainable"])
+            scaler.load_state_dict(state["scaler"])
     result.precision = computed(settings.precision, device)
     if result.precision != settings.precision and rank == 0:
         why = f"this processor only imitates {settings.precision}"
@@ -130,7 +131,8 @@ def train(
     optimizer = torch.optim.AdamW(trainable.parameter_groups(), weight_decay=0.0)
     peaks = [group["lr"] for group in optimizer.param_groups]
     if state is not None:
-        optimizer.load_state_dict(state["optimizer"])
+        with restoring(folder):
+            optimizer.load_state_dict(state["optimizer"])
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
     def save(done: int) -> None:

@@ -1,6 +1,9 @@
 """The one error that users see: bad input, said in words."""
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
 
 _REMEDIES = {
     errno.ENOSPC: "the disk is full: make room and run the same command again",
@@ -19,6 +22,21 @@ _REMEDIES = {
 
 class SkillError(Exception):
     """Bad input. The message names the file, key or utterance and says what is wrong with it."""
+
+
+@contextmanager
+def known_content(*paths: str | PathLike[str]) -> Iterator[None]:
+    """Around what takes values out of files of known keys or columns: others are bad input.
+
+    Raises:
+        SkillError: a key, a column or a value is missing or of another kind; the files are named.
+    """
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+        names = ", ".join(map(str, paths[:3])) + (" and others" if len(paths) > 3 else "")
+        what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise SkillError(f"{names}: not the content that is expected: {what[:300]}") from error
 
 
 def describe(error: OSError) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from skill.utils.errors import SkillError
 from skill.utils.files import canonical_json, read_json, sha256, write_json
 from skill.utils.provenance import fingerprint
 
@@ -55,11 +56,16 @@ def take_over(scratch: Path, output: Path, job: str) -> bool:
     note = folder / "finished"
     if not note.exists():
         return False
-    kept = read_json(note)
+    try:
+        kept = read_json(note)
+        names = [str(name) for name in kept["files"]]
+        own = kept["job"] == job and all(Path(name).name == name for name in names)
+    except (SkillError, KeyError, TypeError):  # damaged, or of another version: it is done again
+        names, own = [], False
     record = _RECORDS / urlsafe_b64encode(str(output).encode()).decode()
     recorded = record.exists() and record.stat().st_mtime >= note.stat().st_mtime
-    files = [folder / name for name in kept["files"]]
-    if recorded or kept["job"] != job or not all(path.exists() for path in files):
+    files = [folder / name for name in names]
+    if recorded or not own or not all(path.is_file() for path in files):
         _empty(folder)
         return False
     output.parent.mkdir(parents=True, exist_ok=True)
