@@ -74,6 +74,7 @@ benchmarks: environment
 # anew that `skill verdict` expects, from this run and those, which other processors made.
 readme:
 	$(BIN)/python tools/readme.py
+	$(if $(RUNS),$(BIN)/python tools/runs.py . $(RUNS))
 	$(if $(RUNS),$(BIN)/python -m skill expect . $(RUNS) --output presets/expected/sample.csv)
 
 # Keys of params.yaml (docs/params.md); pages of docs/ and of the docstrings, in site/.
