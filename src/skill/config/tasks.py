@@ -290,6 +290,17 @@ PROTOCOL: dict[str, Task] = {
         ),
     )
 }
+PROTOCOL |= {
+    f"{name}_all": PROTOCOL[name].model_copy(
+        update={
+            "name": f"{name}_all",
+            "title": f"{PROTOCOL[name].title}, more labels",
+            "corpora": (),
+        }
+    )
+    for name in ("pr", "asr")
+}  # a second condition beside the first; not SUPERB's
+
 UNTRAINED = {"search", "frames", "abx"}
 """Kinds of tasks that train no head."""
 

@@ -85,6 +85,8 @@ def phrases(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
 SAMPLE: dict[str, Callable[[Task, Sequence[Utterance]], list[Fold]]] = {
     "pr": transcripts,
     "asr": transcripts,
+    "pr_all": transcripts,
+    "asr_all": transcripts,
     "sid": speakers,
     "ks": phrases,
     "asv": constructed.trials,
