@@ -100,9 +100,19 @@ def outputs(folder: Path, stage: str) -> tuple[Path, Path, Path, Path]:
 def run1(speech: Path, out: Path, job: Stage1Job | None = None) -> Path:
     job = job or job1()
     clustering = speech / "g.json" if job.definition.targets == "clusters" else None
-    files = outputs(out, "s1")
-    stages.stage1("s", job, [speech / "t.safetensors"], [speech / "beeps.csv"], clustering, *files)
-    return files[0]
+    output, *_, scratch = outputs(out, "s1")
+    teachers, manifests = [speech / "t.safetensors"], [speech / "beeps.csv"]
+    files = stages.StageFiles(teachers, manifests, clustering, output, scratch)
+    stages.stage1("s", job, files)
+    return output
+
+
+def run2(speech: Path, out: Path, job: Stage2Job, student: Path) -> Path:
+    output, *_, scratch = outputs(out, "s2")
+    teachers, manifests = [speech / "t.safetensors"], [speech / "beeps.csv"]
+    files = stages.StageFiles(teachers, manifests, speech / "g.json", output, scratch, student)
+    stages.stage2("s", job, files)
+    return output
 
 
 def test_stage_1_meets_the_sparsity_and_stage_2_starts_from_it(
@@ -119,31 +129,20 @@ def test_stage_1_meets_the_sparsity_and_stage_2_starts_from_it(
     assert [float(row["target_sparsity"]) for row in curve] == pytest.approx([0.3, 0.6, 0.6, 0.6])
     assert curve[1]["validation_loss"] and not curve[0]["validation_loss"]
 
-    files = outputs(tmp_path, "s2")
-    stages.stage2(
-        "s", job2(0), pruned, [speech / "t.safetensors"], [speech / "beeps.csv"],
-        speech / "g.json", *files,
-    )  # fmt: skip
-    student = load_encoder(files[0])
+    student = load_encoder(run2(speech, tmp_path, job2(0), pruned))
     tensors, header = read_tensors(pruned)
     for name, value in student.state_dict().items():
         assert torch.equal(value, tensors[f"encoder.{name}"]), name
     assert header["provenance"]["inputs"].keys() == {"t.safetensors", "beeps.csv", "g.json"}
 
-    stages.stage2(
-        "s", job2(6), pruned, [speech / "t.safetensors"], [speech / "beeps.csv"],
-        speech / "g.json", *files,
-    )  # fmt: skip
-    trained = load_encoder(files[0])
+    finished = run2(speech, tmp_path, job2(6), pruned)
+    trained = load_encoder(finished)
     assert trained.config == student.config
     assert trained.config.attention_dropout == 0.05 != teacher.config.attention_dropout
     assert not torch.equal(trained.state_dict()["encoder.layer_norm.weight"],
                            student.state_dict()["encoder.layer_norm.weight"])  # fmt: skip
     with pytest.raises(SkillError, match="not a student of stage 1"):
-        stages.stage2(
-            "s", job2(), files[0], [speech / "t.safetensors"], [speech / "beeps.csv"],
-            speech / "g.json", *files,
-        )  # fmt: skip
+        run2(speech, tmp_path, job2(), finished)
 
 
 def test_a_method_without_pruning_passes_through(speech: Path, tmp_path: Path) -> None:
@@ -167,23 +166,6 @@ def test_a_student_of_some_blocks_is_pruned_by_its_own_size(
     assert summary["parameters"] == pytest.approx(0.7 * whole.num_parameters(), rel=0.02)
     assert summary["expected_sparsity"] < 0.2
     assert "the rest is pruned in one step" in capsys.readouterr().err
-
-
-def test_a_finished_stage_is_taken_over_and_not_trained_again(
-    speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """As after a job that outlived its Snakemake: its outputs are deleted, then asked for again."""
-    first = run1(speech, tmp_path, job1(4))
-    files = [path.read_bytes() for path in outputs(tmp_path, "s1")[:3]]
-    for path in outputs(tmp_path, "s1")[:3]:
-        path.unlink()
-    capsys.readouterr()
-    run1(speech, tmp_path, job1(4))
-    assert "s: taken over" in capsys.readouterr().err
-    assert [path.read_bytes() for path in outputs(tmp_path, "s1")[:3]] == files
-    run1(speech, tmp_path, job1(4, learning_rate=2e-3))
-    assert "taken over" not in capsys.readouterr().err
-    assert first.read_bytes() != files[0]
 
 
 def test_the_same_job_gives_the_same_student(speech: Path, tmp_path: Path) -> None:

@@ -239,10 +239,11 @@ def run_stage1(speech: Path, out: Path, precision: str) -> Path:
         stage=Stage1(steps=2, warmup=1, learning_rate=1e-3, batch_seconds=2.0, micro_seconds=2.0,
                      log_every=2, validate_every=2, precision=precision),  # type: ignore[arg-type]
     )  # fmt: skip
-    stages.stage1(
-        "s", job, [speech / "t.safetensors"], [speech / "beeps.csv"], None,
-        out / "s.safetensors", out / "s.csv", out / "s.json", out / "scratch",
+    files = stages.StageFiles(
+        [speech / "t.safetensors"], [speech / "beeps.csv"], None,
+        out / "s.safetensors", out / "scratch",
     )  # fmt: skip
+    stages.stage1("s", job, files)
     return out / "s.safetensors"
 
 

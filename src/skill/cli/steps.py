@@ -153,11 +153,10 @@ def stage1(
     clustering: Clusters = None,
 ) -> None:
     """Prune and distil a student at once; writes its curve (.csv) and summary (.json), too."""
-    from skill.distillation.stages import stage1 as run
+    from skill.distillation import stages
 
-    curve, summary = output.with_suffix(".csv"), output.with_suffix(".json")
-    settings = parse_job(jobs.Stage1Job, job)
-    run(name, settings, teachers, manifests, clustering, output, curve, summary, scratch)
+    files = stages.StageFiles(teachers, manifests, clustering, output, scratch)
+    stages.stage1(name, parse_job(jobs.Stage1Job, job), files)
 
 
 @command(
@@ -180,11 +179,10 @@ def stage2(
     clustering: Clusters = None,
 ) -> None:
     """Distil the pruned student further; writes its curve (.csv) and summary (.json), too."""
-    from skill.distillation.stages import stage2 as run
+    from skill.distillation import stages
 
-    curve, summary = output.with_suffix(".csv"), output.with_suffix(".json")
-    settings = parse_job(jobs.Stage2Job, job)
-    run(name, settings, student, teachers, manifests, clustering, output, curve, summary, scratch)
+    files = stages.StageFiles(teachers, manifests, clustering, output, scratch, student)
+    stages.stage2(name, parse_job(jobs.Stage2Job, job), files)
 
 
 @command(

@@ -5,14 +5,12 @@ stage 2 starts as the pruned student of stage 1, its projections included. A met
 nothing passes stage 1 without gates.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from skill.config.jobs import Stage1Job, Stage2Job
 from skill.config.methods import Method
-from skill.config.params import Distilling
 from skill.data.manifest import read_manifest, usable
 from skill.distillation import gates, summary
 from skill.distillation.distiller import Distiller
@@ -24,7 +22,7 @@ from skill.encoder import SpeechEncoder
 from skill.encoder.checkpoint import load_encoder, save_encoder
 from skill.similarity.clusters import read_clusters
 from skill.training.batches import training_audio
-from skill.training.checkpoints import forget, keep_finished, take_over_finished
+from skill.training.checkpoints import forget
 from skill.training.distributed import World
 from skill.training.exactness import Subject
 from skill.training.loop import TrainingResult, seed_step, train
@@ -33,33 +31,35 @@ from skill.utils.errors import SkillError
 from skill.utils.files import canonical_json, sha256
 from skill.utils.provenance import fingerprint, stamp
 
-Stage = TypeVar("Stage", bound=Distilling)
+
+@dataclass(frozen=True)
+class StageFiles:
+    """What a stage reads and writes; curve (.csv) and summary (.json) have the output's name."""
+
+    teachers: Sequence[Path]
+    manifests: Sequence[Path]
+    clustering: Path | None
+    output: Path
+    scratch: Path
+    student: Path | None = None
+    """Stage 1's output, which stage 2 starts as."""
+
+    @property
+    def inputs(self) -> list[Path]:
+        """All files that the result depends on."""
+        single = [path for path in (self.student, self.clustering) if path is not None]
+        return [*single, *self.teachers, *self.manifests]
 
 
-def stage1(
-    name: str,
-    job: Stage1Job,
-    teachers: Sequence[Path],
-    manifests: Sequence[Path],
-    clustering: Path | None,
-    output: Path,
-    curve: Path,
-    report: Path,
-    scratch: Path,
-) -> None:
-    """The verb `stage1`: write the pruned student with its projections, its curve and summary.
+def stage1(name: str, job: Stage1Job, files: StageFiles) -> None:
+    """The command `stage1`: write the pruned student with its projections.
 
     Raises:
         SkillError: an unreachable sparsity, layers that do not exist, no audio, or a loss that is
             not finite.
     """
     world = World.start()
-    inputs = [*teachers, *manifests, *([clustering] if clustering else [])]
-    outputs, identity = [output, curve, report], identity_of(job, inputs)
-    if take_over_finished(scratch, identity, outputs):
-        print(f"{name}: taken over, this very stage had ended before", file=sys.stderr, flush=True)
-        return
-    encoders = load_teachers(job.teachers, teachers, world.device)
+    encoders = load_teachers(job.teachers, files.teachers, world.device)
     teacher = encoders[job.teachers[0]]
     seed_step(job.seed, 0)
     student = start_student(teacher, job.definition.start_blocks, job.stage.dropout)
@@ -69,16 +69,15 @@ def stage1(
         assert job.sparsity is not None
         gates.attach(student, units=job.definition.prune)
         sparsity = SparsityTarget(student, job.sparsity, job.stage.sparsity_warmup)
-    targets = targets_of(job.definition, encoders, clustering)
     label = f"{name} stage 1"
-    stage = check_machine(label, job.stage, student, encoders, manifests, scratch)
-    distiller = Distiller(student, encoders, targets, job.definition, stage, sparsity)
+    distiller = build_distiller(label, job, files, student, encoders, sparsity)
     distiller.to(world.device)
-    result = run_stage(label, distiller, job, manifests, identity, scratch, world)
+    result = train_stage(label, distiller, job, files, world)
     if not world.is_main:
         return
 
-    facts = {"gates": gates.summary(student), "provenance": stamp(inputs, job, result.precision)}
+    provenance = stamp(files.inputs, job, result.precision)
+    facts = {"gates": gates.summary(student), "provenance": provenance}
     if sparsity is not None:
         summary.warn_of_sparsity(name, sparsity.sparsity, result)
         select(student, sparsity.sparsity)
@@ -86,62 +85,41 @@ def stage1(
         goal = (1 - sparsity.sparsity) * sparsity.full
         summary.warn_of_size(name, student.num_parameters(), goal)
     projections = distiller.projections.state_dict()
-    write_stage1(output, student, projections, {"provenance": facts["provenance"]})
-    summary.write_curve(curve, result)
-    summary.write_summary(report, student, teacher, distiller, result, facts)
-    keep_finished(scratch, identity, outputs)
-    forget(scratch)
+    write_stage1(files.output, student, projections, {"provenance": provenance})
+    summary.write(files.output, student, teacher, distiller, result, facts)
+    forget(files.scratch)
 
 
-def stage2(
-    name: str,
-    job: Stage2Job,
-    pruned: Path,
-    teachers: Sequence[Path],
-    manifests: Sequence[Path],
-    clustering: Path | None,
-    output: Path,
-    curve: Path,
-    report: Path,
-    scratch: Path,
-) -> None:
-    """The verb `stage2`: distil the student of stage 1 further; write it as an encoder file.
+def stage2(name: str, job: Stage2Job, files: StageFiles) -> None:
+    """The command `stage2`: distil the student of stage 1 further; write it as an encoder file.
 
     Raises:
-        SkillError: `pruned` is no file of stage 1, or as for `stage1`.
+        SkillError: `files.student` is no file of stage 1, or as for `stage1`.
     """
+    assert files.student is not None
     world = World.start()
-    inputs = [pruned, *teachers, *manifests, *([clustering] if clustering else [])]
-    outputs, identity = [output, curve, report], identity_of(job, inputs)
-    if take_over_finished(scratch, identity, outputs):
-        print(f"{name}: taken over, this very stage had ended before", file=sys.stderr, flush=True)
-        return
-    encoders = load_teachers(job.teachers, teachers, world.device)
-    student, projections = read_stage1(pruned, job.stage.dropout)
+    encoders = load_teachers(job.teachers, files.teachers, world.device)
+    student, projections = read_stage1(files.student, job.stage.dropout)
     student.to(world.device)
     seed_step(job.seed, 0)
-    targets = targets_of(job.definition, encoders, clustering)
     label = f"{name} stage 2"
-    stage = check_machine(label, job.stage, student, encoders, manifests, scratch)
-    distiller = Distiller(student, encoders, targets, job.definition, stage)
+    distiller = build_distiller(label, job, files, student, encoders)
     try:
         distiller.projections.load_state_dict(projections)
     except RuntimeError as error:
-        raise SkillError(f"{pruned}: its projections are of another method: {error}") from error
+        raise SkillError(
+            f"{files.student}: its projections are of another method: {error}"
+        ) from error
     distiller.to(world.device)
-    result = run_stage(
-        label, distiller, job, manifests, identity, scratch, world, job.first_data_step
-    )
+    result = train_stage(label, distiller, job, files, world, job.first_data_step)
     if not world.is_main:
         return
 
-    provenance = stamp(inputs, job, result.precision)
-    save_encoder(student, output, {"student": name, "provenance": provenance})
-    teacher = encoders[job.teachers[0]]
-    summary.write_curve(curve, result)
-    summary.write_summary(report, student, teacher, distiller, result, {"provenance": provenance})
-    keep_finished(scratch, identity, outputs)
-    forget(scratch)
+    provenance = stamp(files.inputs, job, result.precision)
+    save_encoder(student, files.output, {"student": name, "provenance": provenance})
+    teacher, facts = encoders[job.teachers[0]], {"provenance": provenance}
+    summary.write(files.output, student, teacher, distiller, result, facts)
+    forget(files.scratch)
 
 
 def load_teachers(
@@ -186,63 +164,57 @@ def targets_of(
         raise SkillError(f"{clustering}: {error}") from None
 
 
-def check_machine(
+def build_distiller(
     label: str,
-    stage: Stage,
+    job: Stage1Job | Stage2Job,
+    files: StageFiles,
     student: SpeechEncoder,
-    teachers: Mapping[str, SpeechEncoder],
-    manifests: Sequence[Path],
-    scratch: Path,
-) -> Stage:
-    """`stage` with the precision to compute in, after these models were tried in it.
+    teachers: dict[str, SpeechEncoder],
+    sparsity: SparsityTarget | None = None,
+) -> Distiller:
+    """Student and teachers in the precision to compute in, after they were tried in it.
 
     Raises:
-        SkillError: the machine computes a model wrongly.
+        SkillError: the machine computes a model wrongly, or as for `targets_of`.
     """
+    targets = targets_of(job.definition, teachers, files.clustering)
     subjects = [Subject(name, teacher) for name, teacher in teachers.items()]
     subjects.append(Subject("the student", student, gradients=True))
-    clip = speech_clip(u for path in manifests for u in read_manifest(path))
-    folder = findings_folder(scratch)
-    precision = choose_precision(label, subjects, clip, stage.precision, folder)
-    return stage.model_copy(update={"precision": precision})
+    clip = speech_clip(u for path in files.manifests for u in read_manifest(path))
+    folder = findings_folder(files.scratch)
+    precision = choose_precision(label, subjects, clip, job.stage.precision, folder)
+    stage = job.stage.model_copy(update={"precision": precision})
+    return Distiller(student, teachers, targets, job.definition, stage, sparsity)
 
 
-def identity_of(job: Stage1Job | Stage2Job, inputs: Sequence[Path]) -> str:
-    """What a stage's result follows from: parameters, files and code."""
-    files = {str(path): sha256(path) for path in inputs}
-    code = fingerprint("skill.distillation.stages")
-    return canonical_json([job.model_dump(mode="json"), files, code])
-
-
-def run_stage(
+def train_stage(
     label: str,
     distiller: Distiller,
     job: Stage1Job | Stage2Job,
-    manifests: Sequence[Path],
-    identity: str,
-    scratch: Path,
+    files: StageFiles,
     world: World,
     first_data_step: int = 0,
 ) -> TrainingResult:
-    """Train `distiller` as `job` says; `identity`: what a checkpoint depends on."""
-    stage = distiller.stage
+    """Train `distiller` as `job` says; a checkpoint depends on parameters, inputs and code."""
     shortest, longest = job.unlabelled.min_seconds, job.unlabelled.max_seconds
     audio = training_audio(
         label,
-        {split: usable(manifests, shortest, longest, split) for split in ("train", "dev")},
-        stage,
+        {split: usable(files.manifests, shortest, longest, split) for split in ("train", "dev")},
+        distiller.stage,
         job.seed,
         world,
         first_data_step=first_data_step,
     )
+    sums = {str(path): sha256(path) for path in files.inputs}
+    code = fingerprint("skill.distillation.stages")
     return train(
         distiller,
         audio.steps,
-        stage,
+        distiller.stage,
         seed=job.seed,
-        folder=scratch,
+        folder=files.scratch,
         label=label,
-        fingerprint=identity,
+        fingerprint=canonical_json([job.model_dump(mode="json"), sums, code]),
         held_out=audio.held_out,
         device=world.device.partition(":")[0],
     )

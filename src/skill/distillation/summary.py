@@ -13,21 +13,20 @@ _SIZE_TOLERANCE = 0.01
 _SPARSITY_TOLERANCE = 0.02
 
 
-def write_curve(path: Path, result: TrainingResult) -> None:
-    """A row for each `log_every` steps: losses, sparsity, learning rate, speed."""
-    columns = list(dict.fromkeys(key for row in result.curve for key in row))
-    write_csv(path, result.curve, columns or ["step", "loss"])
-
-
-def write_summary(
-    path: Path,
+def write(
+    output: Path,
     student: SpeechEncoder,
     teacher: SpeechEncoder,
     distiller: Distiller,
     result: TrainingResult,
     facts: dict[str, Any],
 ) -> None:
-    """Sizes, targets and losses at the end; `facts` are added."""
+    """The curve (.csv), a row for each `log_every` steps, and the summary (.json) beside `output`.
+
+    The summary has sizes, targets and losses at the end; `facts` are added.
+    """
+    columns = list(dict.fromkeys(key for row in result.curve for key in row))
+    write_csv(output.with_suffix(".csv"), result.curve, columns or ["step", "loss"])
     last = result.curve[-1] if result.curve else {}
     summary = {
         "parameters": student.num_parameters(),
@@ -51,9 +50,9 @@ def write_summary(
         "skipped_steps": result.skipped_steps,
         "precision": result.precision,
     }
-    write_json(path, summary | facts)
+    write_json(output.with_suffix(".json"), summary | facts)
     if result.skipped_steps:
-        print(f"{path.stem}: {result.skipped_steps} steps were skipped", file=sys.stderr)
+        print(f"{output.stem}: {result.skipped_steps} steps were skipped", file=sys.stderr)
 
 
 def _shape(config: EncoderConfig) -> dict[str, list[int]]:

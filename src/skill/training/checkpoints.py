@@ -4,11 +4,10 @@ A checkpoint is written beside the newest and renamed; the one before it is kept
 the newest is damaged.
 """
 
-import shutil
 import sys
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 
 from skill.utils.errors import SkillError
-from skill.utils.files import replacing, write_state
+from skill.utils.files import write_state
 
 _CHECKPOINT_SECONDS = 60.0
 
@@ -109,37 +108,6 @@ def restoring(folder: Path) -> Iterator[None]:
             f"{folder}: a resume file in it has another content than this training writes ({why}); "
             "remove it to start anew"
         ) from error
-
-
-def keep_finished(folder: Path, fingerprint: str, outputs: Sequence[Path]) -> None:
-    """Copies of a finished run's files, until the run that asked for them has recorded them."""
-    finished = folder / "finished"
-    (finished / "fingerprint").unlink(missing_ok=True)
-    for path in outputs:
-        with replacing(finished / path.name) as temporary:
-            shutil.copyfile(path, temporary)
-    with replacing(finished / "fingerprint") as temporary:  # last: what it names is whole
-        temporary.write_text(fingerprint, encoding="utf-8")
-
-
-def take_over_finished(folder: Path, fingerprint: str, outputs: Sequence[Path]) -> bool:
-    """Write `outputs` from the copies of this very run, if it once ended; False: it has to run.
-
-    A job that outlives its Snakemake ends unrecorded, and its outputs are deleted before the next
-    try; hours of training are not done again for that.
-    """
-    finished = folder / "finished"
-    try:
-        if (finished / "fingerprint").read_text(encoding="utf-8") != fingerprint:
-            return False
-    except (OSError, UnicodeDecodeError):
-        return False
-    if not all((finished / path.name).is_file() for path in outputs):
-        return False
-    for path in outputs:
-        with replacing(path) as temporary:
-            shutil.copyfile(finished / path.name, temporary)
-    return True
 
 
 def forget(folder: Path) -> None:
