@@ -19,7 +19,7 @@ from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.paper import analyze
 from skill.paper.figures import similarity as figures
 from skill.paper.figures.style import save
-from skill.similarity import activations, clustering_step, matrix_step, sensitivity
+from skill.similarity import activations, sensitivity, steps
 from skill.similarity.cka import cka
 from skill.similarity.layer_states import read_stack, read_stacks
 from skill.similarity.matrix import read_matrix
@@ -153,15 +153,15 @@ def test_the_same_list_gives_the_same_bytes(here: Path) -> None:
 
 def test_stored_and_streamed_similarity_are_equal(here: Path) -> None:
     paths = [record(name, job()) for name in ("one", "two")]
-    matrix_step.run(paths, Similarity(), Path("cached.csv"))
+    steps.compare(paths, Similarity(), Path("cached.csv"))
     teachers, manifests = [Path("one.safetensors"), Path("two.safetensors")], [Path("corpus.csv")]
-    matrix_step.run_stream(teachers, manifests, job(), Similarity(), Path("streamed.csv"))
+    steps.compare_streaming(teachers, manifests, job(), Similarity(), Path("streamed.csv"))
     names, cached = read_matrix(Path("cached.csv"))
     others, streamed = read_matrix(Path("streamed.csv"))
     assert names == others == [f"one:{i}" for i in range(5)] + [f"two:{i}" for i in range(4)]
     np.testing.assert_allclose(cached, streamed, atol=2e-5)  # half precision and six digits
     with pytest.raises(SkillError, match="rbf"):
-        matrix_step.run_stream(
+        steps.compare_streaming(
             teachers, manifests, job(), Similarity(kernel="rbf"), Path("streamed.csv")
         )
 
@@ -249,9 +249,9 @@ def test_stacks_of_others(here: Path) -> None:
 
 def test_from_states_to_groups_tables_and_pictures(here: Path) -> None:
     paths = [record(name, job()) for name in ("one", "two")]
-    matrix_step.run(paths, Similarity(), Path("cka.csv"))
+    steps.compare(paths, Similarity(), Path("cka.csv"))
     section = Clustering(num_clusters=4, state0="own")
-    clustering_step.run(Path("cka.csv"), section, Path("g.json"), Path("g.csv"), Path("c.csv"))
+    steps.cluster(Path("cka.csv"), section, Path("g.json"), Path("g.csv"), Path("c.csv"))
     found = files.read_json("g.json")
     assert len(found["layers"]) == 4 and [["one", 0]] in found["layers"]
     assert sorted(tuple(pair) for group in found["layers"] for pair in group) == sorted(
@@ -279,13 +279,13 @@ def test_from_states_to_groups_tables_and_pictures(here: Path) -> None:
     save(figures.groups(Path("g.csv")), Path("g"))
     assert [Path(f"g{suffix}").read_bytes() for suffix in (".pdf", ".png")] == before
     table = Path("g.csv").read_bytes()
-    clustering_step.run(Path("cka.csv"), section, Path("g.json"), Path("g.csv"))
+    steps.cluster(Path("cka.csv"), section, Path("g.json"), Path("g.csv"))
     assert Path("g.csv").read_bytes() == table
 
 
 def test_the_groups_table_is_the_whole_dendrogram(here: Path) -> None:
-    matrix_step.run([record("one", job())], Similarity(), Path("cka.csv"))
-    clustering_step.run(Path("cka.csv"), Clustering(num_clusters=2), Path("g.json"), Path("g.csv"))
+    steps.compare([record("one", job())], Similarity(), Path("cka.csv"))
+    steps.cluster(Path("cka.csv"), Clustering(num_clusters=2), Path("g.json"), Path("g.csv"))
     rows = files.read_csv("g.csv")
     _, matrix = read_matrix(Path("cka.csv"))
     order = [int(row["state"].partition(":")[2]) for row in rows]

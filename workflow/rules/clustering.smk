@@ -24,7 +24,7 @@ rule group_layers:
     priority: 1  # the longest way to the end: before the heads of what is there already
     params:
         job=lambda w: job(P.students[w.student].clustering),
-        code=fingerprint("skill.similarity.clustering_step"),
+        code=fingerprint("skill.similarity.steps"),
     shell:
         "python -m skill cluster --params {params.job:q} --similarity {input:q} "
         "--output {output.groups:q} --threads {threads} 2>&1 | tee -i {log:q}"

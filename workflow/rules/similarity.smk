@@ -21,7 +21,7 @@ rule compare_layers:
     threads: TRAINING_THREADS
     params:
         job=lambda w: job(MATRICES[w.matrix][1]),
-        code=fingerprint("skill.similarity.matrix_step"),
+        code=fingerprint("skill.similarity.steps"),
     shell:
         "python -m skill similarity --params {params.job:q} --activations {input:q} "
         "--output {output:q} --threads {threads} 2>&1 | tee -i {log:q}"

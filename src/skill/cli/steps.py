@@ -104,14 +104,14 @@ def similarity(
     Give --activations, or --teachers, --manifests and --calibration (the job of `activations`) to
     keep no states.
     """
-    from skill.similarity import matrix_step
+    from skill.similarity import steps
 
     section = parse_job(params.Similarity, job)
     if activations:
-        matrix_step.run(activations, section, output)
+        steps.compare(activations, section, output)
     elif teachers and manifests and calibration:
         audio = parse_job(jobs.ActivationsJob, calibration, "--calibration")
-        matrix_step.run_stream(teachers, manifests, audio, section, output)
+        steps.compare_streaming(teachers, manifests, audio, section, output)
     else:
         raise SkillError("give --activations, or --teachers, --manifests and --calibration")
 
@@ -126,7 +126,7 @@ def cluster(job: Job, similarity: File, output: Output) -> None:
 
     Writes the clusters (.json), the dendrogram's table (.csv) and the silhouettes (-criterion.csv).
     """
-    from skill.similarity.clustering_step import run
+    from skill.similarity.steps import cluster as run
 
     criterion = output.with_name(f"{output.stem}-criterion.csv")
     run(

@@ -10,7 +10,7 @@ from skill.config.jobs import StudyJob
 from skill.config.params import Clustering, Similarity, Studies
 from skill.paper.figures import similarity as figures
 from skill.paper.figures.style import save
-from skill.similarity import clustering_step, matrix_step
+from skill.similarity import steps
 from skill.similarity.sensitivity import run_stability
 from skill.utils.errors import SkillError
 from skill.utils.files import read_json
@@ -34,13 +34,13 @@ def analyze(
     matrix, of_states = files[0], files[0].suffix != ".csv"
     if of_states:
         matrix = _beside(stem, "-similarity.csv")
-        matrix_step.run(files, compare, matrix)
+        steps.compare(files, compare, matrix)
         save(figures.matrix(matrix), matrix.with_suffix(""))
     elif len(files) > 1:
         raise SkillError(f"{files[1]}: layers are clustered from one table at a time")
     clusters, table = _beside(stem, "-clusters.json"), _beside(stem, "-clusters.csv")
     curve = _beside(stem, "-criterion.csv")
-    clustering_step.run(matrix, section, clusters, table, curve)
+    steps.cluster(matrix, section, clusters, table, curve)
     if of_states:
         shared = _beside(stem, "-stability.csv")
         job = StudyJob(seed=0, similarity=compare, clustering=section, studies=Studies())

@@ -10,12 +10,13 @@ Axes: L states, K clusters.
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import linkage as scipy_linkage  # type: ignore[import-untyped]
 from scipy.spatial.distance import squareform  # type: ignore[import-untyped]
+from sklearn.metrics import silhouette_score
 
 from skill.utils.errors import SkillError
 
@@ -24,30 +25,6 @@ STATE0 = ("clustered", "own", "omitted")
 
 Array = NDArray[np.float64]
 Groups = list[list[int]]
-
-
-def group_layers(
-    cka: Any,
-    num_clusters: int | str,
-    linkage: str = "average",
-    contiguous: bool = False,
-    *,
-    state0: str = "clustered",
-    model_of_layer: Sequence[int] | None = None,
-) -> Groups:
-    """Group states into `num_clusters` clusters: lists of state numbers, ordered by first member.
-
-    `cka` is [L, L]. `num_clusters` counts all groups, or is "auto": the number with the highest
-    silhouette (`silhouette`). `contiguous` admits only clusters that are contiguous in depth.
-    `state0` says whether state 0 is clustered like the others, is a group of its "own", or is
-    "omitted". `model_of_layer` [L] names the model that each state belongs to, where there are
-    several; the states of one model stand in order of depth, and each model has its state 0.
-
-    Raises:
-        SkillError: an unknown option, a matrix that is no CKA, or an impossible number of clusters.
-    """
-    tree = Dendrogram(cka, linkage, contiguous, state0=state0, model_of_layer=model_of_layer)
-    return tree.cut(tree.best_num_clusters() if num_clusters == "auto" else num_clusters)
 
 
 def shuffled(groups: Groups, states: Sequence[int], seed: int) -> Groups:
@@ -65,6 +42,17 @@ class Dendrogram:
 
     `clustered` are the states that merge, `singletons` those that are a group of their own,
     `linkage_matrix` [len(clustered) - 1, 4] is scipy's, over the positions in `clustered`.
+
+    Args:
+        cka: [L, L].
+        contiguous: admit only clusters that are contiguous in depth.
+        state0: whether state 0 is clustered like the others, is a group of its "own", or is
+            "omitted".
+        model_of_layer: [L], the model that each state belongs to, where there are several; the
+            states of one model stand in order of depth, and each model has its state 0.
+
+    Raises:
+        SkillError: an unknown option, or a matrix that is no CKA.
     """
 
     def __init__(
@@ -105,7 +93,7 @@ class Dendrogram:
         else:
             self.linkage_matrix = scipy_linkage(squareform(self.distances, checks=False), linkage)
 
-    def cut(self, num_clusters: int | str) -> Groups:
+    def cut(self, num_clusters: int) -> Groups:
         """Exactly `num_clusters` groups, `singletons` among them: the first merges, in order.
 
         Raises:
@@ -127,18 +115,23 @@ class Dendrogram:
 
     def silhouette_curve(self) -> list[tuple[int, float]]:
         """(number of groups, mean silhouette) for each number that a silhouette is defined for."""
-        curve = []
+        curve: list[tuple[int, float]] = []
         place = {state: position for position, state in enumerate(self.clustered)}
         for count in range(2, len(self.clustered)):
             labels = np.empty(len(self.clustered), dtype=int)
             groups = [g for g in self.cut(count + len(self.singletons)) if g[0] in place]
             for label, group in enumerate(groups):
                 labels[[place[state] for state in group]] = label
-            curve.append((count + len(self.singletons), silhouette(self.distances, labels)))
+            value = silhouette_score(self.distances, labels, metric="precomputed")
+            curve.append((count + len(self.singletons), float(value)))
         return curve
 
+    def chosen(self, num_clusters: int | Literal["auto"]) -> int:
+        """`num_clusters`, which counts all groups, or the best number where it is "auto"."""
+        return self.best_num_clusters() if num_clusters == "auto" else num_clusters
+
     def best_num_clusters(self) -> int:
-        """The number of groups with the highest silhouette; the smaller one where two are equal.
+        """The number with the highest mean silhouette (Rousseeuw 1987); of equal ones the smaller.
 
         Silhouette, because it needs distances only (the gap statistic needs features and a null
         distribution, which a CKA matrix has not), needs no resamples (as stability does), and
@@ -151,22 +144,6 @@ class Dendrogram:
             return len(self.singletons) + len(self.clustered)
         highest = max(value for _, value in curve)
         return next(count for count, value in curve if value >= highest - 1e-12)
-
-
-def silhouette(distances: Array, labels: NDArray[np.int_]) -> float:
-    """Mean silhouette (Rousseeuw 1987) from distances [L, L]; a singleton counts as 0.
-
-    (b - a) / max(a, b), with a the mean distance to the state's own cluster, without itself, and b
-    the mean distance to the nearest other cluster.
-    """
-    member = labels[:, None] == np.unique(labels)
-    sizes = member.sum(0)
-    sums = distances @ member
-    own = (sums * member).sum(1) / np.maximum((member * (sizes - 1)).sum(1), 1)
-    other = np.where(member, np.inf, sums / sizes).min(1)
-    largest = np.maximum(own, other)
-    values = np.divide(other - own, largest, out=np.zeros_like(own), where=largest > 0)
-    return float(np.where((member * sizes).sum(1) > 1, values, 0.0).mean())
 
 
 def _checked(cka: Any) -> Array:

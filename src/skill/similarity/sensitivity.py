@@ -1,4 +1,4 @@
-"""What the groups depend on: the verbs `stability` and `study`.
+"""What the groups depend on: the commands `stability` and `sensitivity`.
 
 How little calibration audio is enough, and how much does the clustering method matter? The SKILL
 paper leaves both open.
@@ -15,10 +15,10 @@ import numpy as np
 
 from skill.config.jobs import StudyJob
 from skill.similarity.clustering import LINKAGES, Array, Dendrogram, Groups
-from skill.similarity.clustering_step import curve_rows
 from skill.similarity.hsic import align
 from skill.similarity.layer_states import LayerStates, read_stacks
 from skill.similarity.stability import adjusted_rand, bootstrap, co_membership, subsets
+from skill.similarity.steps import curve_rows
 from skill.utils.errors import SkillError
 from skill.utils.files import write_csv
 from skill.utils.progress import track
@@ -37,16 +37,12 @@ def run_stability(activations: Sequence[Path], job: StudyJob, matrix: Path, curv
     between resamples with its 5 % and 95 % quantiles, and whether the number was chosen.
 
     Raises:
-        SkillError: as the verb `similarity`, or groups that the states do not allow.
+        SkillError: as the command `similarity`, or groups that the states do not allow.
     """
     stack = read_stacks(activations).first(job.similarity.max_frames)
     full, resamples = _resampled(stack, job)
     tree = _tree(full, stack, job)
-    chosen = (
-        tree.best_num_clusters()
-        if job.clustering.num_clusters == "auto"
-        else job.clustering.num_clusters
-    )
+    chosen = tree.chosen(job.clustering.num_clusters)
     trees = [_tree(cka, stack, job) for cka in resamples]
     groups = tree.cut(chosen)
     shared = co_membership([other.cut(chosen) for other in trees], len(stack.names))
@@ -57,7 +53,7 @@ def run_stability(activations: Sequence[Path], job: StudyJob, matrix: Path, curv
         for state, name in enumerate(stack.names)
     ]
     write_csv(matrix, rows, ["state", "cluster", *stack.names])
-    points = curve_rows(tree, int(chosen))
+    points = curve_rows(tree, chosen)
     for point in points:
         partitions = [other.cut(point["clusters"]) for other in trees]
         values = [adjusted_rand(a, b) for a, b in combinations(partitions, 2)] or [1.0]
@@ -77,7 +73,7 @@ def run_study(activations: Sequence[Path], job: StudyJob, output: Path) -> None:
     `rand_default`: between the groups and those of the configured linkage and kernel on all audio.
 
     Raises:
-        SkillError: as the verb `similarity`; or a file that does not say how long utterances are.
+        SkillError: as the command `similarity`; or a file without the utterances' lengths.
     """
     stack = read_stacks(activations).first(job.similarity.max_frames)
     if stack.seconds is None:
@@ -99,8 +95,7 @@ def run_study(activations: Sequence[Path], job: StudyJob, output: Path) -> None:
             full = align(sums.hsic(sums.sizes * 0 + 1), stack.names).numpy()
             if reference is None:
                 tree = _tree(full, stack, job)
-                wanted = job.clustering.num_clusters
-                count = tree.best_num_clusters() if wanted == "auto" else int(wanted)
+                count = tree.chosen(job.clustering.num_clusters)
                 reference = tree.cut(count)
             for seconds in amounts:
                 frames = round(seconds * rate)

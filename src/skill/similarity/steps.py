@@ -1,20 +1,70 @@
-"""The verb `clustering`: from a table of CKA to the groups that a student learns the means of.
+"""The commands `similarity` and `cluster`: from states to CKA, from CKA to clusters of layers.
 
-Axes: L states, K clusters.
+Axes: L states.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from skill.config.params import Clustering
+from skill.config.jobs import ActivationsJob
+from skill.config.params import Clustering, Similarity
+from skill.similarity.activations import stream
+from skill.similarity.cka import cka
 from skill.similarity.clustering import Array, Dendrogram, shuffled
 from skill.similarity.clusters import write_clusters
-from skill.similarity.matrix import models, read_matrix
+from skill.similarity.layer_states import read_stacks
+from skill.similarity.matrix import models, read_matrix, write_matrix
 from skill.utils.errors import SkillError
 from skill.utils.files import write_csv
 
 
-def run(
+def compare(activations: Sequence[Path], section: Similarity, output: Path) -> None:
+    """Write CKA between all states in the files `activations` (several: of several teachers).
+
+    Raises:
+        SkillError: files that hold no states or other frames than the first; a state that is
+            constant or not finite, named with teacher, state and utterance.
+    """
+    stack = read_stacks(activations).first(section.max_frames)
+    matrix = cka(
+        stack.states,
+        section.estimator,
+        kernel=section.kernel,
+        bandwidth=section.bandwidth,
+        standardize=section.standardize,
+        names=stack.names,
+    )
+    write_matrix(output, stack.names, matrix.numpy())
+
+
+def compare_streaming(
+    teachers: Sequence[Path],
+    manifests: Sequence[Path],
+    calibration: ActivationsJob,
+    section: Similarity,
+    output: Path,
+) -> None:
+    """The same table in one pass over the audio, with nothing stored: see `activations.stream`.
+
+    Raises:
+        SkillError: as `compare`; or a kernel or number of frames that one pass does not allow.
+    """
+    if section.kernel != "linear":
+        raise SkillError(f"similarity: the {section.kernel} kernel needs stored activations")
+    if section.max_frames is not None:
+        raise SkillError("similarity: max_frames belongs to stored activations")
+    names, matrix = stream(
+        teachers,
+        manifests,
+        calibration,
+        estimator=section.estimator,
+        standardize=section.standardize,
+    )
+    write_matrix(output, names, matrix.numpy())
+
+
+def cluster(
     similarity: Path,
     section: Clustering,
     output: Path,
@@ -39,20 +89,18 @@ def run(
             state0=section.state0,
             model_of_layer=models(names),
         )
-        wanted = (
-            tree.best_num_clusters() if section.num_clusters == "auto" else section.num_clusters
-        )
-        groups = tree.cut(wanted)
+        count = tree.chosen(section.num_clusters)
+        groups = tree.cut(count)
         if section.shuffle is not None:
             groups = shuffled(groups, tree.clustered, section.shuffle)
     except SkillError as error:
         raise SkillError(f"{similarity}: {error}") from None
-    curve = curve_rows(tree, wanted)
+    curve = curve_rows(tree, count)
     write_clusters(
         output,
         [[names[state] for state in group] for group in groups],
         {
-            "num_clusters": wanted,
+            "num_clusters": count,
             "settings": section.model_dump(),
             "clustered": [names[state] for state in tree.clustered],
             "linkage": tree.linkage_matrix.tolist(),
@@ -83,7 +131,7 @@ def rows(
     sequence = apart + [tree.clustered[position] for position in order]
     place = {position: row for row, position in enumerate(order)}
     group_of = {state: number for number, group in enumerate(groups) for state in group}
-    found: list[dict[str, Any]] = []
+    table: list[dict[str, Any]] = []
     for row, state in enumerate(sequence):
         left: int | str = ""
         right: int | str = ""
@@ -91,7 +139,7 @@ def rows(
         if row < len(tree.linkage_matrix):
             left, right = (place.get(int(node), int(node)) for node in tree.linkage_matrix[row, :2])
             height = float(tree.linkage_matrix[row, 2])
-        found.append(
+        table.append(
             {
                 "state": names[state],
                 "cluster": group_of.get(state, ""),
@@ -101,7 +149,7 @@ def rows(
             }
             | {names[other]: float(matrix[state, other]) for other in sequence}
         )
-    return found
+    return table
 
 
 def leaf_order(tree: Dendrogram) -> list[int]:
@@ -117,12 +165,12 @@ def leaf_order(tree: Dendrogram) -> list[int]:
 def curve_rows(tree: Dendrogram, chosen: int) -> list[dict[str, Any]]:
     """For each number of groups its silhouette, and the height of the merge that leads to it."""
     heights = tree.linkage_matrix[::-1, 2]
-    own = len(tree.singletons)
+    singletons = len(tree.singletons)
     return [
         {
             "clusters": count,
             "silhouette": value,
-            "height": float(heights[count - own - 1]),
+            "height": float(heights[count - singletons - 1]),
             "chosen": int(count == chosen),
         }
         for count, value in tree.silhouette_curve()
