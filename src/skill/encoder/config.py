@@ -1,5 +1,6 @@
 """What an encoder looks like, layer by layer."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from reprlib import repr as shown
@@ -54,6 +55,19 @@ class EncoderConfig:
                 object.__setattr__(self, field.name, nested)
         self._check_values()
         self._check_fit()
+
+    @property
+    def hop(self) -> int:
+        """Samples from one frame to the next."""
+        return math.prod(self.conv_strides)
+
+    @property
+    def receptive_field(self) -> int:
+        """Samples that a frame is made of; the first frame is centred on half of them."""
+        field, hop = 1, 1
+        for kernel, stride in zip(self.conv_kernels, self.conv_strides, strict=True):
+            field, hop = field + (kernel - 1) * hop, hop * stride
+        return field
 
     def _check_values(self) -> None:
         """Types and ranges, whoever wrote them."""

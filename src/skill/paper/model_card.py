@@ -1,6 +1,5 @@
 """The model card: what the header and the run's own tables say of a model, nothing typed."""
 
-import math
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -73,7 +72,7 @@ def card(encoder: SpeechEncoder, header: dict[str, Any], path: Path, scores: Pat
         _USE.format(
             name=name,
             states=config.num_blocks + 1,
-            rate=16000 / math.prod(config.conv_strides),
+            rate=16000 / config.hop,
             width=config.width,
         ),
         "## Results",

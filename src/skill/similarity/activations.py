@@ -2,9 +2,8 @@
 
 Axes: S samples (16 kHz), L states, N frames pooled over utterances, D width.
 
-An utterance is a batch of its own, so that no frame of padding exists. The file holds `states`
-[N, L, D] in half precision, less `shift` [L, D], the first utterance's mean: CKA does not see a
-shift, and half precision is not wasted on means. `utterance` [N] says which one a frame is of.
+An utterance is a batch of its own, so that no frame of padding exists. What is written is a stack
+of layer states (`skill.similarity.layer_states`).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,10 +19,11 @@ from skill.data.audio import read_segment
 from skill.data.manifest import RATE, Utterance, read_manifest
 from skill.encoder import SpeechEncoder
 from skill.encoder.checkpoint import load_encoder
+from skill.encoder.inference import hidden_states
+from skill.similarity.layer_states import write_activations
 from skill.similarity.streaming import StreamingCKA
 from skill.training.exactness import Subject
 from skill.training.machine_check import choose_precision, speech_clip
-from skill.utils import files
 from skill.utils.errors import SkillError
 from skill.utils.hashing import stable_hash
 from skill.utils.progress import track
@@ -40,7 +40,7 @@ class CalibrationUtterance:
 
 
 def run(teacher: Path, manifests: Sequence[Path], job: ActivationsJob, output: Path) -> None:
-    """The verb: write the states of the encoder in the file `teacher`, named by its stem.
+    """The command `activations`: write the states of the encoder in `teacher`, named by its stem.
 
     Raises:
         SkillError: no audio to calibrate on, or a state that is constant, not finite or beyond
@@ -53,12 +53,12 @@ def run(teacher: Path, manifests: Sequence[Path], job: ActivationsJob, output: P
     owner = torch.empty(total, dtype=torch.int32)
     start = 0
     with track(len(pieces), f"activations {teacher.stem}") as progress:
-        for index, (piece, found) in enumerate(calibration_states(encoder, teacher.stem, pieces)):
-            stop = start + found.shape[1]
+        for index, (piece, layers) in enumerate(calibration_states(encoder, teacher.stem, pieces)):
+            stop = start + layers.shape[1]
             if states is None:
-                shift = found.double().mean(1).float()
+                shift = layers.double().mean(1).float()
                 states = torch.empty(total, *shift.shape, dtype=torch.float16)
-            half = (found - shift[:, None]).half()
+            half = (layers - shift[:, None]).half()
             for state in torch.nonzero(~torch.isfinite(half).flatten(1).all(1)).flatten().tolist():
                 raise SkillError(
                     f"{teacher.stem}: state {state} is beyond half precision in utterance "
@@ -69,14 +69,9 @@ def run(teacher: Path, manifests: Sequence[Path], job: ActivationsJob, output: P
             start = stop
             progress.update(index + 1)
     assert states is not None
-    header = {
-        "kind": "activations",
-        "teacher": teacher.stem,
-        "utterances": [piece.utterance.id for piece in pieces],
-        "seconds": [piece.utterance.samples / RATE for piece in pieces],
-        "provenance": stamp([teacher, *manifests], job, "float32"),
-    }
-    files.write_tensors(output, {"states": states, "shift": shift, "utterance": owner}, header)
+    provenance = stamp([teacher, *manifests], job, "float32")
+    utterances = [piece.utterance for piece in pieces]
+    write_activations(output, teacher.stem, states, shift, owner, utterances, provenance)
 
 
 def stream(
@@ -89,8 +84,8 @@ def stream(
 ) -> tuple[list[str], Tensor]:
     """CKA of all states of the teachers in one pass over the audio; no state is stored.
 
-    Returns the states' names ("teacher:number") and CKA [L, L]: what `run` and then the verb
-    `similarity` give, without the rounding to half precision.
+    Returns the states' names ("teacher:number") and CKA [L, L]: what `run` and then the
+    command `similarity` give, without the rounding to half precision.
 
     Raises:
         SkillError: as `run`; or teachers of different frame rates.
@@ -108,8 +103,8 @@ def stream(
         for teacher, encoder in zip(teachers, encoders, strict=True)
     ]
     with track(len(pieces), "similarity") as progress:
-        for index, found in enumerate(zip(*sources, strict=True)):
-            streaming.update([state for _, states in found for state in states])
+        for index, pairs in enumerate(zip(*sources, strict=True)):
+            streaming.update([state for _, states in pairs for state in states])
             progress.update(index + 1)
     return names, streaming.result()
 
@@ -183,15 +178,12 @@ def calibration_states(
             calibration set was cut for, where the teacher's frame rate differs; or a machine that
             computes the encoder wrongly.
     """
-    device = next(encoder.parameters()).device
     pieces = list(pieces)
     clip = speech_clip(piece.utterance for piece in pieces)
     choose_precision(teacher, [Subject(teacher, encoder)], clip, "float32")
     for piece in pieces:
         name = piece.utterance.id
-        waveform = torch.from_numpy(read_segment(piece.utterance)).to(device)
-        with torch.inference_mode():
-            states = torch.stack([state[0] for state in encoder(waveform[None])[0]]).float().cpu()
+        states = hidden_states(encoder, [read_segment(piece.utterance)])[0].cpu()
         if states.shape[1] != piece.frames:
             raise SkillError(
                 f"{teacher}: {states.shape[1]} frames instead of {piece.frames} in utterance "

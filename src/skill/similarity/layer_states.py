@@ -1,8 +1,8 @@
-"""Stacks of layer states read from safetensors: this project's activations, or anybody's.
+"""Stacks of layer states in safetensors: this project's activations, or anybody's.
 
 Read is any file that holds one of these:
 
-* `states` [N, L, D] with the header that `skill.similarity.activations` writes;
+* `states` [N, L, D] with the header that `write_activations` writes;
 * one tensor [L, N, D], called `states` or the only one of three axes;
 * one tensor [N, D_l] per layer, in natural order of their names ("layer2" before "layer10").
 
@@ -23,11 +23,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skill.data.manifest import Utterance
 from skill.similarity.centering import center_states
 from skill.similarity.sample_space import BlockSums, block_sums
 from skill.similarity.stability import utterance_bounds
 from skill.utils.errors import SkillError
-from skill.utils.files import read_metadata, read_tensors
+from skill.utils.files import read_metadata, read_tensors, write_tensors
 
 _RUNS = 50
 _WHOLE = (torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64)
@@ -78,6 +79,32 @@ class LayerStates:
         prepared = center_states(self.states, self.names, standardize)
         bounds = utterance_bounds(self.utterance.numpy())
         return block_sums(prepared, bounds, kernel=kernel, bandwidth=bandwidth)
+
+
+def write_activations(
+    path: Path,
+    teacher: str,
+    states: Tensor,
+    shift: Tensor,
+    owner: Tensor,
+    utterances: Sequence[Utterance],
+    provenance: Any,
+) -> None:
+    """The states of a teacher on a calibration set.
+
+    Args:
+        states: [N, L, D] in half precision, less `shift`.
+        shift: [L, D], a mean: CKA does not see it, and half precision is not wasted on it.
+        owner: [N], the number of the utterance that a frame is of.
+    """
+    header = {
+        "kind": "activations",
+        "teacher": teacher,
+        "utterances": [utterance.id for utterance in utterances],
+        "seconds": [utterance.seconds for utterance in utterances],
+        "provenance": provenance,
+    }
+    write_tensors(path, {"states": states, "shift": shift, "utterance": owner}, header)
 
 
 def read_stacks(paths: Sequence[Path]) -> LayerStates:
@@ -147,7 +174,7 @@ def read_stack(path: Path) -> LayerStates:
 def _from_activations(
     path: Path, tensors: dict[str, Tensor], header: dict[str, Any]
 ) -> LayerStates:
-    """The stack that the verb `activations` wrote."""
+    """The stack that `write_activations` wrote."""
     stored, owner = tensors.get("states"), tensors.get("utterance")
     if stored is None or owner is None:
         raise SkillError(f"{path}: activations without `states` and `utterance`")
@@ -178,9 +205,9 @@ def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _layers(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    whole = [name for name, tensor in tensors.items() if tensor.ndim == 3]
-    if len(whole) == 1 and (whole[0] == "states" or len(tensors) == 1):
-        return {str(layer): state for layer, state in enumerate(tensors[whole[0]])}
+    cubes = [name for name, tensor in tensors.items() if tensor.ndim == 3]
+    if len(cubes) == 1 and (cubes[0] == "states" or len(tensors) == 1):
+        return {str(layer): state for layer, state in enumerate(tensors[cubes[0]])}
     flat = {name: tensors[name] for name in sorted(tensors, key=_natural)}
     lengths = {tensor.shape[0] for tensor in flat.values() if tensor.ndim == 2}
     if not flat or len(lengths) != 1 or any(tensor.ndim != 2 for tensor in flat.values()):

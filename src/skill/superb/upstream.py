@@ -15,6 +15,7 @@ from torch import Tensor
 from skill.data import fbank
 from skill.encoder import SpeechEncoder
 from skill.encoder.checkpoint import load_encoder
+from skill.encoder.inference import hidden_states
 from skill.superb.examples import Waveform
 from skill.training.exactness import Subject
 from skill.training.machine_check import choose_precision, findings_folder
@@ -71,7 +72,7 @@ class Encoder:
         self.encoder.exact_padding = True
         self.states = encoder.config.num_blocks + 1
         self.width = encoder.config.width
-        self.hop = int(np.prod(encoder.config.conv_strides))
+        self.hop = encoder.config.hop
         self.device = next(encoder.parameters()).device
         self.precision = computed(precision, self.device.type)
 
@@ -79,22 +80,11 @@ class Encoder:
         return int(self.encoder.frames(samples))
 
     def centres(self, frames: int) -> NDArray[np.floating]:
-        window, hop = 1, 1
-        config = self.encoder.config
-        for kernel, stride in zip(config.conv_kernels, config.conv_strides, strict=True):
-            window, hop = window + (kernel - 1) * hop, hop * stride
-        return window / 2 + hop * np.arange(frames)
+        return self.encoder.config.receptive_field / 2 + self.hop * np.arange(frames)
 
-    @torch.no_grad()
     def __call__(self, waveforms: Sequence[Waveform]) -> list[Tensor]:
-        lengths = torch.tensor([len(waveform) for waveform in waveforms])
-        batch = torch.zeros(len(waveforms), int(lengths.max()))
-        for row, waveform in zip(batch, waveforms, strict=True):
-            row[: len(waveform)] = torch.from_numpy(waveform)
         with autocast(self.precision, self.device.type):
-            states, frames = self.encoder(batch.to(self.device), lengths.to(self.device))
-        stacked = torch.stack([state.float() for state in states])
-        return [stacked[:, b, : int(count)] for b, count in enumerate(frames)]
+            return hidden_states(self.encoder, waveforms)
 
 
 def load_upstream(

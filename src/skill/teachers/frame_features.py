@@ -12,12 +12,10 @@ from pathlib import Path
 
 import kaldi_native_fbank
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from skill.data.audio import read_segment
 from skill.data.manifest import Utterance
-from skill.encoder import SpeechEncoder
 from skill.utils.errors import SkillError
 from skill.utils.files import canonical_json, replacing
 from skill.utils.progress import track
@@ -67,17 +65,6 @@ def mfcc(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
     static[:, 0] -= static[:, 0].mean()
     first = np.gradient(static, axis=0)
     return np.concatenate([static, first, np.gradient(first, axis=0)], axis=1)[::2]
-
-
-@torch.no_grad()
-def layer_features(
-    encoder: SpeechEncoder, waveform: NDArray[np.float32], layer: int
-) -> NDArray[np.float32]:
-    """State `layer` of one utterance, [T, D]."""
-    for name, state in encoder.iterate(torch.from_numpy(waveform)[None]):
-        if name == layer:
-            return state[0].float().numpy()
-    raise ValueError(f"the encoder has no state {layer}")
 
 
 def store(

@@ -28,7 +28,7 @@ from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.encoder.checkpoint import load_encoder
 from skill.teachers import filterbank_init
 from skill.teachers.masked_prediction import MaskedPrediction
-from skill.teachers.round_targets import TargetValues, centre, round_targets
+from skill.teachers.round_targets import TargetValues, round_targets
 from skill.teachers.spectrum import Spectrum, SpectrumRegression
 from skill.teachers.speeds import at_other_speeds
 from skill.training.batches import training_audio
@@ -97,7 +97,7 @@ def run(
             _stage_key(corpus, section, 0),
         )
         curves["spectrum"] = result.curve
-    first = centre(encoder)
+    first = encoder.config.receptive_field // 2
     carried: dict[str, Any] = {}
     for number, stage in enumerate(section.rounds, start=1):
         label = f"{name} round {number}"

@@ -14,8 +14,9 @@ from skill.config.params import PretrainingTarget
 from skill.data.batches import BatchPlan
 from skill.data.manifest import Utterance
 from skill.encoder import SpeechEncoder
+from skill.encoder.inference import hidden_states
 from skill.teachers import whisper
-from skill.teachers.frame_features import FrameValues, layer_features, mfcc, store
+from skill.teachers.frame_features import FrameValues, mfcc, store
 from skill.teachers.pseudo_labels import cluster_labels, moments, training_share
 from skill.training.precision import autocast
 
@@ -52,17 +53,6 @@ class TargetValues:
         return (values.astype(np.float32) - self.mean) / self.deviation
 
 
-def centre(encoder: SpeechEncoder) -> int:
-    """The sample that the encoder's first frame is centred on: half of its receptive field."""
-    field, hop = 1, 1
-    for kernel, stride in zip(
-        encoder.config.conv_kernels, encoder.config.conv_strides, strict=True
-    ):
-        field += (kernel - 1) * hop
-        hop *= stride
-    return field // 2
-
-
 def round_targets(
     scratch: Path,
     number: int,
@@ -93,9 +83,9 @@ def round_targets(
             continue
         group = [t for t in targets if (t.features, t.encoder) == (target.features, target.encoder)]
         layers = sorted({t.layer for t in group if t.layer is not None})
-        own = target.features == "model"
-        key = f"{dependencies} {number}" if own else corpus
-        source = f"round{number}" if own else target.encoder or "mfcc"
+        of_model = target.features == "model"
+        key = f"{dependencies} {number}" if of_model else corpus
+        source = f"round{number}" if of_model else target.encoder or "mfcc"
         names = [f"{source}-{layer}" for layer in layers] or [source]
         compute, first_centre = _features(target, layers, encoder, precision)
         stored = store(
@@ -132,8 +122,9 @@ def _features(
         return lambda waveform: [mfcc(waveform)], _MFCC_CENTRE
     encoder.eval()
 
-    def own(waveform: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    def model_states(waveform: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         with autocast(precision, "cpu"):
-            return [layer_features(encoder, waveform, layer) for layer in layers]
+            every = hidden_states(encoder, [waveform])[0]
+        return [every[layer].numpy() for layer in layers]
 
-    return own, centre(encoder)
+    return model_states, encoder.config.receptive_field // 2
