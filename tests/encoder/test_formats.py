@@ -73,7 +73,7 @@ def test_the_folder_has_copies_of_what_the_network_needs(
     for name in export.CARRIED:
         assert (exported[1] / f"{name}.py").read_bytes() == (package / f"{name}.py").read_bytes()
     modules = {path.stem for path in package.glob("*.py")}
-    assert modules == {"__init__", "checkpoint", *export.CARRIED}
+    assert modules == {"__init__", "checkpoint", "inference", *export.CARRIED}
 
 
 def test_exported_code_calls_public_operators_only(exported: tuple[SpeechEncoder, Path]) -> None:

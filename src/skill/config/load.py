@@ -26,9 +26,9 @@ def load(path: str | Path) -> Params:
         SkillError: anything in it that is wrong, with the file and the key's path.
     """
     try:
-        written = read_yaml(Path(path))
-        _refuse_old_keys(written)
-        return expand(written)
+        content = read_yaml(Path(path))
+        _refuse_old_keys(content)
+        return expand(content)
     except SkillError as error:
         message = str(error)
         start = "" if message.startswith(f"{path}:") else f"{path}: "
@@ -76,17 +76,17 @@ def _count(value: Any, counted: dict[int, float]) -> float:
     return counted[id(value)]
 
 
-def _refuse_old_keys(written: dict[str, Any]) -> None:
+def _refuse_old_keys(content: dict[str, Any]) -> None:
     """Say how a key of an older version is called today."""
-    sections = {"": written}
-    students = written.get("students")
+    sections = {"": content}
+    students = content.get("students")
     if isinstance(students, dict):
         sections |= {f"students.{name}.": s for name, s in students.items() if isinstance(s, dict)}
     for path, section in sections.items():
         for key, text in _RENAMED.items():
             if key in section:
                 raise SkillError(f"{path}{key}: {text} since version 0.2")
-    paper = written.get("paper")
+    paper = content.get("paper")
     if isinstance(paper, dict) and "baseline" in paper:
         raise SkillError(
             "paper.baseline: since version 0.2 every student says compare_with: STUDENT"

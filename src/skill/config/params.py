@@ -297,8 +297,8 @@ class Pretraining(Section):
     def _inside(self) -> "Pretraining":
         for number, stage in enumerate(self.rounds, start=1):
             for target in stage.targets:
-                own = target.layer if target.features == "model" else None
-                for key, layer in (("layer", own), ("at", target.at)):
+                model_layer = target.layer if target.features == "model" else None
+                for key, layer in (("layer", model_layer), ("at", target.at)):
                     if layer is not None and layer > self.blocks:
                         raise ValueError(
                             f"round {number}: {key} {layer} of a model of {self.blocks} blocks"

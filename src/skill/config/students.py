@@ -19,16 +19,16 @@ from skill.utils.errors import SkillError
 _MOST = 1000  # students
 
 
-def expand(written: Mapping[str, Any]) -> Params:
+def expand(content: Mapping[str, Any]) -> Params:
     """The parameters with every student resolved.
 
     Raises:
         SkillError: a key, value or reference is wrong; the message has the key's path.
     """
-    entries = written.get("students", {})
+    entries = content.get("students", {})
     if not isinstance(entries, dict):
         raise SkillError("students: has no students")
-    base = parse(Params, {**written, "students": {}})
+    base = parse(Params, {**content, "students": {}})
     students: dict[str, Student] = {}
     others: dict[str, list[str]] = {}
     for name, entry in entries.items():
@@ -186,17 +186,17 @@ def sweeps(students: Mapping[str, Student]) -> dict[str, str]:
     """
     free: dict[str, Any] = dict.fromkeys(("name", "base", "seed", "sparsity", "compare_with"), True)
     free["stage1"] = {"multiplier_learning_rate"}
-    found: dict[str, dict[str, float]] = {}
+    sparsities: dict[str, dict[str, float]] = {}
     roots: dict[str, str] = {}
     for student in students.values():
         if student.sparsity is not None:
             same = student.model_dump_json(exclude=free)
             ending = re.escape(f"-s{100 * student.sparsity:g}")
             roots.setdefault(same, re.sub(rf"{ending}(?=-|$)", "", student.base, count=1))
-            found.setdefault(same, {})[student.base] = student.sparsity
+            sparsities.setdefault(same, {})[student.base] = student.sparsity
     return {
         base: roots[same]
-        for same, members in found.items()
+        for same, members in sparsities.items()
         if len(set(members.values())) > 1
         for base in members
     }

@@ -59,6 +59,6 @@ def _readable(error: Mapping[str, Any], path: str) -> str:
     if error["type"] == "missing":
         return f"{where}: missing"
     message = error["msg"].removeprefix("Value error, ")
-    given = error["input"]
-    shown = repr(given)[:100] if isinstance(given, str | int | float | bool | None) else ""
-    return f"{where}: {message}" + (f" (not {shown})" if shown else "")
+    value = error["input"]
+    text = repr(value)[:100] if isinstance(value, str | int | float | bool | None) else ""
+    return f"{where}: {message}" + (f" (not {text})" if text else "")

@@ -166,7 +166,7 @@ def _out_of_bounds(file: soundfile.SoundFile) -> str:
     if file.frames <= 0:
         return "no audio in it"
     remarks = file.extra_info
-    short = [int(n) < int(said) < _UNKNOWN_LENGTH for said, n in _LENGTHS.findall(remarks)]
+    short = [int(n) < int(stated) < _UNKNOWN_LENGTH for stated, n in _LENGTHS.findall(remarks)]
     if any(short) or _NO_END in remarks:
         return "truncated: there is less audio than its header says"
     return ""

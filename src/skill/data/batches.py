@@ -160,12 +160,12 @@ class Batches:
 
 def _filled(lengths: Sequence[int], limit: int) -> list[int]:
     """Where to cut a row of `lengths` so that no part sums to more than `limit`."""
-    cuts, held = [0], 0
+    cuts, total = [0], 0
     for place, length in enumerate(lengths):
-        if held and held + length > limit:
+        if total and total + length > limit:
             cuts.append(place)
-            held = 0
-        held += length
+            total = 0
+        total += length
     return [*cuts, len(lengths)]
 
 

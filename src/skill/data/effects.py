@@ -37,7 +37,7 @@ def trim_silence(signal: Signal) -> Signal:
     which are dropped; then the search begins anew and the 20 ms are zeros again.
     """
     energy = np.concatenate([[0.0], np.cumsum(np.square(signal, dtype=np.float64))])
-    kept: list[Signal] = []
+    parts: list[Signal] = []
     at = 0
     while at < len(signal):
         ends = np.arange(at + 1, len(signal) + 1)
@@ -48,11 +48,11 @@ def trim_silence(signal: Signal) -> Signal:
             break
         last = _first_run(~loud, first + _DURATION)
         if last is None:
-            kept.append(signal[at + first :])
+            parts.append(signal[at + first :])
             break
-        kept.append(signal[at + first : at + last])
+        parts.append(signal[at + first : at + last])
         at += last + _DURATION
-    return np.concatenate(kept) if kept else signal[:0]
+    return np.concatenate(parts) if parts else signal[:0]
 
 
 def _first_run(flags: NDArray[np.bool_], start: int) -> int | None:

@@ -94,16 +94,16 @@ class Loader:
 
     def _readable(self, plan: BatchPlan) -> BatchPlan:
         """`plan` without what cannot be read."""
-        kept = []
+        readable = []
         for utterance, start, length in zip(
             plan.utterances, plan.starts, plan.lengths(), strict=True
         ):
             try:
                 audio.read_segment(utterance, start, length)
-                kept.append((utterance, start))
+                readable.append((utterance, start))
             except SkillError as error:
                 self._report(utterance, str(error))
-        return BatchPlan(tuple(u for u, _ in kept), tuple(s for _, s in kept), plan.samples)
+        return BatchPlan(tuple(u for u, _ in readable), tuple(s for _, s in readable), plan.samples)
 
     def _report(self, utterance: Utterance, problem: str) -> None:
         with self._lock:

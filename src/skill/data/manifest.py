@@ -129,16 +129,16 @@ def usable(
         SkillError: there is none.
     """
     paths = list(manifests)
-    found = [
+    utterances = [
         utterance
         for path in paths
         for utterance in read_manifest(path)
         if utterance.split == split and shortest <= utterance.seconds <= longest
     ]
-    if not found:
+    if not utterances:
         names = ", ".join(str(path) for path in paths)
         raise SkillError(f"{names}: no {split} utterance of {shortest} to {longest} seconds")
-    return found
+    return utterances
 
 
 class Rows:

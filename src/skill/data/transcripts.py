@@ -32,8 +32,8 @@ def _dictionary() -> frozenset[str]:
 def words(text: str) -> list[str]:
     """The words of `text` in capitals; apostrophes only inside a word, hyphens separate."""
     text = unicodedata.normalize("NFC", text).translate(_QUOTES).upper()
-    found = re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)*", text)
-    return [_ABBREVIATIONS.get(word, word) for word in found]
+    tokens = re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)*", text)
+    return [_ABBREVIATIONS.get(word, word) for word in tokens]
 
 
 _UNMARKED = str.maketrans({"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "đ": "d",
@@ -56,28 +56,28 @@ def spell_out(text: str) -> str:
 def _spoken(number: re.Match[str]) -> str:
     import inflect
 
-    whole, fraction, ordinal = number[1].replace(",", ""), number[2], number[3]
-    if len(whole) > 15 or (fraction and ordinal):
+    integer, fraction, ordinal = number[1].replace(",", ""), number[2], number[3]
+    if len(integer) > 15 or (fraction and ordinal):
         return number[0]
-    is_year = re.fullmatch(r"1[1-9]\d\d", number[1]) and not fraction and whole[2:] != "00"
+    is_year = re.fullmatch(r"1[1-9]\d\d", number[1]) and not fraction and integer[2:] != "00"
     engine = inflect.engine()
     if ordinal:
-        said = engine.number_to_words(engine.ordinal(whole))
-    elif is_year and whole[2] != "0":
-        said = engine.number_to_words(whole, group=2)
+        text = engine.number_to_words(engine.ordinal(integer))
+    elif is_year and integer[2] != "0":
+        text = engine.number_to_words(integer, group=2)
     else:
-        said = engine.number_to_words(whole + (fraction or ""), andword="")
-    return re.sub(r"[,\s-]+", " ", str(said))
+        text = engine.number_to_words(integer + (fraction or ""), andword="")
+    return re.sub(r"[,\s-]+", " ", str(text))
 
 
 def transcript(text: str, language: str = "en") -> str:
     """The normalised transcript, or an empty string where `text` is no reliable one."""
     if _NOT_SAID.search(text):
         return ""
-    found = words(text)
+    tokens = words(text)
     if language != "en":
-        return " ".join(found)
-    if not found or not all(re.fullmatch(r"[A-Z']+", word) for word in found):
+        return " ".join(tokens)
+    if not tokens or not all(re.fullmatch(r"[A-Z']+", word) for word in tokens):
         return ""
-    known = sum(word in _dictionary() for word in found)
-    return " ".join(found) if known >= _WORDS_KNOWN * len(found) else ""
+    known = sum(word in _dictionary() for word in tokens)
+    return " ".join(tokens) if known >= _WORDS_KNOWN * len(tokens) else ""

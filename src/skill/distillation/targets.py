@@ -67,13 +67,15 @@ def build_targets(
 
 
 def _layer_targets(
-    method: Method, picked: LayerTarget, teachers: Iterable[str], last: int
+    method: Method, layer_target: LayerTarget, teachers: Iterable[str], last: int
 ) -> list[Target]:
-    student = picked.layer if picked.student is None else picked.student
+    student = layer_target.layer if layer_target.student is None else layer_target.student
     side = last if student == "last" else student
-    layers = tuple((name, picked.layer) for name in teachers)
-    own = f"layer{picked.layer}" if picked.student is None else f"layer{picked.layer} by {student}"
-    projection = picked.projection or own
+    layers = tuple((name, layer_target.layer) for name in teachers)
+    label = f"layer{layer_target.layer}"
+    if layer_target.student is not None:
+        label += f" by {student}"
+    projection = layer_target.projection or label
     if method.across_teachers == "each":
         return [
             Target(
@@ -100,12 +102,12 @@ def _cluster_targets(
         if name not in teachers:
             raise SkillError(f"the clustering has layers of {name}, which is not a teacher here")
     depth = next(iter(teachers.values()))[0]
-    own = {layer: _at_depth(layer, teachers, depth) for layer in cluster}
-    numbers = sorted(set(own.values()))
+    student_layer = {layer: _at_depth(layer, teachers, depth) for layer in cluster}
+    numbers = sorted(set(student_layer.values()))
     label = "-".join(f"{name}.{layer}" for name, layer in cluster)
     parts: list[tuple[list[State], tuple[int, ...]]]
     if method.cluster_student == "each":
-        parts = [([layer], (own[layer],)) for layer in cluster]
+        parts = [([layer], (student_layer[layer],)) for layer in cluster]
     else:
         side = tuple(numbers) if method.cluster_student == "mean" else (numbers[-1],)
         widths = sorted({teachers[name][1] for name, _ in cluster})
@@ -128,8 +130,8 @@ def _at_depth(layer: State, teachers: Mapping[str, tuple[int, int]], blocks: int
     Halves go up, so that no block's output is learned by the student's input.
     """
     name, number = layer
-    theirs = teachers[name][0]
-    return (2 * number * blocks + theirs) // (2 * theirs)
+    depth = teachers[name][0]
+    return (2 * number * blocks + depth) // (2 * depth)
 
 
 def _check(target: Target, teachers: Mapping[str, tuple[int, int]], student_blocks: int) -> None:
@@ -144,7 +146,9 @@ def _check(target: Target, teachers: Mapping[str, tuple[int, int]], student_bloc
         raise SkillError(
             f"no mean of layers of widths {sorted(widths)}: use concat or each across teachers"
         )
-    own = next(iter(teachers.values()))[1]
-    if target.projection is None and widths != {own}:
-        other = max(widths - {own})
-        raise SkillError(f"without a projection, a student of width {own} learns none of {other}")
+    student_width = next(iter(teachers.values()))[1]
+    if target.projection is None and widths != {student_width}:
+        other = max(widths - {student_width})
+        raise SkillError(
+            f"without a projection, a student of width {student_width} learns none of {other}"
+        )

@@ -59,15 +59,15 @@ def card(encoder: SpeechEncoder, header: dict[str, Any], path: Path, scores: Pat
     table = read_csv(scores) if scores.exists() else []
     rows = [row for row in table if row["upstream"] == name]
     summary = path.with_suffix(".json")
-    made = read_json(summary) if summary.exists() else {}
+    stage1 = read_json(summary) if summary.exists() else {}
     parts = [
         "---\nlibrary_name: transformers\npipeline_tag: feature-extraction\nlicense: other\n"
         "tags: [speech, feature-extraction, compression]\n---",
         f"# {name}",
-        _what(rows, header, made),
-        *(["## What it learned", _targets(made["targets"])] if made else []),
+        _what(rows, header, stage1),
+        *(["## What it learned", _targets(stage1["targets"])] if stage1 else []),
         "## Size",
-        _size(encoder, made, rows),
+        _size(encoder, stage1, rows),
         "## Use",
         _USE.format(
             name=name,
@@ -78,7 +78,7 @@ def card(encoder: SpeechEncoder, header: dict[str, Any], path: Path, scores: Pat
         "## Results",
         _results(rows, table),
         "## Training data",
-        _data(header, bool(made)),
+        _data(header, bool(stage1)),
         "## Licence",
         "The code in this folder is Apache-2.0. The weights were made from the data named above, "
         "whose licences apply to them as far as the law has it so.",
@@ -88,11 +88,11 @@ def card(encoder: SpeechEncoder, header: dict[str, Any], path: Path, scores: Pat
     return "\n\n".join(parts) + "\n"
 
 
-def _what(rows: Sequence[Row], header: dict[str, Any], made: dict[str, Any]) -> str:
+def _what(rows: Sequence[Row], header: dict[str, Any], stage1: dict[str, Any]) -> str:
     params = header.get("provenance", {}).get("params", {})
-    if not made:
+    if not stage1:
         return f"A speech encoder that is not compressed, of a reproduction of {_REPRODUCED}."
-    removed = 1 - made["parameters"] / made["teacher_parameters"]
+    removed = 1 - stage1["parameters"] / stage1["teacher_parameters"]
     method = f" by the method {_code(rows[0]['method'])}" if rows else ""
     seed = f" Seed {_plain(params['seed'])}." if "seed" in params else ""
     teachers = " and ".join(map(_plain, params.get("teachers", ["its teacher"])))
@@ -119,12 +119,12 @@ def _targets(targets: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def _size(encoder: SpeechEncoder, made: dict[str, Any], rows: Sequence[Row]) -> str:
+def _size(encoder: SpeechEncoder, stage1: dict[str, Any], rows: Sequence[Row]) -> str:
     config = encoder.config
-    whole = f" (teacher: {made['teacher_parameters']:,})" if made else ""
+    of_teacher = f" (teacher: {stage1['teacher_parameters']:,})" if stage1 else ""
     lines = [
         ("architecture", f"{config.family}, {config.num_blocks} blocks of width {config.width}"),
-        ("parameters", f"{encoder.num_parameters():,}{whole}"),
+        ("parameters", f"{encoder.num_parameters():,}{of_teacher}"),
         ("attention heads per block", _list(len(heads) for heads in config.heads)),
         ("feed-forward units per block", _list(config.ffn)),
         ("convolution channels", _list(config.conv_channels)),
@@ -175,8 +175,8 @@ def _data(header: dict[str, Any], student: bool) -> str:
     known = read_csv(listed) if listed.exists() else []
     lines = ["| manifest | what it is | licence |", "|---|---|---|"]
     for manifest in manifests:
-        own = [row for row in known if row["kind"] == manifest.removesuffix(".csv")]
-        what, licence = (_several(row[key] for row in own) for key in ("name", "licence"))
+        rows = [row for row in known if row["kind"] == manifest.removesuffix(".csv")]
+        what, licence = (_several(row[key] for row in rows) for key in ("name", "licence"))
         lines.append(f"| {_code(manifest)} | {what} | {licence} |")
     teacher = " The teacher learned from data of its own, named on its card." if student else ""
     return "\n".join(lines) + f"\n\nSpeech without its texts or labels.{teacher}"
@@ -184,9 +184,9 @@ def _data(header: dict[str, Any], student: bool) -> str:
 
 def _weak(name: str, table: Sequence[Row]) -> str:
     """Where the run's own table is not as it should be of a student."""
-    found = violations([r for r in table if r["kind"] != "student" or r["upstream"] == name])
-    lines = "".join(f"\n* {_plain(line)}" for line in found)
-    return f"\n\nIn the results of its run, unlike what is hoped for:\n{lines}" if found else ""
+    problems = violations([r for r in table if r["kind"] != "student" or r["upstream"] == name])
+    lines = "".join(f"\n* {_plain(line)}" for line in problems)
+    return f"\n\nIn the results of its run, unlike what is hoped for:\n{lines}" if problems else ""
 
 
 def _plain(text: object) -> str:

@@ -116,10 +116,10 @@ def find_expected(params: Path, folder: Path) -> tuple[Path | None, list[str]]:
 
     Comments and layout are no difference. Without any table, None and no key.
     """
-    written = read_yaml(params)
+    content = read_yaml(params)
     candidates = []
     for table in sorted(folder.glob("*.csv")):
-        keys = list(differences(written, read_yaml(table.with_suffix(".yaml"))))
+        keys = list(differences(content, read_yaml(table.with_suffix(".yaml"))))
         candidates.append((len(keys), table, keys))
     if not candidates:
         return None, []

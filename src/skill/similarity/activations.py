@@ -156,12 +156,12 @@ def calibration_set(
         where = ", ".join(str(path) for path in manifests)
         raise SkillError(f"{where}: no training utterance is long enough to calibrate on")
     limit = min(total, job.activations.max_frames)
-    kept = np.arange(limit) * total // limit
+    places_kept = np.arange(limit) * total // limit
     edges = np.cumsum([0, *(count for _, count in counted)])
-    places = np.searchsorted(kept, edges)
+    places = np.searchsorted(places_kept, edges)
     return [
         CalibrationUtterance(
-            utterance, count, (kept[places[i] : places[i + 1]] - edges[i]).tolist()
+            utterance, count, (places_kept[places[i] : places[i + 1]] - edges[i]).tolist()
         )
         for i, (utterance, count) in enumerate(counted)
         if places[i] < places[i + 1]

@@ -31,15 +31,15 @@ def feature_sums(states: list[CenteredState]) -> KernelSums:
     for row, state in enumerate(states):
         for column in range(row, count):
             other = states[column]
-            whole = total[: state.width * other.width].view(state.width, other.width).zero_()
+            products = total[: state.width * other.width].view(state.width, other.width).zero_()
             for start, stop in _chunks(frames):
                 chunk = _transposed(state, start, stop, left)
                 if column == row:
                     energy[row, start:stop] = chunk.double().square_().sum(0)
-                    whole += linear(chunk, chunk)
+                    products += linear(chunk, chunk)
                 else:
-                    whole += linear(chunk, _transposed(other, start, stop, right))
-            flat = whole.view(-1)
+                    products += linear(chunk, _transposed(other, start, stop, right))
+            flat = products.view(-1)
             squares[row, column] = squares[column, row] = flat @ flat
     traces = energy.sum(1)
     return from_centred_products(frames, squares, (energy @ energy.T).cpu(), traces.cpu())

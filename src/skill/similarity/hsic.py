@@ -72,7 +72,7 @@ def hsic(sums: KernelSums, estimator: str) -> Tensor:
     return centred / (n - 1) ** 2
 
 
-def require_spread(own: Tensor, squares: Tensor, names: Sequence[str] | None = None) -> None:
+def require_spread(variances: Tensor, squares: Tensor, names: Sequence[str] | None = None) -> None:
     """Refuse states that no estimator can compare, by the same rule for all of them.
 
     HSIC_1 of a kernel with itself is never negative, and 0 where all frames but one are equal, or
@@ -86,7 +86,7 @@ def require_spread(own: Tensor, squares: Tensor, names: Sequence[str] | None = N
     Raises:
         SkillError: a state has no spread beyond rounding; it is named.
     """
-    for state in torch.nonzero(~(own > _ROUNDING * squares)).flatten().tolist():
+    for state in torch.nonzero(~(variances > _ROUNDING * squares)).flatten().tolist():
         name = names[state] if names else f"state {state}"
         raise SkillError(
             f"similarity: {name} varies too little over these frames to be compared: all but one "
@@ -106,11 +106,11 @@ def align(values: Tensor, names: Sequence[str] | None = None) -> Tensor:
     Raises:
         SkillError: a state whose HSIC with itself is not positive has no CKA.
     """
-    own = values.diagonal()
-    for state in torch.nonzero(~(own > 0)).flatten().tolist():
+    variances = values.diagonal()
+    for state in torch.nonzero(~(variances > 0)).flatten().tolist():
         name = names[state] if names else f"state {state}"
         raise SkillError(f"similarity: {name} varies too little over these frames to be compared")
-    scale = own.rsqrt()
+    scale = variances.rsqrt()
     result = values * torch.outer(scale, scale)
     result = (result + result.T) / 2
     result.fill_diagonal_(1.0)

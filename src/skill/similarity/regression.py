@@ -74,17 +74,19 @@ def run(
     """
     encoder = load(student)
     pieces = held_out(manifests, job, encoder)
-    own, owner = _states(encoder, student.stem, pieces)
-    learned = _targets(summary)
+    student_states, owner = _states(encoder, student.stem, pieces)
+    target_sizes = _targets(summary)
     rows: list[dict[str, Any]] = []
     for path in teachers:
-        theirs, _ = _states(load(path), path.stem, pieces)
-        for layer, (error, low, high, state) in enumerate(errors(own, theirs, owner)):
+        teacher_states, _ = _states(load(path), path.stem, pieces)
+        for layer, (error, low, high, state) in enumerate(
+            errors(student_states, teacher_states, owner)
+        ):
             rows.append(
                 {
                     "student": student.stem, "teacher": path.stem, "layer": layer, "error": error,
                     "low": low, "high": high, "state": state,
-                    "target": learned.get((path.stem, layer), ""),
+                    "target": target_sizes.get((path.stem, layer), ""),
                 }
             )  # fmt: skip
     write_csv(output, rows, COLUMNS)
@@ -98,10 +100,10 @@ def held_out(
     Raises:
         SkillError: there are fewer than two.
     """
-    found = usable(manifests, job.unlabelled.min_seconds, job.unlabelled.max_seconds, "dev")
-    wanted = job.activations.seconds / sum(utterance.seconds for utterance in found)
-    step = max(1, round(1 / wanted))
-    counted = [(u, int(encoder.frames(u.samples))) for u in found[::step]]
+    utterances = usable(manifests, job.unlabelled.min_seconds, job.unlabelled.max_seconds, "dev")
+    share = job.activations.seconds / sum(utterance.seconds for utterance in utterances)
+    step = max(1, round(1 / share))
+    counted = [(u, int(encoder.frames(u.samples))) for u in utterances[::step]]
     if len(counted) < 2:
         names = ", ".join(str(path) for path in manifests)
         raise SkillError(f"{names}: a map and its test need two dev utterances, there is one")
@@ -112,7 +114,7 @@ def held_out(
 
 
 def errors(
-    own: Sequence[Array], theirs: Sequence[Array], owner: NDArray[np.int64]
+    student: Sequence[Array], teacher: Sequence[Array], owner: NDArray[np.int64]
 ) -> list[tuple[float, float, float, int]]:
     """For each teacher state the unexplained share, its interval, and the student's best state.
 
@@ -122,9 +124,9 @@ def errors(
         owner: [N] the utterance of each frame; even ones are fitted, odd ones tested.
     """
     fits = []
-    with track(len(own), "regression") as progress:
-        for state in own:
-            fits.append(unexplained(state, theirs, owner))
+    with track(len(student), "regression") as progress:
+        for state in student:
+            fits.append(unexplained(state, teacher, owner))
             progress.update(len(fits))
     best = np.argmin([fit.fitted for fit in fits], axis=0)
     rows = []
@@ -136,22 +138,22 @@ def errors(
     return rows
 
 
-def unexplained(x: Array, theirs: Sequence[Array], owner: NDArray[np.int64]) -> Fit:
+def unexplained(x: Array, teacher: Sequence[Array], owner: NDArray[np.int64]) -> Fit:
     """Least squares from x [N, D] to every state of `theirs` at once, even to odd utterances."""
     fitting, testing = owner % 2 == 0, owner % 2 == 1
-    y = np.concatenate(theirs, axis=1)
-    edges = np.cumsum([0, *(state.shape[1] for state in theirs[:-1])])
+    y = np.concatenate(teacher, axis=1)
+    edges = np.cumsum([0, *(state.shape[1] for state in teacher[:-1])])
     x, y = x - x[fitting].mean(0), y - y[fitting].mean(0)
     gram = x[fitting].T @ x[fitting]
     variance = np.diagonal(gram)
     gram[np.diag_indices_from(gram)] += np.maximum(_RIDGE * variance, 1e-12 * variance.max())
     weights = np.linalg.solve(gram, x[fitting].T @ y[fitting])
-    left = np.add.reduceat(np.square(y - x @ weights), edges, axis=1)
-    whole = np.add.reduceat(np.square(y), edges, axis=1)
+    residual = np.add.reduceat(np.square(y - x @ weights), edges, axis=1)
+    total = np.add.reduceat(np.square(y), edges, axis=1)
     return Fit(
-        left[fitting].sum(0) / whole[fitting].sum(0),
-        _by_utterance(left[testing], owner[testing]),
-        _by_utterance(whole[testing], owner[testing]),
+        residual[fitting].sum(0) / total[fitting].sum(0),
+        _by_utterance(residual[testing], owner[testing]),
+        _by_utterance(total[testing], owner[testing]),
     )
 
 

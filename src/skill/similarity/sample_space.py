@@ -98,8 +98,8 @@ def block_sums(
     diagonal = torch.zeros(count, states[0].frames, dtype=torch.float64, device=device)
     widths = [_width(state, bandwidth) if kernel == "rbf" else None for state in states]
     for u in range(blocks):
-        own = slice(bounds[u], bounds[u + 1])
-        left = [state.block(own.start, own.stop) for state in states]
+        block = slice(bounds[u], bounds[u + 1])
+        left = [state.block(block.start, block.stop) for state in states]
         for v in range(u, blocks):
             other = slice(bounds[v], bounds[v + 1])
             right = left if u == v else [s.block(other.start, other.stop) for s in states]
@@ -108,10 +108,10 @@ def block_sums(
             )
             if u == v:
                 own_diagonal = tile.diagonal(dim1=1, dim2=2)
-                diagonal[:, own] = own_diagonal.double()
+                diagonal[:, block] = own_diagonal.double()
                 own_diagonal.zero_()
             tile = tile.double()
-            rows[:, own, v] = tile.sum(2).float()
+            rows[:, block, v] = tile.sum(2).float()
             rows[:, other, u] = tile.sum(1).float()
             flat = tile.flatten(1)
             products[u, v] = products[v, u] = flat @ flat.T

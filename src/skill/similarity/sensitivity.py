@@ -78,8 +78,8 @@ def run_study(activations: Sequence[Path], job: StudyJob, output: Path) -> None:
     stack = read_stacks(activations).first(job.similarity.max_frames)
     if stack.seconds is None:
         raise SkillError(f"{activations[0]}: does not say how many seconds its utterances last")
-    held = {int(number) for number in stack.utterance.unique()}
-    total = sum(stack.seconds[number] for number in held)
+    numbers = {int(number) for number in stack.utterance.unique()}
+    total = sum(stack.seconds[number] for number in numbers)
     rate = len(stack.utterance) / total
     amounts = [s for s in sorted(job.studies.seconds) if s < total] + [total]
     kernels = sorted(["linear", "rbf"], key=lambda kernel: kernel != job.similarity.kernel)
@@ -103,13 +103,13 @@ def run_study(activations: Sequence[Path], job: StudyJob, output: Path) -> None:
                 pairs = list(subsets(sums, frames, draws, job.seed))
                 error = float(np.mean([_difference(first, full) for first, _ in pairs]))
                 for linkage in LINKAGES:
-                    everything = _tree(full, stack, job, linkage).cut(count)
+                    of_all = _tree(full, stack, job, linkage).cut(count)
                     first = [_tree(a, stack, job, linkage).cut(count) for a, _ in pairs]
                     second = [
                         None if b is None else _tree(b, stack, job, linkage).cut(count)
                         for _, b in pairs
                     ]
-                    against_all = [adjusted_rand(groups, everything) for groups in first]
+                    against_all = [adjusted_rand(groups, of_all) for groups in first]
                     repeat = [
                         adjusted_rand(a, b)
                         for a, b in zip(first, second, strict=True)

@@ -127,8 +127,8 @@ def rows(
     clustered rows, the number of clustered rows plus m is the result of merge m (scipy's linkage).
     """
     order = leaf_order(tree)
-    apart = [state for state in range(len(names)) if state not in tree.clustered]
-    sequence = apart + [tree.clustered[position] for position in order]
+    unclustered = [state for state in range(len(names)) if state not in tree.clustered]
+    sequence = unclustered + [tree.clustered[position] for position in order]
     place = {position: row for row, position in enumerate(order)}
     group_of = {state: number for number, group in enumerate(groups) for state in group}
     table: list[dict[str, Any]] = []

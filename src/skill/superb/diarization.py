@@ -140,8 +140,8 @@ def mean_accuracy(
     total, count = 0.0, 0
     for first in range(0, len(logits), size or len(logits)):
         part, truth = (
-            torch.from_numpy(whole[None, first : first + (size or len(logits))])
-            for whole in (logits, targets)
+            torch.from_numpy(scores[None, first : first + (size or len(logits))])
+            for scores in (logits, targets)
         )
         _, named = permutation_loss(part, truth, torch.tensor([part.shape[1]]))
         total += float(((part > 0) == named.bool()).float().mean()) if truth.any() else 0.0

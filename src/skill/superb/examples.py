@@ -192,8 +192,8 @@ def batch_order(
     if order == "balanced":
         sizes = Counter(example.target for example in examples)
         weight = np.array([1.0 / sizes[example.target] for example in examples])
-        drawn = generator.choice(count, size=count, p=weight / weight.sum()).tolist()
-        return [part for part in _cut(drawn, batch) if len(part) == min(batch, count)]
+        sample = generator.choice(count, size=count, p=weight / weight.sum()).tolist()
+        return [part for part in _cut(sample, batch) if len(part) == min(batch, count)]
     raise ValueError(f"unknown order {order!r}")
 
 

@@ -67,8 +67,8 @@ def superb_rank(board: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
         if name not in board[upstream]:
             return 0
         sign = 1 if reference.topline > reference.fbank else -1
-        mine = sign * board[upstream][name]
-        return sum(name in other and mine > sign * other[name] for other in board.values())
+        value = sign * board[upstream][name]
+        return sum(name in other and value > sign * other[name] for other in board.values())
 
     return {
         upstream: sum(

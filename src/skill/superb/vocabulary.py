@@ -114,7 +114,7 @@ def read_lexicon(paths: Iterable[Path]) -> Lexicon:
 
 def phones_of(text: str, lexicon: Lexicon) -> list[str] | None:
     """Phones of a transcript, or None where a word is not in the lexicon."""
-    spoken = [lexicon.get(word.upper()) for word in text.split()]
-    if not spoken or any(phones is None for phones in spoken):
+    pronunciations = [lexicon.get(word.upper()) for word in text.split()]
+    if not pronunciations or any(phones is None for phones in pronunciations):
         return None
-    return [phone for phones in spoken if phones for phone in phones]
+    return [phone for phones in pronunciations if phones for phone in phones]

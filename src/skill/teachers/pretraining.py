@@ -98,7 +98,7 @@ def run(
         )
         curves["spectrum"] = result.curve
     first = encoder.config.receptive_field // 2
-    carried: dict[str, Any] = {}
+    state: dict[str, Any] = {}
     for number, stage in enumerate(section.rounds, start=1):
         label = f"{name} round {number}"
         training = checked(label, stage)
@@ -117,7 +117,7 @@ def run(
             mask_probability=section.mask_probability,
             learning_rate=stage.learning_rate,
         )
-        model.take_over(carried)
+        model.take_over(state)
         result = _train(
             label,
             model,
@@ -129,15 +129,15 @@ def run(
             _stage_key(corpus, section, number),
         )
         curves[f"round {number}"] = result.curve
-        carried = model.hand_over()
+        state = model.hand_over()
     half = {key: value.half() for key, value in encoder.state_dict().items()}
     last = curves[f"round {len(section.rounds)}"][-1]
     validation = {key: value for key, value in last.items() if "validation" in key}
-    made = {"command": f"python -m skill pretrain {name}", "validation": validation}
+    provenance = {"command": f"python -m skill pretrain {name}", "validation": validation}
     header = {
         "kind": "encoder",
         "config": config.to_dict(),
-        "provenance": stamp(manifests, job, training.precision) | made,
+        "provenance": stamp(manifests, job, training.precision) | provenance,
     }
     _write_curves(scratch / "curve.csv", curves)
     write_tensors(output, half, header)
@@ -157,11 +157,11 @@ def _load_start(encoder: SpeechEncoder, start: PretrainingStart) -> None:
             f"pretraining.start: {start.source} has another SHA-256 than the one given"
         )
     weights = load_encoder(path)
-    shapes, wanted = (
+    shapes, expected = (
         {name: tuple(value.shape) for name, value in model.state_dict().items()}
         for model in (weights, encoder)
     )
-    if shapes != wanted or weights.config.family != encoder.config.family:
+    if shapes != expected or weights.config.family != encoder.config.family:
         raise SkillError(f"pretraining.start: {start.source} has another shape than the parameters")
     encoder.load_state_dict(weights.state_dict())
 
@@ -217,8 +217,8 @@ def _stage_key(corpus: str, section: Pretraining, rounds: int) -> str:
     """What the model follows from after so many rounds: rounds can be added to a finished one."""
     later = {"mixing", "noise", "mask_probability"} if rounds == 0 else set()
     values = section.model_dump(mode="json", exclude={"rounds"} | later)
-    done = [stage.model_dump(mode="json") for stage in section.rounds[:rounds]]
-    return canonical_json([corpus, values, done, fingerprint(__name__)])
+    earlier = [stage.model_dump(mode="json") for stage in section.rounds[:rounds]]
+    return canonical_json([corpus, values, earlier, fingerprint(__name__)])
 
 
 def _utterances(

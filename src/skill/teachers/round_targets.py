@@ -114,8 +114,8 @@ def _features(
         real = whisper.load(target.encoder)
 
         def states(waveform: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-            every = real.states(waveform)
-            return [every[layer].numpy() for layer in layers]
+            layer_states = real.states(waveform)
+            return [layer_states[layer].numpy() for layer in layers]
 
         return states, 0
     if target.features == "mfcc":
@@ -124,7 +124,7 @@ def _features(
 
     def model_states(waveform: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         with autocast(precision, "cpu"):
-            every = hidden_states(encoder, [waveform])[0]
-        return [every[layer].numpy() for layer in layers]
+            layer_states = hidden_states(encoder, [waveform])[0]
+        return [layer_states[layer].numpy() for layer in layers]
 
     return model_states, encoder.config.receptive_field // 2

@@ -104,10 +104,10 @@ def _states_and_gradients(
         if parameter.requires_grad and parameter.ndim > 1 and "rel_pos" not in name
     }
     scale = 1024.0 if precision == "fp16" else 1.0  # as a loss scaler does
-    found = torch.autograd.grad(loss * scale, list(parameters.values()), allow_unused=True)
+    derivatives = torch.autograd.grad(loss * scale, list(parameters.values()), allow_unused=True)
     return values, {
         name: gradient / scale
-        for name, gradient in zip(parameters, found, strict=True)
+        for name, gradient in zip(parameters, derivatives, strict=True)
         if gradient is not None and gradient.numel()
     }
 

@@ -51,13 +51,13 @@ def run_processes(arguments: Sequence[str], number: int, threads: int | None) ->
             )
             for rank in range(number)
         ]
-        told, failed = 0, 0
+        stop_signal, failed = 0, 0
         while any(child.poll() is None for child in children):
             codes = [child.returncode for child in children if child.returncode]
             failed = failed or (codes[0] if codes else 0)
-            if not told and (told := received() or (signal.SIGTERM if failed else 0)):
+            if not stop_signal and (stop_signal := received() or (signal.SIGTERM if failed else 0)):
                 for child in children:
-                    child.send_signal(told)
+                    child.send_signal(stop_signal)
             time.sleep(0.1)
         codes = [child.returncode for child in children if child.returncode]
         code = failed or (codes[0] if codes else 0)

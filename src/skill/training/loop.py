@@ -170,9 +170,9 @@ def train(
             else:
                 result.skipped_steps += 1
                 bad_steps += 1
-                every = [name for batch in batches for name in batch.ids]
+                ids = [name for batch in batches for name in batch.ids]
                 named = [name for names in gather(suspects) for name in names]
-                bad += named or [name for names in gather(every) for name in names]
+                bad += named or [name for names in gather(ids) for name in names]
                 if bad_steps >= settings.max_bad_steps:
                     raise _not_finite(label, f"{bad_steps} steps in a row up to step {step}", bad)
             scaler.update()

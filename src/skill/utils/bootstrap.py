@@ -94,9 +94,9 @@ def resampled_statistic(
     members = [np.flatnonzero(cluster == c) for c in range(int(cluster.max()) + 1)]
     samples = np.full(resamples, np.nan)
     for row, draw in enumerate(_draws(len(members), resamples, seed)):
-        drawn = np.concatenate([np.repeat(members[c], draw[c]) for c in np.flatnonzero(draw)])
+        indices = np.concatenate([np.repeat(members[c], draw[c]) for c in np.flatnonzero(draw)])
         with suppress(ValueError):
-            samples[row] = statistic(drawn)
+            samples[row] = statistic(indices)
     return Resampled(statistic(np.arange(items)), samples, len(members))
 
 

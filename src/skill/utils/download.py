@@ -98,8 +98,8 @@ def fetch(remote: Remote, folder: Path, policy: RetryPolicy | None = None) -> Pa
                 return target
             except SkillError as error:
                 problems.append(str(error))
-    said = "; ".join([*problems, *(["SKILL_OFFLINE is set"] if offline else [])])
-    raise SkillError(f"{remote.name} could not be downloaded: {said}")
+    reasons = "; ".join([*problems, *(["SKILL_OFFLINE is set"] if offline else [])])
+    raise SkillError(f"{remote.name} could not be downloaded: {reasons}")
 
 
 def _copy(remote: Remote, source: Path, target: Path) -> None:
@@ -148,15 +148,15 @@ def _patiently(remote: Remote, file: BinaryIO, tag: Path, policy: RetryPolicy) -
                     bar.update(size // 10**6)
             except (_Transient, requests.RequestException, urllib3.exceptions.HTTPError) as error:
                 late = isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError)
-                asked = error.args[1] if isinstance(error, _Transient) else 0.0
+                pause = error.args[1] if isinstance(error, _Transient) else 0.0
                 problem = "the server sends nothing" if late else str(error.args[0])
                 enough = file.tell() - before > policy.stall * policy.slowest
                 failures = 1 if enough else failures + 1
                 if failures >= policy.tries:
-                    said = masked(f"{remote.address}: {problem}")
-                    raise SkillError(f"{said}; gave up after {failures} tries") from None
+                    failure = masked(f"{remote.address}: {problem}")
+                    raise SkillError(f"{failure}; gave up after {failures} tries") from None
                 back_off = policy.first_wait * 2 ** (failures - 1) * random.uniform(0.5, 1.0)
-                time.sleep(min(max(back_off, asked), policy.longest_wait))
+                time.sleep(min(max(back_off, pause), policy.longest_wait))
 
 
 def _received(remote: Remote, file: BinaryIO, tag: Path, policy: RetryPolicy) -> Iterator[int]:
@@ -168,21 +168,21 @@ def _received(remote: Remote, file: BinaryIO, tag: Path, policy: RetryPolicy) ->
     with requests.get(
         remote.address, headers=headers, stream=True, timeout=policy.stall, hooks=_HOOKS
     ) as answer:
-        where, code, given = masked(remote.address), answer.status_code, answer.headers
+        where, code, fields = masked(remote.address), answer.status_code, answer.headers
         if code in _AGAIN:
-            wait = given.get("Retry-After", "")
+            wait = fields.get("Retry-After", "")
             raise _Transient(f"the server says {code}", float(wait) if wait.isdecimal() else 0.0)
         if code not in (200, 206):
             raise SkillError(f"{where}: the server says {code}: {answer.reason}")
-        content_range = given.get("Content-Range", "")
-        size = content_range.rpartition("/")[2] if code == 206 else given.get("Content-Length", "")
+        content_range = fields.get("Content-Range", "")
+        size = content_range.rpartition("/")[2] if code == 206 else fields.get("Content-Length", "")
         if size.isdecimal() and int(size) != remote.size:
             raise SkillError(f"{where}: the file has {size} bytes, not {remote.size}")
         if code == 200 or not content_range.startswith(f"bytes {begin}-"):
             begin = file.seek(file.truncate(0))
-        strong = given.get("ETag", "")
+        strong = fields.get("ETag", "")
         with replacing(tag) as temporary:
-            temporary.write_text(strong if strong[:1] == '"' else given.get("Last-Modified", ""))
+            temporary.write_text(strong if strong[:1] == '"' else fields.get("Last-Modified", ""))
         since = time.monotonic()
         while (at := file.tell()) < remote.size:
             content = answer.raw.read1(min(_CHUNK, remote.size - at))

@@ -110,8 +110,8 @@ def voices(samples: Sequence[Resampled]) -> Variance:
     clusters = samples[0].clusters
     if clusters < 2:
         return Variance(np.inf, 1)
-    drawn = np.mean([sample.samples for sample in samples], axis=0)
-    return Variance(float(np.nanvar(drawn)) * clusters / (clusters - 1), clusters - 1)
+    means = np.mean([sample.samples for sample in samples], axis=0)
+    return Variance(float(np.nanvar(means)) * clusters / (clusters - 1), clusters - 1)
 
 
 def students(values: Sequence[float]) -> Variance:
@@ -156,11 +156,11 @@ def difference(first: Systems, second: Systems, pool: Variance) -> Estimate:
         # one estimate for both sides, so its degrees of freedom count once
         share = sum(1 / len(heads) for side in single for heads in side.values())
         parts.append(pool._replace(value=pool.value * share))
-    drawn = [np.mean([h.samples for heads in side.values() for h in heads], axis=0)
+    sides = [np.mean([h.samples for heads in side.values() for h in heads], axis=0)
              for side in (first, second)]  # fmt: skip
     clusters = next(iter(first.values()))[0].clusters
     value = float(np.mean(means[0]) - np.mean(means[1]))
-    return combined(value, voices([Resampled(value, drawn[0] - drawn[1], clusters)]), *parts)
+    return combined(value, voices([Resampled(value, sides[0] - sides[1], clusters)]), *parts)
 
 
 def _means(systems: Systems) -> list[float]:

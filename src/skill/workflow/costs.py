@@ -80,10 +80,10 @@ def jobs_of_the_workflow(file: Path) -> list[Job]:
     ]  # fmt: skip
     # What a task still needs below SKILL_CORPORA stops a run; here it becomes a note.
     environment = {k: v for k, v in os.environ.items() if k != "SKILL_CORPORA"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    head, *lines = done.stdout.splitlines() or [""]
-    if done.returncode or not head.startswith("output_file"):
-        last = (done.stderr.strip() or "it printed nothing").splitlines()[-1]
+    process = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    head, *lines = process.stdout.splitlines() or [""]
+    if process.returncode or not head.startswith("output_file"):
+        last = (process.stderr.strip() or "it printed nothing").splitlines()[-1]
         raise SkillError(f"the jobs cannot be listed, Snakemake says: {last}")
     groups: dict[tuple[str, str], list[tuple[str, bool]]] = {}
     for line in lines:
@@ -129,8 +129,8 @@ class Estimator:
 
     def all_notes(self) -> list[str]:
         """What the reader has to know, of corpora and of files that tasks need."""
-        wanted = ((n, corpus) for n, t in self.tasks.items() for corpus in t.corpora)
-        return [*self.notes, *superb_files.missing_files(wanted)]
+        pairs = ((n, corpus) for n, t in self.tasks.items() for corpus in t.corpora)
+        return [*self.notes, *superb_files.missing_files(pairs)]
 
     def _rows(self, corpus: Corpus) -> list[Row]:
         """The table's rows that the corpus is made of."""
@@ -163,8 +163,10 @@ class Estimator:
             return cost
         root = os.environ.get("SKILL_CORPORA")
         parts = {row["part"] for row in self._rows(corpus)}
-        wanted = [a for a in archives.read_archives() if a.kind == corpus.kind and a.part in parts]
-        absent = [a for a in wanted if not root or not (Path(root) / a.folder).is_dir()]
+        parts_to_fetch = [
+            a for a in archives.read_archives() if a.kind == corpus.kind and a.part in parts
+        ]
+        absent = [a for a in parts_to_fetch if not root or not (Path(root) / a.folder).is_dir()]
         for archive in absent:
             if archive.folder not in self.fetched:  # by another corpus of the same kind
                 cost.download += archive.remote.size
@@ -173,7 +175,7 @@ class Estimator:
         note = "SKILL_CORPORA is not set: it says where audio lies, and where what is fetched goes"
         if not root and note not in self.notes:
             self.notes.insert(0, note)
-        if not wanted:
+        if not parts_to_fetch:
             source = " ".join(sorted({row["source"] for row in self._rows(corpus)}))
             self.notes.append(
                 f"corpora.{name}: has to be put below SKILL_CORPORA by hand: {source}"
@@ -267,12 +269,12 @@ class Estimator:
             needed = 4 * frame * task.crops * train / mean if mean else 0
         else:
             needed = 2 * frame * FRAMES * train
-        held = min(1.0, task.cache_gib * 2**30 / needed) if needed else 1.0
-        seen = task.steps * task.batch * task.accumulate * mean
+        cached = min(1.0, task.cache_gib * 2**30 / needed) if needed else 1.0
+        presented = task.steps * task.batch * task.accumulate * mean
         looks = task.steps // task.eval_every if task.eval_every else 1
         dev = min(0.1 * audio, task.dev_seconds)
-        again = max(0.0, seen - train) + max(0, looks - 1) * dev
-        return task.folds * (min(seen, train) + dev + (1 - held) * again) + rest
+        again = max(0.0, presented - train) + max(0, looks - 1) * dev
+        return task.folds * (min(presented, train) + dev + (1 - cached) * again) + rest
 
 
 def parameters(blocks: int, width: int) -> float:

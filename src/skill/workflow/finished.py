@@ -57,15 +57,15 @@ def take_over(scratch: Path, output: Path, job: str) -> bool:
     if not note.exists():
         return False
     try:
-        kept = read_json(note)
-        names = [str(name) for name in kept["files"]]
-        own = kept["job"] == job and all(Path(name).name == name for name in names)
+        content = read_json(note)
+        names = [str(name) for name in content["files"]]
+        is_same = content["job"] == job and all(Path(name).name == name for name in names)
     except (SkillError, KeyError, TypeError):  # damaged, or of another version: it is done again
-        names, own = [], False
+        names, is_same = [], False
     record = _RECORDS / urlsafe_b64encode(str(output).encode()).decode()
     recorded = record.exists() and record.stat().st_mtime >= note.stat().st_mtime
     files = [folder / name for name in names]
-    if recorded or not own or not all(path.is_file() for path in files):
+    if recorded or not is_same or not all(path.is_file() for path in files):
         _empty(folder)
         return False
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -26,9 +26,9 @@ CLAIM = "SKILL_CLAIM_GPUS"  # set for jobs of a run on this machine
 
 def devices() -> list[str]:
     """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if given is not None:
-        return [name.strip() for name in given.split(",") if name.strip()]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name.strip() for name in visible.split(",") if name.strip()]
     if shutil.which("nvidia-smi") is None:
         return []
     query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
@@ -79,11 +79,11 @@ def _private_folder() -> Path:
     for folder in places:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            seen = folder.lstat()
+            status = folder.lstat()
         except OSError:
             continue
-        private = not stat.S_IMODE(seen.st_mode) & 0o077 and seen.st_uid == os.getuid()
-        if stat.S_ISDIR(seen.st_mode) and private:
+        private = not stat.S_IMODE(status.st_mode) & 0o077 and status.st_uid == os.getuid()
+        if stat.S_ISDIR(status.st_mode) and private:
             return folder
     raise SkillError(
         f"{places[0]}: is not a folder of yours alone (mode 700), and {places[1]} cannot be made; "

@@ -39,9 +39,9 @@ def print_table(params: Params) -> None:
 
 def _subjects(params: Params) -> Iterator[Subject]:
     for name, teacher in params.teachers.items():
-        made = Path(f"results/teachers/{name}.safetensors")
+        result = Path(f"results/teachers/{name}.safetensors")
         source = checkout_path(teacher.source) if teacher.source else None
-        for path in (made, source):
+        for path in (result, source):
             if path is not None and path.suffix == ".safetensors" and path.is_file():
                 yield Subject(name, load_encoder(path), gradients=True)
                 break

@@ -37,10 +37,10 @@ def matrices(params: Params) -> dict[str, tuple[tuple[str, ...], Similarity | No
 
 def trees(params: Params) -> list[str]:
     """Students with clusters of their own: of those with the same ones the first."""
-    found = {
+    first_students = {
         (matrix(s, params), s.clustering): s.name for s in reversed(clustered_students(params))
     }
-    return list(found.values())
+    return list(first_students.values())
 
 
 def tasks(params: Params) -> dict[str, Task]:
@@ -57,8 +57,8 @@ def upstreams(params: Params) -> list[str]:
 
 def tables(params: Params) -> list[str]:
     """Tables to read; Table 1, which has published results, where ours may stand beside them."""
-    own = tasks(params)
-    comparable = all(name in own and official(own[name]) for name in REFERENCE_POINTS)
+    settings = tasks(params)
+    comparable = all(name in settings and official(settings[name]) for name in REFERENCE_POINTS)
     return ["results", "table1"] if comparable else ["results"]
 
 
@@ -68,9 +68,11 @@ def figures(params: Params) -> dict[str, list[str]]:
     students, ablations = params.students, references(params)
     # Curves and the like have a place for a few students only.
     compared = [name for name, s in students.items() if s.base not in ablations]
-    found = {f"similarity-{name}": [f"results/similarity/{name}.csv"] for name in matrices(params)}
-    found |= {f"dendrogram-{name}": [f"results/clustering/{name}.csv"] for name in trees(params)}
-    found |= {
+    sources = {
+        f"similarity-{name}": [f"results/similarity/{name}.csv"] for name in matrices(params)
+    }
+    sources |= {f"dendrogram-{name}": [f"results/clustering/{name}.csv"] for name in trees(params)}
+    sources |= {
         "curves": [f"results/{s}/{name}.csv" for name in compared for s in ("stage1", "stage2")],
         "layers": [f"results/stage1/{n}.{k}" for n in students for k in ("json", "safetensors")],
         "regression": [f"results/paper/regression/{name}.csv" for name in compared],
@@ -79,8 +81,8 @@ def figures(params: Params) -> dict[str, list[str]]:
     }
     probed = [name for name, task in tasks(params).items() if task.kind in ("frames", "abx")]
     per_state = [f"results/superb/{u}/{task}.json" for task in probed for u in upstreams(params)]
-    found |= {"probes": per_state} if probed else {}
-    found |= {"sparsity": [scores]} if sweeps(students) else {}
-    found |= {"methods": [comparisons]} if baselines(params) else {}
-    found |= {"ablation": [comparisons]} if ablations else {}
-    return found
+    sources |= {"probes": per_state} if probed else {}
+    sources |= {"sparsity": [scores]} if sweeps(students) else {}
+    sources |= {"methods": [comparisons]} if baselines(params) else {}
+    sources |= {"ablation": [comparisons]} if ablations else {}
+    return sources

@@ -50,14 +50,14 @@ def read_archives() -> list[Archive]:
     Raises:
         SkillError: the table is missing, or a row of it is wrong.
     """
-    found = []
+    archives = []
     for row in data_table("corpora", _COLUMNS):
         if row["checksum"]:
             if not row["bytes"].isdecimal() or not row["folder"]:
                 raise SkillError(f"data/corpora.csv: {row['name']}: bytes or folder are missing")
             remote = Remote(row["source"], int(row["bytes"]), row["checksum"])
-            found.append(Archive(row["kind"], row["part"], row["folder"], remote))
-    return found
+            archives.append(Archive(row["kind"], row["part"], row["folder"], remote))
+    return archives
 
 
 def ensure(archives: Sequence[Archive], root: Path) -> None:

@@ -73,8 +73,8 @@ def files_of(names: Sequence[str]) -> dict[str, dict[str, Path]]:
             absent = [name for name in names if not (home / name).is_dir()]
             if absent:
                 _fetch(absent, table, home)
-    found = {name: {path: home / name / path for path in table[name]} for name in names}
-    for name, files in found.items():
+    files_by_name = {name: {path: home / name / path for path in table[name]} for name in names}
+    for name, files in files_by_name.items():
         for inside, path in files.items():
             if not path.is_file():
                 raise SkillError(f"{path} is missing: delete {home / name} and start again")
@@ -83,7 +83,7 @@ def files_of(names: Sequence[str]) -> dict[str, dict[str, Path]]:
                     f"{path} is not the file of data/checksums.csv: delete {home / name} and start "
                     "again"
                 )
-    return found
+    return files_by_name
 
 
 def _fetch(names: Sequence[str], table: Mapping[str, Mapping[str, str]], home: Path) -> None:
@@ -114,9 +114,9 @@ def _download(names: Sequence[str], work: Path) -> dict[str, Path]:
         "Acquire::Retries=3",
     ]
     flags = [word for option in options for word in ("-o", option)]
-    said = ""
+    output = ""
     for words in (["update"], ["download", *names]):
-        done = subprocess.run(
+        process = subprocess.run(
             ["apt-get", "--quiet", *flags, *words],
             cwd=work,
             capture_output=True,
@@ -124,16 +124,18 @@ def _download(names: Sequence[str], work: Path) -> dict[str, Path]:
             check=False,
             env={**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"},
         )
-        said += done.stdout + done.stderr
+        output += process.stdout + process.stderr
     archives = {path.name.partition("_")[0]: path for path in work.glob("*.deb")}
     absent = [name for name in names if name not in archives]
     if not absent:
         return archives
     lines = ["it said nothing"]
-    lines += [line for line in said.splitlines() if line.startswith(("E:", "W:", "Err:"))]
-    if "No space left" in said:
+    lines += [line for line in output.splitlines() if line.startswith(("E:", "W:", "Err:"))]
+    if "No space left" in output:
         problem = f"no disk space: {', '.join(absent)} could not be written to {work}"
-    elif any(sign in said for sign in ("resolving", "resolve", "connect", "Network", "timed out")):
+    elif any(
+        sign in output for sign in ("resolving", "resolve", "connect", "Network", "timed out")
+    ):
         problem = f"no network: {', '.join(absent)} could not be fetched; {_ELSE}"
     else:
         problem = (
@@ -143,9 +145,9 @@ def _download(names: Sequence[str], work: Path) -> dict[str, Path]:
     raise SkillError("\n".join([problem, *lines[1:]]))
 
 
-def _unpack(archive: Path, wanted: Mapping[str, str], folder: Path) -> None:
+def _unpack(archive: Path, names: Mapping[str, str], folder: Path) -> None:
     """Take the wanted files out of `archive`; nothing else in it is written anywhere."""
-    left = dict(wanted)
+    left = dict(names)
     with subprocess.Popen(
         ["dpkg-deb", "--fsys-tarfile", str(archive)], stdout=subprocess.PIPE
     ) as process:

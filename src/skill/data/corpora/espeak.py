@@ -70,9 +70,9 @@ def speak(sentence: str, voice: str, style: Style | None = None) -> tuple[Signal
     program = Path(__file__).with_name("espeak_process.py")
     values = [*places, voice, *(style or Style()), sentence]
     command = [sys.executable, "-S", "-E", str(program), *map(str, values)]
-    done = subprocess.run(command, capture_output=True, timeout=_SECONDS, check=False)
-    if done.returncode or len(done.stdout) < 4:
-        said = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        raise SkillError(f"espeak-ng could not say {sentence!r} as {voice}: {said}")
-    samples = np.frombuffer(done.stdout, dtype="<i2")
+    process = subprocess.run(command, capture_output=True, timeout=_SECONDS, check=False)
+    if process.returncode or len(process.stdout) < 4:
+        message = process.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise SkillError(f"espeak-ng could not say {sentence!r} as {voice}: {message}")
+    samples = np.frombuffer(process.stdout, dtype="<i2")
     return samples[2:].astype(np.float32) / np.float32(32768), int(samples[:2].view("<i4")[0])

@@ -28,17 +28,17 @@ def root(name: str, shared: bool = False) -> Path:
     Raises:
         SkillError: the variable or the folder is missing.
     """
-    given = os.environ.get("SKILL_CORPORA")
-    if not given:
+    corpora = os.environ.get("SKILL_CORPORA")
+    if not corpora:
         raise SkillError(f"corpus {name}: SKILL_CORPORA is not set to a folder of audio")
-    if not Path(given).is_dir():
-        raise SkillError(f"corpus {name}: SKILL_CORPORA is {given}, which is no folder")
-    own = Path(given) / name
-    if own.is_dir():
-        return own
+    if not Path(corpora).is_dir():
+        raise SkillError(f"corpus {name}: SKILL_CORPORA is {corpora}, which is no folder")
+    folder = Path(corpora) / name
+    if folder.is_dir():
+        return folder
     if not shared:
-        raise SkillError(f"corpus {name}: its audio is expected in {own}, which is no folder")
-    return Path(given)
+        raise SkillError(f"corpus {name}: its audio is expected in {folder}, which is no folder")
+    return Path(corpora)
 
 
 def clips(name: str, place: Path) -> Iterator[Clip]:
@@ -53,17 +53,17 @@ def clips(name: str, place: Path) -> Iterator[Clip]:
     if not files:
         kinds = ", ".join(sorted(SUFFIXES))
         raise SkillError(f"corpus {name}: no audio file ({kinds}) in {place}")
-    found: list[Clip] = []
+    every_clip: list[Clip] = []
     unsaid: list[str] = []
     unreadable: list[str] = []
     for path in files:
         inside = path.relative_to(place)
         script = path.with_suffix(".txt")
-        said = _text(script, unreadable)
-        text = transcript(spell_out(said))
-        if said.strip() and not text:
+        words = _text(script, unreadable)
+        text = transcript(spell_out(words))
+        if words.strip() and not text:
             unsaid.append(script.relative_to(place).as_posix())
-        found.append(Clip(
+        every_clip.append(Clip(
             f"{name}-{inside.as_posix()}",
             partial(_load, path),
             speaker=inside.parts[0] if len(inside.parts) > 1 else "",
@@ -72,7 +72,7 @@ def clips(name: str, place: Path) -> Iterator[Clip]:
         ))  # fmt: skip
     omissions.report(name, "transcripts that cannot be read (the audio stays)", unreadable)
     omissions.report(name, "transcripts that are no words in A-Z (the audio stays)", unsaid)
-    return iter(found)
+    return iter(every_clip)
 
 
 def _text(script: Path, unreadable: list[str]) -> str:
@@ -96,20 +96,20 @@ def recordings(place: Path) -> tuple[list[Path], dict[str, list[str]]]:
             path.is_dir() and not path.is_symlink()
         ):
             continue
-        shown = inside.as_posix()
-        if not is_writable(shown):
-            passed_over["names that a manifest cannot hold"].append(repr(shown))
+        relative = inside.as_posix()
+        if not is_writable(relative):
+            passed_over["names that a manifest cannot hold"].append(repr(relative))
         elif not path.is_file():
-            passed_over["links to folders or to nothing, pipes, devices"].append(shown)
+            passed_over["links to folders or to nothing, pipes, devices"].append(relative)
         elif suffix in SUFFIXES:
             files.append(path)
         elif suffix == ".txt":
             if not any(
                 path.with_suffix(s).exists() for s in (*SUFFIXES, *map(str.upper, SUFFIXES))
             ):
-                passed_over["transcripts of no recording"].append(shown)
+                passed_over["transcripts of no recording"].append(relative)
         else:
-            passed_over[f"of a kind that is not read ({suffix or 'no suffix'})"].append(shown)
+            passed_over[f"of a kind that is not read ({suffix or 'no suffix'})"].append(relative)
     return files, dict(passed_over)
 
 

@@ -40,10 +40,10 @@ def build(name: str, parts: Sequence[str], manifest: Path) -> None:
         SkillError: SKILL_CORPORA is not set, a part is missing or unknown, or more than 1 % of the
             files are no FLAC files of 16 kHz mono; the message names the first.
     """
-    given = os.environ.get("SKILL_CORPORA")
-    if not given:
+    corpora = os.environ.get("SKILL_CORPORA")
+    if not corpora:
         raise SkillError(f"corpus {name}: SKILL_CORPORA is not set to the folder with LibriSpeech")
-    root = Path(given)
+    root = Path(corpora)
     chapters = []
     for part in parts or PARTS:
         if part not in PARTS + MINI:

@@ -95,12 +95,12 @@ def _source(name: str, job: Corpus) -> tuple[Iterable[Clip], str]:
     if job.kind not in _PACKAGED:
         raise SkillError(f"corpora.{name}.kind: unknown kind {job.kind!r}")
     packaged, names = _PACKAGED[job.kind]
-    given = os.environ.get("SKILL_CORPORA")
-    own = given and (Path(given) / name).is_dir()
-    if debian.is_cached(names) and not own:
+    corpora = os.environ.get("SKILL_CORPORA")
+    has_folder = corpora and (Path(corpora) / name).is_dir()
+    if debian.is_cached(names) and not has_folder:
         return packaged(), "human"
     missing = debian.missing_tools()
-    if own or (given and missing):
+    if has_folder or (corpora and missing):
         place = folder.root(name, shared=True)
         print(f"corpora: {name} is made from the folder {place}, not from Debian packages",
               file=sys.stderr)  # fmt: skip
@@ -162,17 +162,17 @@ def store(name: str, clips: Iterable[Clip], kind: str, audio: Path) -> list[Utte
                             short += 1
                             continue
                         file.write(pcm)
-                        whole = len(parts) == 1
+                        is_single = len(parts) == 1
                         utterances.append(
                             Utterance(
-                                id=clip.id if whole else f"{clip.id}-{index:02d}",
+                                id=clip.id if is_single else f"{clip.id}-{index:02d}",
                                 corpus=name,
                                 path=place,
                                 start=at,
                                 samples=len(pcm),
                                 speaker=clip.speaker,
                                 language=clip.language,
-                                text=clip.text if whole else "",
+                                text=clip.text if is_single else "",
                                 split=clip.split,
                                 kind=kind,
                             )
@@ -189,10 +189,10 @@ def _check(name: str, total: int, utterances: list[Utterance], bad: list[str], s
     omissions.report_unreadable(name, bad, total)
     if not utterances:
         raise SkillError(f"corpus {name}: no audio of {SHORTEST} s or more among {total} clips")
-    said = f"{len(utterances)} utterances, {sum(u.seconds for u in utterances) / 60:.1f} minutes"
-    said += f", {sum(bool(u.text) for u in utterances)} with text"
-    said += f"; left out: {short} shorter than {SHORTEST} s, {len(bad)} unreadable"
-    print(f"corpora {name}: {said}", file=sys.stderr, flush=True)
+    summary = f"{len(utterances)} utterances, {sum(u.seconds for u in utterances) / 60:.1f} minutes"
+    summary += f", {sum(bool(u.text) for u in utterances)} with text"
+    summary += f"; left out: {short} shorter than {SHORTEST} s, {len(bad)} unreadable"
+    print(f"corpora {name}: {summary}", file=sys.stderr, flush=True)
 
 
 def _shown(audio: Path) -> str:

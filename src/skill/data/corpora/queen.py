@@ -81,10 +81,10 @@ def clips(files: Mapping[str, Path]) -> Iterator[Clip]:
     for name in container.named(".SB"):
         if not _SPEECH.fullmatch(name):
             continue
-        speaker, said = texts.get(name, ("", ""))
+        speaker, line = texts.get(name, ("", ""))
         if name.startswith("JOE") or (_DIALOGUE.fullmatch(name) and name[6] == "J"):
             speaker = "joe"
-        text = transcript(said)
+        text = transcript(line)
         yield Clip(
             f"queen-{name}",
             partial(_decoded, container, name),
@@ -120,7 +120,7 @@ def _part(text: str, number: int) -> str:
 
 def _dialogues(container: Container) -> Texts:
     """A dialogue bank: 32 bytes, 96 per level, Joe's texts, the other's; 4-byte alignment."""
-    found: dict[tuple[int, str, str], list[tuple[str, str]]] = {}
+    lines: dict[tuple[int, str, str], list[tuple[str, str]]] = {}
     for stem in container.named(".DOG"):
         bank = container[f"{stem}.DOG"][_BANK:]
         levels, _, number, joes, others = struct.unpack_from(">5h", bank)
@@ -135,13 +135,13 @@ def _dialogues(container: Container) -> Texts:
                 if key == 0 and index == 0:
                     name, said_by = ("SSSS" if letter == "J" else "XXXX"), "J"
                 speaker = "joe" if said_by == "J" else person
-                found.setdefault((number, name, said_by), []).append((speaker, text))
+                lines.setdefault((number, name, said_by), []).append((speaker, text))
     texts: Texts = {}
     for clip in container.named(".SB"):
         if match := _DIALOGUE.fullmatch(clip):
-            said = found.get((int(match[1]), match[2], match[3]), [])
-            if len(said) == 1:  # twice the same number: which was recorded is not known
-                texts[clip] = (said[0][0], _part(said[0][1], int(match[4], 16)))
+            candidates = lines.get((int(match[1]), match[2], match[3]), [])
+            if len(candidates) == 1:  # twice the same number: which was recorded is not known
+                texts[clip] = (candidates[0][0], _part(candidates[0][1], int(match[4], 16)))
     return texts
 
 
@@ -160,20 +160,20 @@ def _scenes(container: Container) -> Texts:
     for stem in container.named(".CUT"):
         bank = container[f"{stem}.CUT"][_BANK:]
         count, at = abs(struct.unpack_from(">h", bank, 2)[0]), struct.unpack_from(">H", bank, 8)[0]
-        said = []
+        lines = []
         for index in range(count + 1):
             length = bank[at] if at < len(bank) else 0
-            said.append(bank[at + 1 : at + 1 + length].decode("latin-1"))
+            lines.append(bank[at + 1 : at + 1 + length].decode("latin-1"))
             at += 1 + length
             if index or length:
                 at += at % 2
-        scenes[stem] = said
+        scenes[stem] = lines
     for clip in container.named(".SB"):
         if match := _SCENE.fullmatch(clip):
-            said = scenes.get(match[1].rstrip("_"), [])
+            lines = scenes.get(match[1].rstrip("_"), [])
             index = int(match[2])
-            if index < len(said):
-                texts[clip] = ("", _part(said[index], int(match[3], 16)))
+            if index < len(lines):
+                texts[clip] = ("", _part(lines[index], int(match[3], 16)))
     return texts
 
 

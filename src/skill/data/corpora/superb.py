@@ -29,12 +29,12 @@ def folder(kind: str, name: str = "") -> Path:
     Raises:
         SkillError: it is not there; the message says where to get the corpus and where to put it.
     """
-    given = os.environ.get("SKILL_CORPORA")
-    place = Path(given or "$SKILL_CORPORA") / FOLDERS[kind]
-    if given and place.is_dir():
+    corpora = os.environ.get("SKILL_CORPORA")
+    place = Path(corpora or "$SKILL_CORPORA") / FOLDERS[kind]
+    if corpora and place.is_dir():
         return place
     hint = f"; it is not freely available: {GATED[kind]}" if kind in GATED else ""
-    unset = "" if given else " (the variable is not set)"
+    unset = "" if corpora else " (the variable is not set)"
     raise SkillError(f"corpus {name or kind}: expected in {place}{unset}{hint}")
 
 

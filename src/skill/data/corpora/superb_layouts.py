@@ -62,11 +62,11 @@ def _speech_commands(root: Path) -> Iterator[Recording]:
     training, test = (
         root / f"speech_commands_{part}v0.01" for part in ("", "test_set_")
     )  # the archive of the test set has a folder per class, the other one a folder per word
-    spoken = visible(training, "[!_]*/*.wav")
-    tested = visible(test, "*/*.wav")
-    if not spoken or not tested:
+    recordings = visible(training, "[!_]*/*.wav")
+    test_recordings = visible(test, "*/*.wav")
+    if not recordings or not test_recordings:
         return
-    for path in spoken:
+    for path in recordings:
         word, split = path.parent.name, keyword_split(path.name)
         if split:
             label = word if word in KEYWORDS else UNKNOWN
@@ -78,7 +78,7 @@ def _speech_commands(root: Path) -> Iterator[Recording]:
             long_enough = True  # reported by `build`
         for split in ("train", "dev") if long_enough else ():
             yield Recording(path, split, SILENCE, path.stem, f"{split}-{path.stem}")
-    for path in tested:
+    for path in test_recordings:
         label = path.parent.name
         if label not in (*KEYWORDS, UNKNOWN, SILENCE):
             raise SkillError(f"{path.parent}: no class of the test set")
@@ -257,8 +257,8 @@ def _quesst14(root: Path) -> Iterator[Recording]:
             # the list begins with the corpus's folder
             path = _below(root, Path(file.partition("/")[2]), "", where)
             text = " ".join(sorted(set(matches[path.stem]))) if split == "train" else path.stem
-            spoken = "en" if language == "nnenglish" else language
-            yield Recording(path, split, text, key=path.stem, listed=where, language=spoken)
+            code = "en" if language == "nnenglish" else language
+            yield Recording(path, split, text, key=path.stem, listed=where, language=code)
 
 
 LAYOUTS: dict[str, tuple[Callable[[Path], Iterable[Recording]], str]] = {

@@ -48,9 +48,9 @@ _GAP = 0.06
 
 def clips(name: str, speakers: int, sentences: int) -> Iterator[Clip]:
     """All `sentences` in the voices of all `speakers`, clips of one to three words."""
-    said = sentences_of(sentences)
+    texts = sentences_of(sentences)
     for speaker in range(speakers):
-        for index, text in enumerate(said):
+        for index, text in enumerate(texts):
             yield Clip(
                 f"{name}-{speaker:02d}-{index:03d}",
                 partial(_spoken, text, speaker, index),
@@ -64,14 +64,14 @@ def sentences_of(count: int) -> list[str]:
     """`count` different sentences, each split among the first dozen."""
     words = sorted(_LEXICON)
     generator = np.random.default_rng(0)
-    found: dict[str, None] = {}
-    while len(found) < count:
+    texts: dict[str, None] = {}
+    while len(texts) < count:
         text = " ".join(generator.choice(words, generator.integers(1, 4)))
-        place = len(found) % 6
-        wanted = {0: "dev", 1: "test"}.get(place, "train")
-        if splits.by_text(text) == wanted:
-            found[text] = None
-    return list(found)
+        place = len(texts) % 6
+        split = {0: "dev", 1: "test"}.get(place, "train")
+        if splits.by_text(text) == split:
+            texts[text] = None
+    return list(texts)
 
 
 def _spoken(text: str, speaker: int, index: int) -> tuple[Signal, int]:

@@ -56,8 +56,8 @@ def read_distilhubert(
         "task_emb_type": ("expand-last", "self-hidden", "none"),
         "extractor_mode": ("default", "layer_norm"),
     }.items():
-        if (given := settings.get(name, values[0])) not in values:
-            raise SkillError(f"{path}: {name} is {shown(given)}, which is not computed")
+        if (value := settings.get(name, values[0])) not in values:
+            raise SkillError(f"{path}: {name} is {shown(value)}, which is not computed")
     try:
         layers = _convolutions(settings.get("extractor_conv_feature_layers", _CONVOLUTIONS))
         channels, kernels, strides = zip(*layers, strict=True)

@@ -87,9 +87,9 @@ def write_dphubert(encoder: SpeechEncoder, path: str | PathLike[str]) -> None:
             if not (heads if block[2] == "attention" else units):
                 continue
             if name.endswith("gru_rel_pos_const"):
-                whole = torch.ones(1, config.total_heads, 1, 1)
-                whole[:, list(heads)] = value
-                value = whole
+                every_head = torch.ones(1, config.total_heads, 1, 1)
+                every_head[:, list(heads)] = value
+                value = every_head
         if name == "feature_projection.removed":
             continue
         name = re.sub(r"^feature_projection\.scale$", "feature_extractor.dummy_weight", name)
@@ -118,8 +118,8 @@ def _expressible(encoder: SpeechEncoder) -> tuple[EncoderConfig, dict[str, Tenso
         if not ffn[number] and state[f"{prefix}feed_forward.output_dense.bias"].any():
             ffn[number] = 1
     left = config.conv_channels[-1]
-    gone = config.conv_full_width - left if config.conv_masked else 0
-    channels = (*config.conv_channels[:-1], left + gone)
+    absent = config.conv_full_width - left if config.conv_masked else 0
+    channels = (*config.conv_channels[:-1], left + absent)
     config = replace(
         config,
         heads=tuple(heads),
@@ -133,26 +133,26 @@ def _expressible(encoder: SpeechEncoder) -> tuple[EncoderConfig, dict[str, Tenso
     like = {name: torch.zeros_like(t) for name, t in SpeechEncoder(config).state_dict().items()}
     for name, value in state.items():
         like[name][tuple(slice(0, size) for size in value.shape)] = value
-    if gone:
+    if absent:
         like["feature_projection.layer_norm.weight"][left] = 1.0
         like["feature_projection.projection.weight"][:, left] = state["feature_projection.removed"]
     return config, like
 
 
-def _dphubert_config(written: Mapping[str, Any]) -> EncoderConfig:
+def _dphubert_config(settings: Mapping[str, Any]) -> EncoderConfig:
     """The architecture in DPHuBERT's words. Widths of removed sublayers become 0."""
-    channels, kernels, strides = zip(*written["extractor_conv_layer_config"], strict=True)
-    width = written["encoder_embed_dim"]
-    wavlm = "encoder_remaining_heads" in written
+    channels, kernels, strides = zip(*settings["extractor_conv_layer_config"], strict=True)
+    width = settings["encoder_embed_dim"]
+    wavlm = "encoder_remaining_heads" in settings
     if wavlm:
-        total = written["encoder_total_num_heads"][0]
-        heads = [tuple(left) for left in written["encoder_remaining_heads"]]
+        total = settings["encoder_total_num_heads"][0]
+        heads = [tuple(left) for left in settings["encoder_remaining_heads"]]
     else:
-        total = width // written["encoder_head_dim"]
-        heads = [all_heads(number) for number in written["encoder_num_heads"]]
-    attends, feeds = written["encoder_use_attention"], written["encoder_use_feed_forward"]
-    units = written["encoder_ff_interm_features"]
-    layered = written["extractor_mode"] == "layer_norm"
+        total = width // settings["encoder_head_dim"]
+        heads = [all_heads(number) for number in settings["encoder_num_heads"]]
+    attends, feeds = settings["encoder_use_attention"], settings["encoder_use_feed_forward"]
+    units = settings["encoder_ff_interm_features"]
+    layered = settings["extractor_mode"] == "layer_norm"
     return EncoderConfig(
         family="wavlm" if wavlm else "hubert",
         width=width,
@@ -163,19 +163,19 @@ def _dphubert_config(written: Mapping[str, Any]) -> EncoderConfig:
         ffn=tuple(n if on else 0 for n, on in zip(units, feeds, strict=True)),
         conv_kernels=kernels,
         conv_strides=strides,
-        conv_bias=written["extractor_conv_bias"],
+        conv_bias=settings["extractor_conv_bias"],
         conv_norm="layer" if layered else "group",
         conv_masked=True,
-        pos_conv_kernel=written["encoder_pos_conv_kernel"],
-        pos_conv_groups=written["encoder_pos_conv_groups"],
-        pre_norm=written["encoder_layer_norm_first"],
-        relative_buckets=written["encoder_num_buckets"] if wavlm else 0,
-        relative_distance=written["encoder_max_distance"] if wavlm else 0,
-        normalize_waveform=written["normalize_waveform"],
-        projection_dropout=written["encoder_projection_dropout"],
-        attention_dropout=written["encoder_attention_dropout"],
-        activation_dropout=written["encoder_ff_interm_dropout"],
-        hidden_dropout=written["encoder_dropout"],
+        pos_conv_kernel=settings["encoder_pos_conv_kernel"],
+        pos_conv_groups=settings["encoder_pos_conv_groups"],
+        pre_norm=settings["encoder_layer_norm_first"],
+        relative_buckets=settings["encoder_num_buckets"] if wavlm else 0,
+        relative_distance=settings["encoder_max_distance"] if wavlm else 0,
+        normalize_waveform=settings["normalize_waveform"],
+        projection_dropout=settings["encoder_projection_dropout"],
+        attention_dropout=settings["encoder_attention_dropout"],
+        activation_dropout=settings["encoder_ff_interm_dropout"],
+        hidden_dropout=settings["encoder_dropout"],
     )
 
 
@@ -192,7 +192,7 @@ def _written_config(config: EncoderConfig) -> dict[str, Any]:
     """`_dphubert_config` the other way round, complete for DPHuBERT's `wav2vec2_model`."""
     blocks = range(config.num_blocks)
     layers = zip(config.conv_channels, config.conv_kernels, config.conv_strides, strict=True)
-    written: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "extractor_mode": f"{config.conv_norm}_norm",
         "extractor_conv_layer_config": list(layers),
         "extractor_conv_bias": config.conv_bias,
@@ -213,13 +213,13 @@ def _written_config(config: EncoderConfig) -> dict[str, Any]:
         "normalize_waveform": config.normalize_waveform,
     }
     if config.family == "wavlm":
-        return written | {
+        return settings | {
             "encoder_total_num_heads": [config.total_heads] * config.num_blocks,
             "encoder_remaining_heads": [list(heads) for heads in config.heads],
             "encoder_num_buckets": config.relative_buckets,
             "encoder_max_distance": config.relative_distance,
         }
-    return written | {
+    return settings | {
         "encoder_num_heads": [len(heads) for heads in config.heads],
         "encoder_head_dim": config.head_width,
     }

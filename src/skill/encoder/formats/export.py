@@ -151,8 +151,8 @@ def write_weights(encoder: SpeechEncoder, header: dict[str, Any], path: Path) ->
 
 def _copy_modules(folder: Path, files: Mapping[str, str]) -> None:
     """Copies of the encoder's modules, and of further files of `skill.encoder` under new names."""
-    carried = {f"{name}.py": f"{name}.py" for name in CARRIED}
-    for source, name in (carried | dict(files)).items():
+    modules = {f"{name}.py": f"{name}.py" for name in CARRIED}
+    for source, name in (modules | dict(files)).items():
         text = (_ENCODER / source).read_text(encoding="utf-8")
         # In the folder, all stand beside each other.
         _write_text(folder / name, text.replace("\nfrom ..", "\nfrom ."))

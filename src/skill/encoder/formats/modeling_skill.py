@@ -119,8 +119,8 @@ class SkillPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
         waveforms = waveforms.to(torch.promote_types(self.dtype, torch.float32))
         return self.speech(waveforms, lengths)  # type: ignore[no-any-return]
 
-    def _setting(self, name: str, given: bool | None) -> bool:
-        return bool(getattr(self.config, name, False) if given is None else given)
+    def _setting(self, name: str, argument: bool | None) -> bool:
+        return bool(getattr(self.config, name, False) if argument is None else argument)
 
 
 class SkillModel(SkillPreTrainedModel):

@@ -115,25 +115,25 @@ def build(encoder: SpeechEncoder, states: Literal["all", "last"] = "all") -> onn
         x = g.layer_norm(x, encoder.encoder.layer_norm)
     mask = g("Unsqueeze", g("Where", valid, 0.0, -float("inf")), [1, 2])
     distances = _distances(g, x, encoder) if config.family == "wavlm" else None
-    found = [x]
+    outputs = [x]
     for number, block in enumerate(encoder.blocks):
         g.scope = f"encoder.layers.{number}"
         x = _block(g, x, block, mask, distances)
-        found.append(x)
+        outputs.append(x)
     if config.pre_norm:
         g.scope = "encoder"
-        found[-1] = g.layer_norm(x, encoder.encoder.layer_norm)
-    return _model(g, encoder, found, frames, states)
+        outputs[-1] = g.layer_norm(x, encoder.encoder.layer_norm)
+    return _model(g, encoder, outputs, frames, states)
 
 
 def _model(
-    g: _Graph, encoder: SpeechEncoder, found: list[str], frames: str, states: str
+    g: _Graph, encoder: SpeechEncoder, outputs: list[str], frames: str, states: str
 ) -> onnx.ModelProto:
-    kept = range(len(found)) if states == "all" else range(len(found) - 1, len(found))
-    names = {found[number]: f"state_{number}" for number in kept} | {frames: "frames"}
+    numbers = range(len(outputs)) if states == "all" else range(len(outputs) - 1, len(outputs))
+    names = {outputs[number]: f"state_{number}" for number in numbers} | {frames: "frames"}
     for old, new in names.items():
         g.nodes.append(helper.make_node("Identity", [old], [new], name=new))
-    width, real, whole = encoder.config.width, onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
+    width, real, integer = encoder.config.width, onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
     declare = helper.make_tensor_value_info
     shape: list[str | int | None] = ["utterances", "frames", width]
     graph = helper.make_graph(
@@ -141,11 +141,11 @@ def _model(
         "skill",
         [
             declare("waveforms", real, ["utterances", "samples"]),
-            declare("lengths", whole, ["utterances"]),
+            declare("lengths", integer, ["utterances"]),
         ],
         [
-            *(declare(f"state_{number}", real, shape) for number in kept),
-            declare("frames", whole, ["utterances"]),
+            *(declare(f"state_{number}", real, shape) for number in numbers),
+            declare("frames", integer, ["utterances"]),
         ],
         initializer=g.constants,
     )

@@ -42,17 +42,17 @@ def write(
         SkillError: the encoder has gates, or ONNX Runtime computes something else than torch.
     """
     model = build(encoder, states)
-    found = {}
+    differences = {}
     for file, variant in ((FLOAT, model), (INT8, None)):
         with replacing(folder / file) as temporary:
             onnx.save(quantized(model, temporary) if variant is None else variant, temporary)
-            found[file] = difference(encoder, session(temporary))
-            if not found[file] <= _LIMITS[file]:
+            differences[file] = difference(encoder, session(temporary))
+            if not differences[file] <= _LIMITS[file]:
                 raise SkillError(
                     f"{folder / file}: ONNX Runtime's states differ from torch's by "
-                    f"{found[file]:.2g} of their norm; the file was not written"
+                    f"{differences[file]:.2g} of their norm; the file was not written"
                 )
-    return found
+    return differences
 
 
 def session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
@@ -85,21 +85,21 @@ def quantized(model: onnx.ModelProto, scratch: Path) -> onnx.ModelProto:
     return small
 
 
-def _pack_convolutions(written: onnx.GraphProto) -> None:
+def _pack_convolutions(graph: onnx.GraphProto) -> None:
     """Weights of convolutions as int8 with a scale per output, multiplied out by constant nodes."""
-    constants = {tensor.name: tensor for tensor in written.initializer}
-    for node in [node for node in written.node if node.op_type == "Conv"]:
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for node in [node for node in graph.node if node.op_type == "Conv"]:
         name = node.input[1]
         weight = numpy_helper.to_array(constants[name])
         scale = np.abs(weight).max(axis=(1, 2), keepdims=True).clip(1e-12) / 127
         packed = np.rint(weight / scale).astype(np.int8)
-        written.initializer.remove(constants[name])
-        written.initializer.append(numpy_helper.from_array(packed, f"{name}_packed"))
-        written.initializer.append(numpy_helper.from_array(scale, f"{name}_scale"))
+        graph.initializer.remove(constants[name])
+        graph.initializer.append(numpy_helper.from_array(packed, f"{name}_packed"))
+        graph.initializer.append(numpy_helper.from_array(scale, f"{name}_scale"))
         cast = helper.make_node("Cast", [f"{name}_packed"], [f"{name}_cast"], to=1)
         unpacked = helper.make_node("Mul", [f"{name}_cast", f"{name}_scale"], [name])
-        for made in (unpacked, cast):
-            written.node.insert(0, made)
+        for part in (unpacked, cast):
+            graph.node.insert(0, part)
 
 
 @torch.no_grad()

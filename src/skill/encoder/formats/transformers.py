@@ -96,9 +96,9 @@ def encoder_config(settings: dict[str, Any], folder: Path) -> EncoderConfig:
     if family is None:
         raise SkillError(f"{folder}: model_type is {shown(kind)}, none of {', '.join(FAMILIES)}")
     for name, (value, why) in ONE_VALUE.items():
-        if (given := settings.get(name, value)) != value:
+        if (setting := settings.get(name, value)) != value:
             what = why if why.startswith("this") else f"{why} is not computed"
-            raise SkillError(f"{folder}: {name} is {shown(given)}; {what}")
+            raise SkillError(f"{folder}: {name} is {shown(setting)}; {what}")
     if unknown := sorted(settings.keys() - USED - ONE_VALUE.keys() - WITHOUT_EFFECT):
         names = ", ".join(unknown[:10])
         print(f"note: {folder}: config.json has settings that are not known: {names}",

@@ -42,8 +42,8 @@ def folder_files(folder: Path) -> list[Path]:
         if path.is_file():
             return [path, *_shard_files(path)] if path.suffix == ".json" else [path]
     others = sorted(p.name for p in folder.iterdir() if p.suffix in (".h5", ".msgpack", ".gguf"))
-    seen = f" (there is {', '.join(others)}, which is not read)" if others else ""
-    raise SkillError(f"{folder}: neither model.safetensors nor pytorch_model.bin is there{seen}")
+    remark = f" (there is {', '.join(others)}, which is not read)" if others else ""
+    raise SkillError(f"{folder}: neither model.safetensors nor pytorch_model.bin is there{remark}")
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

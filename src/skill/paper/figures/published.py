@@ -74,19 +74,19 @@ def _number(axes: Axes, points: list[tuple[float, float]], numbers: list[int]) -
     """A number at each point, on the side where it is farthest from all points and numbers."""
     low, high = axes.get_xlim(), axes.get_ylim()
     width, height = 165.0, 215.0  # of a panel, in printer's points, about
-    taken = [
+    occupied = [
         (width * (x - low[0]) / (low[1] - low[0]), height * (y - high[0]) / (high[1] - high[0]))
         for x, y in points
     ]
     for index, number in enumerate(numbers):
-        x, y = taken[index]
-        others = taken[:index] + taken[index + 1 :]
+        x, y = occupied[index]
+        others = occupied[:index] + occupied[index + 1 :]
         free = {
             (dx, dy): min((max(abs(x + dx - a), abs(y + dy - b)) for a, b in others), default=99.0)
             for dx, dy in ((7, 0), (-7, 0), (0, 7), (0, -7), (6, 5), (6, -5), (-6, 5), (-6, -5))
         }
         offset = max(free, key=lambda place: min(free[place], 8.0))
-        taken.append((x + offset[0], y + offset[1]))
+        occupied.append((x + offset[0], y + offset[1]))
         axes.annotate(
             str(number),
             points[index],

@@ -62,13 +62,13 @@ def _looks(rows: Rows) -> dict[str, dict[str, Any]]:
     """Students in colours, in order of their names; what they are compared with in black."""
     kinds = {r["upstream"]: r["kind"] for r in rows}
     students = sorted(name for name, kind in kinds.items() if kind == "student")
-    found = {name: look(index) for index, name in enumerate(students)}
+    looks = {name: look(index) for index, name in enumerate(students)}
     teachers = [name for name, kind in kinds.items() if kind == "teacher"]
     for name, marker in zip(teachers, "*dph" * len(teachers), strict=False):
-        found[name] = {"color": INK, "marker": marker, "markersize": 6}
-    for name in kinds.keys() - found.keys():
-        found[name] = {"color": INK, "marker": "x"}
-    return {name: shape | {"linestyle": "none"} for name, shape in found.items()}
+        looks[name] = {"color": INK, "marker": marker, "markersize": 6}
+    for name in kinds.keys() - looks.keys():
+        looks[name] = {"color": INK, "marker": "x"}
+    return {name: shape | {"linestyle": "none"} for name, shape in looks.items()}
 
 
 def sparsity(table: Path) -> Figure:
@@ -89,11 +89,11 @@ def sparsity(table: Path) -> Figure:
                     panel.axhline(float(r["value"]), **line)
                     handles[r["series"]] = Line2D([], [], **line)
             for index, name in enumerate(series):
-                own = [r for r in here if r["series"] == name and r["kind"] == "student"]
+                points = [r for r in here if r["series"] == name and r["kind"] == "student"]
                 shift = 0.004 * (index - (len(series) - 1) / 2)
-                x = [float(r["sparsity"]) + shift for r in own]
-                panel.plot(x, [float(r["value"]) for r in own], **look(index))
-                for place, r in zip(x, own, strict=True):
+                x = [float(r["sparsity"]) + shift for r in points]
+                panel.plot(x, [float(r["value"]) for r in points], **look(index))
+                for place, r in zip(x, points, strict=True):
                     _point(panel, place, r, look(index))
                 handles[name] = Line2D([], [], **look(index))
             panel.set_title(_title(here))
@@ -122,12 +122,12 @@ def probes(table: Path) -> Figure:
         figure, axes = grid(len(tasks), 2, (WIDTH, 0), (2.3, 0.5))
         for panel, (task, metric) in zip(axes.flat, tasks, strict=False):
             for name, line in lines.items():
-                own = [r for r in rows if (r["task"], r["upstream"]) == (task, name)]
-                if len(own) == 1:
-                    panel.axhline(float(own[0]["value"]), **(line | {"marker": None}))
+                points = [r for r in rows if (r["task"], r["upstream"]) == (task, name)]
+                if len(points) == 1:
+                    panel.axhline(float(points[0]["value"]), **(line | {"marker": None}))
                     continue
-                depth = [int(r["state"]) / int(r["of"]) for r in own]
-                panel.plot(depth, [float(r["value"]) for r in own], **line)
+                depth = [int(r["state"]) / int(r["of"]) for r in points]
+                panel.plot(depth, [float(r["value"]) for r in points], **line)
             panel.set_title(PROTOCOL[task].title)
             panel.set_xlabel("depth: state 0 to the last")
             panel.set_ylabel(_axis(metric))

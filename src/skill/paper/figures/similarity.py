@@ -124,43 +124,44 @@ def calibration(table: Path) -> Figure:
     rows = _rows(table, columns)
     kernels = list(dict.fromkeys(row["kernel"] for row in rows))
     linkages = list(dict.fromkeys(row["linkage"] for row in rows))
-    everything = max(float(row["seconds"]) for row in rows)
+    all_seconds = max(float(row["seconds"]) for row in rows)
     with style():
         figure, (error, rand, agree) = plt.subplots(
             1, 3, figsize=(2 * WIDTH + 0.9, 2.4), width_ratios=[1, 1.25, 1.05]
         )
         for index, kernel in enumerate(kernels):
             some = [r for r in rows if r["kernel"] == kernel and r["linkage"] == linkages[0]]
-            some = [r for r in some if float(r["seconds"]) < everything]
+            some = [r for r in some if float(r["seconds"]) < all_seconds]
             _curve(error, some, "cka_error", index, kernel)
         error.set_ylabel("mean error of CKA")
         error.set_ylim(bottom=0)
         error.set_title("Similarity")
         for index, linkage in enumerate(linkages):
             some = [r for r in rows if r["kernel"] == kernels[0] and r["linkage"] == linkage]
-            some = [r for r in some if float(r["seconds"]) < everything]
+            some = [r for r in some if float(r["seconds"]) < all_seconds]
             _curve(rand, some, "rand_all", index, linkage)
         rand.set_ylabel("adjusted Rand index")
-        rand.set_title(f"Groups against all {everything:.0f} s, {kernels[0]}")
+        rand.set_title(f"Groups against all {all_seconds:.0f} s, {kernels[0]}")
         rand.axhline(1.0, color=FAINT, linewidth=0.8, zorder=0)
         for axes in (error, rand):
             axes.set_xlabel("calibration audio (s)")
             axes.set_xscale("log")
-            ticks = sorted({float(r["seconds"]) for r in rows} - {everything})
+            ticks = sorted({float(r["seconds"]) for r in rows} - {all_seconds})
             axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             axes.minorticks_off()
             axes.grid(axis="y")
             axes.legend(loc="best")
-        whole = [row for row in rows if float(row["seconds"]) == everything]
-        for place, last in enumerate(reversed(whole)):
+        at_all_seconds = [row for row in rows if float(row["seconds"]) == all_seconds]
+        for place, last in enumerate(reversed(at_all_seconds)):
             which = kernels.index(last["kernel"])
             value = float(last["rand_default"])
             agree.plot([0, value], [place, place], color=FAINT, linewidth=1, zorder=1)
             agree.plot([value], [place], color=COLOURS[which], marker=MARKERS[which])
         agree.set_yticks(
-            range(len(whole)), [f"{r['linkage']}, {r['kernel']}" for r in reversed(whole)]
+            range(len(at_all_seconds)),
+            [f"{r['linkage']}, {r['kernel']}" for r in reversed(at_all_seconds)],
         )
-        agree.set_xlim(min(0.0, *(float(r["rand_default"]) for r in whole)) - 0.02, 1.06)
+        agree.set_xlim(min(0.0, *(float(r["rand_default"]) for r in at_all_seconds)) - 0.02, 1.06)
         agree.set_xlabel("adjusted Rand index")
         agree.set_title("All audio, against the default")
     return figure

@@ -58,11 +58,11 @@ def curves(table: Path) -> Figure:
             panel.xaxis.get_major_locator().set_params(integer=True)
         students = names(rows, "student")
         by_student = {name: [r for r in rows if r["student"] == name] for name in students}
-        for student, own in by_student.items():
-            base = own[0]["base"]
+        for student, steps in by_student.items():
+            base = steps[0]["base"]
             lines = look(bases.index(base)) | {"marker": None}
-            first = [r for r in own if r["stage"] == "stage1"]
-            second = [r for r in own if r["stage"] == "stage2"]
+            first = [r for r in steps if r["stage"] == "stage1"]
+            second = [r for r in steps if r["stage"] == "stage2"]
             _line(axes[0, 0], first, "distillation", lines)
             _line(axes[0, 1], second, "distillation", lines)
             _line(axes[1, 0], first, "sparsity", lines)
@@ -71,7 +71,7 @@ def curves(table: Path) -> Figure:
                 if end and student == students[0]:
                     axes[1, 1].annotate(label, end, (4, 0), textcoords="offset points", va="center")
             handles[base] = Line2D([], [], **lines)
-        goals = {tuple(_points(own, "target_sparsity")) for own in by_student.values()} - {()}
+        goals = {tuple(_points(steps, "target_sparsity")) for steps in by_student.values()} - {()}
         for goal in sorted(goals):
             axes[1, 0].plot(*zip(*goal, strict=True), color=INK, lw=0.7, zorder=1)
             handles["target sparsity"] = Line2D([], [], color=INK, lw=0.7)
@@ -181,13 +181,13 @@ def regression(table: Path) -> Figure:
         figure, axes = grid(len(panels), 2, width, (2.3, 0.5), sharey=True)
         for panel, (teacher, sparsity) in zip(axes.flat, panels, strict=False):
             here = [r for r in rows if r["teacher"] == teacher and r["sparsity"] in ("", sparsity)]
-            drawn = names(here, "student")
-            for place, student in enumerate(drawn):
-                own = [r for r in here if r["student"] == student]
-                label = own[0]["series"]
+            students = names(here, "student")
+            for place, student in enumerate(students):
+                points = [r for r in here if r["student"] == student]
+                label = points[0]["series"]
                 lines = look(series.index(label))
-                shift = 0.12 * (place - (len(drawn) - 1) / 2)
-                _regression_panel(panel, own, lines, shift)
+                shift = 0.12 * (place - (len(students) - 1) / 2)
+                _regression_panel(panel, points, lines, shift)
                 handles[label] = Line2D([], [], **lines)
             many = len({s for t, s in panels if t == teacher}) > 1
             panel.set_title(f"Layers of {teacher}" + (f", sparsity {sparsity}" if many else ""))
