@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import sha1
@@ -34,6 +36,8 @@ class Hub:
     address: str = ""
     asked: list[str] = field(default_factory=list)
     said: dict[str, str] = field(default_factory=dict)
+    slow: bool = False
+    breaks: bool = False
 
     def etag(self, file: Path) -> str:
         """As the hub: large files by their SHA-256, small ones by git's SHA-1."""
@@ -60,14 +64,37 @@ class Hub:
             )
         return 404, b"", {"X-Error-Code": "RepoNotFound"}
 
-    def teacher(self, output: Path, *options: str, **job: str) -> subprocess.CompletedProcess[str]:
+    def send(self, handler: BaseHTTPRequestHandler, content: bytes) -> None:
+        """All at once; or, of what is large, a part and then little, or nothing more."""
+        large = len(content) > 350_000
+        if large and self.breaks:
+            handler.wfile.write(content[:1000])
+            handler.connection.close()
+        elif large and self.slow:
+            handler.wfile.write(content[:300_000])
+            for _ in range(100):
+                try:
+                    handler.wfile.write(b"x")
+                except OSError:  # it has been given up
+                    return
+                time.sleep(0.1)
+        else:
+            handler.wfile.write(content)
+
+    def teacher(
+        self, output: Path, *options: str, address: str = "", **job: str
+    ) -> subprocess.CompletedProcess[str]:
+        """The real command; it gives a server up that sends less than 100 kB in half a second."""
         environment = os.environ | {
-            "PYTHONPATH": str(ROOT / "src"), "HF_ENDPOINT": self.address,
+            "PYTHONPATH": str(ROOT / "src"), "HF_ENDPOINT": address or self.address,
             "HF_HOME": str(self.home), "OMP_NUM_THREADS": "1",
         }  # fmt: skip
         environment |= dict.fromkeys(options, "1")
         params = canonical_json({"hub": "lab/model", "revision": REVISION} | job)
-        command = [sys.executable, "-m", "skill", "teacher", "t", "--params", params]
+        impatient = "import runpy; from skill.teachers import hub; "
+        impatient += "hub.POLICY = hub.RetryPolicy(stall=0.5, slowest=2e5); "
+        impatient += "runpy.run_module('skill', run_name='__main__')"
+        command = [sys.executable, "-c", impatient, "teacher", "t", "--params", params]
         return subprocess.run(
             [*command, "--output", str(output)], env=environment, capture_output=True, text=True,
             check=False,
@@ -88,7 +115,7 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
                 self.send_header(name, value)
             self.end_headers()
             if self.command == "GET":
-                self.wfile.write(content)
+                served.send(self, content)
 
         do_HEAD = do_GET
 
@@ -188,3 +215,40 @@ def test_what_is_neither_cached_nor_downloadable_is_an_error_in_words(
         assert "is neither cached nor could it be" in done.stderr
         assert "Traceback" not in done.stderr
     assert not output.exists()
+
+
+def test_a_slow_hub_is_given_up(hub: Hub, tmp_path: Path) -> None:
+    output, weights = tmp_path / "t.safetensors", hub.folder / "model.safetensors"
+    assert weights.stat().st_size > 350_000
+    hub.slow = True
+    done = hub.teacher(output)
+    assert done.returncode == 1 and "sends less than 200000 bytes a second" in done.stderr
+    assert "Traceback" not in done.stderr and not output.exists()
+    hub.slow = False
+    hub.asked.clear()
+    done = hub.teacher(output)
+    assert done.returncode == 0, done.stderr
+    assert not [path for path in hub.asked if path.endswith("/config.json")]  # it had arrived
+
+
+def test_no_message_shows_a_password(hub: Hub, tmp_path: Path) -> None:
+    """Neither an error, nor the notes of the hub's library, nor the file that is made."""
+    output = tmp_path / "t.safetensors"
+    address = hub.address.replace("://", "://user:s3cret@")
+    made = hub.teacher(output, address=address)
+    assert made.returncode == 0 and b"s3cret" not in output.read_bytes(), made.stderr
+    gone = hub.teacher(output, address=address, revision="f" * 40)
+    shutil.rmtree(hub.home)
+    hub.breaks = True
+    broken = hub.teacher(output, address=address)
+    for done in (made, gone, broken):
+        assert "s3cret" not in done.stderr + done.stdout
+        assert "Traceback" not in done.stderr
+    assert broken.returncode == gone.returncode == 1
+    assert "Error while downloading from http://***@127.0.0.1" in broken.stderr
+
+
+@pytest.mark.parametrize("name", ["", "../x", "https://u:p@h/x", "a/b/c", "a b", "/x", "a/-b", "é"])
+def test_a_hubs_model_has_a_name(name: str) -> None:
+    with pytest.raises(ValidationError, match=r"OWNER/NAME|exactly one"):
+        Teacher(hub=name, revision=REVISION)

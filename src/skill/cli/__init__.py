@@ -16,7 +16,7 @@ from skill.cli.command import COMMANDS as COMMANDS
 from skill.cli.command import app as app
 from skill.training import signals
 from skill.utils.errors import SkillError, describe
-from skill.utils.text import printable
+from skill.utils.text import masked, printable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,5 +49,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _say(text: str, code: int) -> int:
-    print(printable(text), file=sys.stderr)
+    print(masked(printable(text)), file=sys.stderr)
     return code

@@ -121,6 +121,8 @@ class Teacher(Section):
             raise ValueError("give exactly one of source, hub and random")
         if (self.hub is None) != (self.revision is None):
             raise ValueError("hub and revision belong together")
+        if self.hub is not None and not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", self.hub, re.ASCII):
+            raise ValueError("hub is not the name of a model, OWNER/NAME")
         if self.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", self.sha256):
             raise ValueError("sha256 is not 64 hexadecimal digits (0-9, a-f)")
         if self.revision is not None and not re.fullmatch("[0-9a-f]{40}", self.revision):

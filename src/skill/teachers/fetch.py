@@ -11,6 +11,7 @@ from skill.config.params import Teacher
 from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.encoder.checkpoint import load_encoder, save_encoder
 from skill.encoder.formats import weights
+from skill.teachers import hub
 from skill.utils.errors import SkillError
 from skill.utils.files import checkout_path, sha256
 
@@ -39,7 +40,10 @@ def run_teacher(name: str, job: Teacher, output: Path) -> None:
             )
         )
     else:
-        source = _from_hub(name, job) if job.hub is not None else checkout_path(str(job.source))
+        if job.hub is not None:
+            source = hub.snapshot(f"teachers.{name}", job.hub, str(job.revision), _PATTERNS)
+        else:
+            source = checkout_path(str(job.source))
         if not source.exists():
             raise SkillError(f"teachers.{name}: {source} does not exist")
         _check(name, job, source)
@@ -47,21 +51,6 @@ def run_teacher(name: str, job: Teacher, output: Path) -> None:
     save_encoder(
         encoder, output, {"teacher": name, "provenance": {"origin": job.model_dump(mode="json")}}
     )
-
-
-def _from_hub(name: str, job: Teacher) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(
-            snapshot_download(str(job.hub), revision=job.revision, allow_patterns=list(_PATTERNS))
-        )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise SkillError(
-            f"teachers.{name}: {job.hub} at {job.revision} is neither cached nor could it be "
-            f"downloaded: {error}"
-        ) from error
 
 
 def _check(name: str, job: Teacher, source: Path) -> None:

@@ -9,7 +9,6 @@ A cache may be shared: what is right is used without writing, and no link is fol
 import hashlib
 import os
 import random
-import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from skill.utils.disk import locked, need_space
 from skill.utils.errors import SkillError
 from skill.utils.files import replacing
 from skill.utils.progress import track
+from skill.utils.text import masked
 
 _CHUNK = 1 << 18
 _AGAIN = (408, 425, 429, 500, 502, 503, 504)
@@ -204,11 +204,6 @@ def _check_redirection(answer: requests.Response, **_: object) -> None:
 
 
 _HOOKS = {"response": _check_redirection}
-
-
-def masked(text: str) -> str:
-    """`text` with `***` in place of names and passwords in addresses."""
-    return re.sub(r"(?<=://)[^/?#\s]*@", "***@", text)
 
 
 def checked_address(address: str) -> str:

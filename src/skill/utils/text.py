@@ -94,6 +94,12 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
+def masked(text: str) -> str:
+    """`text` with `***` in place of names, passwords and queries (signatures) in addresses."""
+    text = re.sub(r"(?<=://)[^/?#\s]*@", "***@", text)
+    return re.sub(r"(://[^\s?#'\"]*\?)[^\s#'\"]+", r"\1***", text)
+
+
 def read_csv(path: str | PathLike[str], columns: Sequence[str] = ()) -> list[dict[str, str]]:
     """The rows of a table.
 
