@@ -129,12 +129,12 @@ class LogHandler(LogHandlerBase):
             return f"{left} of {self.progress.total} jobs are left; the same command goes on"
         return message if level >= WARNING or message.startswith(_SPOKEN) else None
 
-    def _finished(self, number: int) -> str | None:
+    def _finished(self, number: int) -> str:
         rule, name, start = self.jobs.pop(number, ("", "", 0.0))
         seconds = time.monotonic() - start
         self.progress.finish(rule, seconds)
-        if name == rule:  # a target, which makes nothing
-            return None
+        if name == rule:  # a target, which makes nothing: all that it asks for is there
+            seconds = time.monotonic() - self.progress.began
         left = self.progress.seconds_left()
         ahead = (
             f", about {_duration(left)} left" if self.progress.done < self.progress.total else ""
