@@ -35,17 +35,27 @@ def test_a_good_table_says_nothing(task, metric, values):
     assert violations(table(task, *values, metric)) == []
 
 
+def compared(task, low, high, metric="accuracy", first="small", second="wavlm"):
+    return {"task": task, "metric": metric, "first": first, "second": second,
+            "low": str(low), "high": str(high)}  # fmt: skip
+
+
 def test_each_violation_is_said_with_its_reason():
     assert violations(table("sid", 76.65, 53.81, 56.35)) == [
         "SID accuracy: small (53.81) does not beat fbank (76.65): nor does the teacher "
         "wavlm (56.35), which has little to give here."
     ]
-    assert violations(table("pr", 89.43, 86.07, 87.07, "per")) == [
-        "PR per: small (86.07) beats its teacher wavlm (87.07): their intervals overlap."
+    rows, said = table("pr", 89.43, 86.07, 87.07, "per"), "PR per: small (86.07) beats its teacher"
+    assert violations(rows, [compared("pr", -2.1, 0.1, "per")]) == [
+        f"{said} wavlm (87.07): the 95 % interval of their difference holds 0."
     ]
-    assert violations(table("ks", 50, 40, 90, width=6)) == [
-        "KS accuracy: small (40.00) does not beat fbank (50.00): their intervals overlap."
-    ]
+    for others in ([compared("pr", -2.1, -0.1, "per")], [compared("ks", -1, 1)], []):
+        assert violations(rows, others) == [f"{said} wavlm (87.07): the table does not explain it."]
+    assert violations(table("ks", 50, 40, 90), [compared("ks", -4, 16, first="fbank",
+                                                         second="small")]) == [
+        "KS accuracy: small (40.00) does not beat fbank (50.00): "
+        "the 95 % interval of their difference holds 0."
+    ]  # fmt: skip
     (only,) = violations(table("asv", 9, 3, 5, "eer", width=0.5))
     assert only.endswith("beats its teacher wavlm (5.00): the table does not explain it.")
     assert len(violations(table("ks", 50, 50, 49))) == 2
@@ -55,9 +65,10 @@ def test_students_with_the_same_violation_share_a_sentence():
     rows = table("ks", 50, 40, 90, width=6)
     others = [row(name, "student", "ks", value, teachers="wavlm", width=6)
               for name, value in (("tiny", 45), ("poor", 20))]  # fmt: skip
-    assert violations([*rows, *others]) == [
+    pairs = [compared("ks", -9, 1, first=name, second="fbank") for name in ("small", "tiny")]
+    assert violations([*rows, *others], pairs) == [
         "KS accuracy: small (40.00), tiny (45.00) do not beat fbank (50.00): "
-        "their intervals overlap.",
+        "the 95 % interval of their difference holds 0.",
         "KS accuracy: poor (20.00) does not beat fbank (50.00): the table does not explain it.",
     ]
 

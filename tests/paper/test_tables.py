@@ -77,7 +77,7 @@ def test_seeds_of_heads_widen_intervals_and_are_named() -> None:
     assert [row["high"] - 10 for row in rows] == pytest.approx([half, half], abs=1e-3)
     assert [row["head_deviation"] for row in rows] == [3.0, 1.0]
     assert "a voice each, and over 2 seeds of heads." in note(rows)
-    pair = {"task": "pr", "metric": "per", "first": "a", "second": "b"}
+    pair = {"task": "pr", "metric": "per", "first": "a", "second": "b", "low": "-1", "high": "1"}
     pairs = [pair | {"detectable": d} for d in ("3.0", "1.0", "inf", "0")]
     assert "80 % power (median over the pairs): PR per 3.00." in note(rows, pairs)
 

@@ -57,6 +57,8 @@ def card(encoder: SpeechEncoder, header: dict[str, Any], path: Path, scores: Pat
     """
     name, config = encoder_name(path), encoder.config
     table = read_csv(scores) if scores.exists() else []
+    pairs = scores.parent.parent / "paper/comparisons.csv"
+    comparisons = read_csv(pairs) if pairs.exists() else []
     rows = [row for row in table if row["upstream"] == name]
     summary = path.with_suffix(".json")
     stage1 = read_json(summary) if summary.exists() else {}
@@ -83,7 +85,7 @@ def card(encoder: SpeechEncoder, header: dict[str, Any], path: Path, scores: Pat
         "The code in this folder is Apache-2.0. The weights were made from the data named above, "
         "whose licences apply to them as far as the law has it so.",
         "## Limits",
-        _LIMITS + _weak(name, table),
+        _LIMITS + _weak(name, table, comparisons),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -182,9 +184,10 @@ def _data(header: dict[str, Any], student: bool) -> str:
     return "\n".join(lines) + f"\n\nSpeech without its texts or labels.{teacher}"
 
 
-def _weak(name: str, table: Sequence[Row]) -> str:
+def _weak(name: str, table: Sequence[Row], comparisons: Sequence[Row]) -> str:
     """Where the run's own table is not as it should be of a student."""
-    problems = violations([r for r in table if r["kind"] != "student" or r["upstream"] == name])
+    rows = [r for r in table if r["kind"] != "student" or r["upstream"] == name]
+    problems = violations(rows, comparisons)
     lines = "".join(f"\n* {_plain(line)}" for line in problems)
     return f"\n\nIn the results of its run, unlike what is hoped for:\n{lines}" if problems else ""
 

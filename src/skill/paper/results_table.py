@@ -155,7 +155,7 @@ def note(
     parts = [text, absent if left_out else "", smallest_difference(comparisons)]
     parts.append(machine.line(machines))
     text = "\n\n".join(part for part in parts if part)
-    if broken := violations(rows):
+    if broken := violations(rows, comparisons):
         text += "\n\nFBANK < student ≤ teacher is expected on content and speaker tasks, but:\n\n"
         text += "\n".join(f"* {line}" for line in broken)
     return text

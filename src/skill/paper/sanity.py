@@ -2,10 +2,10 @@
 
 A student beside its teacher was distilled from it, and log-mel features know nothing of speech. A
 table that says otherwise is not wrong, but has to say why: what the table itself can tell is the
-explanation here (intervals that overlap, a teacher that loses to FBANK, too).
+explanation here (a difference that can be chance, a teacher that loses to FBANK, too).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from skill.config.tasks import PROTOCOL
@@ -21,13 +21,20 @@ _VERBS = {
 }
 
 
-def violations(rows: Sequence[Row]) -> list[str]:
+def violations(rows: Sequence[Row], comparisons: Sequence[Row] = ()) -> list[str]:
     """One sentence for all students who are out of order in the same way for the same reason.
 
     `rows`: the table of results, numbers or their texts; upstream, kind, teachers (`a+b`), task,
     metric, value, low, high, low_is_good. Of a task the first metric counts, and a student of
-    several teachers is held to the best.
+    several teachers is held to the best. `comparisons`: those in pairs
+    (`skill.superb.scores.comparisons`). Intervals of two values that overlap would be no test: over
+    the same voices their difference varies less than they do.
     """
+    chance = {
+        (row["task"], row["metric"], frozenset((row["first"], row["second"])))
+        for row in comparisons
+        if float(row["low"]) <= 0 <= float(row["high"])
+    }
     broken: dict[tuple[str, str, str, str], list[str]] = {}
     for task in TASKS:
         metric = PROTOCOL[task].metrics[0]
@@ -39,10 +46,10 @@ def violations(rows: Sequence[Row]) -> list[str]:
             teachers = [by_name[n] for n in str(student["teachers"]).split("+") if n in by_name]
             teacher = max(teachers, key=_merit) if teachers else None
             if fbank and _merit(student) <= _merit(fbank):
-                why = _why(student, fbank, teacher)
+                why = _why(chance, student, fbank, teacher)
                 broken.setdefault((title, "lose", _named(fbank), why), []).append(_named(student))
             if teacher and _merit(student) > _merit(teacher):
-                why = _why(student, teacher)
+                why = _why(chance, student, teacher)
                 broken.setdefault((title, "win", _named(teacher), why), []).append(_named(student))
     return [
         f"{title}: {', '.join(students)} {_VERBS[kind, len(students) > 1]} {other}: {why}."
@@ -59,12 +66,16 @@ def _named(row: Row) -> str:
     return f"{row['upstream']} ({format_value(float(row['value']), row['metric'])})"
 
 
-def _why(student: Row, other: Row, teacher: Row | None = None) -> str:
+def _why(
+    chance: Container[tuple[str, str, frozenset[str]]],
+    student: Row,
+    other: Row,
+    teacher: Row | None = None,
+) -> str:
+    names = frozenset(row.get("base") or row["upstream"] for row in (student, other))
     reasons = []
-    if float(student["low"]) <= float(other["high"]) and float(other["low"]) <= float(
-        student["high"]
-    ):
-        reasons.append("their intervals overlap")
+    if (student["task"], student["metric"], names) in chance:
+        reasons.append("the 95 % interval of their difference holds 0")
     if teacher is not None and _merit(teacher) <= _merit(other):
         reasons.append(f"nor does the teacher {_named(teacher)}, which has little to give here")
     return "; ".join(reasons) or "the table does not explain it"
