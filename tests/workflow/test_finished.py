@@ -8,6 +8,7 @@ import time
 from base64 import urlsafe_b64encode
 from pathlib import Path
 
+import psutil
 import pytest
 
 from skill.workflow import finished, locks
@@ -64,27 +65,51 @@ def test_other_parameters_inputs_or_code_are_another_job(tmp_path: Path) -> None
     assert finished.identity("skill.utils.files", options) != one
 
 
-def test_a_job_of_a_run_keeps_its_work_and_takes_it_over(tmp_path: Path) -> None:
-    """The real command, twice: the second time nothing is trained."""
-    job = {"seed": 0, "task": {"name": "x"}}
-    command = [sys.executable, "-m", "skill", "evaluate", "u", "sid", "--params", json.dumps(job)]
-    command += ["--manifests", "m.csv", "--output", "results/superb/u/sid.json"]
-    command += ["--scratch", "scratch/superb/u/sid"]
-    options = {
-        "upstream": "u", "task": "sid", "job": json.dumps(job), "manifests": [Path("m.csv")],
-        "encoder": None,
-    }  # fmt: skip
-    output, scratch = Path("results/superb/u/sid.json"), Path("scratch/superb/u/sid")
-    output.parent.mkdir(parents=True)
-    output.write_text("result")
-    Path("m.csv").touch()
-    finished.keep(scratch, output, finished.identity("skill.superb.evaluate", options))
-    output.unlink()
-    import psutil
+COMMANDS = {
+    "evaluate": (
+        ["u", "sid"],
+        {"upstream": "u", "task": "sid", "encoder": None},
+        "superb.evaluate",
+    ),
+    "pretrain": (["t"], {"name": "t"}, "teachers.pretraining"),
+    "stage1": (
+        ["s", "--teachers", "t.safetensors"],
+        {"name": "s", "teachers": [Path("t.safetensors")], "clustering": None},
+        "distillation.stages",
+    ),
+}
 
+
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_long_jobs_of_a_run_take_their_work_over(verb: str) -> None:
+    """The real command, after the same job has ended unrecorded: nothing is trained."""
+    words, options, module = COMMANDS[verb]
+    job = json.dumps({"seed": 0})
+    output, scratch = Path("results/o.json"), Path("scratch/o")
+    command = [sys.executable, "-m", "skill", verb, *words, "--params", job]
+    command += ["--manifests", "m.csv", "--output", str(output), "--scratch", str(scratch)]
+    for name in ("m.csv", "t.safetensors"):
+        Path(name).touch()
+    output.write_text("result")
+    options = options | {"job": job, "manifests": [Path("m.csv")]}
+    finished.keep(scratch, output, finished.identity(f"skill.{module}", options))
+    output.unlink()
     run = f"{os.getpid()} {psutil.Process().create_time():.2f}"
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), locks.RUN: run}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "was finished by a run that ended" in done.stderr
     assert output.read_text() == "result"
+
+
+NOTES = ["", "[]", "{", '{"job": "this job"}', '{"job": "this job", "files": 3}', "[" * 100_000,
+         '{"job": "this job", "files": ["../../../victim"]}', '{"job": [], "files": ["a"]}',
+         '{"job": "this job", "files": [".."]}']  # fmt: skip
+
+
+@pytest.mark.parametrize("note", NOTES, ids=range(len(NOTES)))
+def test_a_note_of_other_content_is_no_finished_job(note: str) -> None:
+    Path("victim").write_text("precious")
+    (SCRATCH / "finished/finished").write_text(note)
+    assert not finished.take_over(SCRATCH, OUTPUT, "this job")
+    assert not OUTPUT.exists() and Path("victim").read_text() == "precious"
