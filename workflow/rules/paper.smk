@@ -140,6 +140,7 @@ DRAWN = {
         "{matrix}",
     ),
     "dendrogram-{student}": ("1 Layers of the teachers", "clusters", "{student}"),
+    "probes": ("1 Layers of the teachers", "what each layer knows", "all upstreams"),
     "curves": ("2 Pruning and distillation", "training curves", "all students"),
     "layers": (
         "2 Pruning and distillation",
