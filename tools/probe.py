@@ -22,7 +22,6 @@ from skill.data.manifest import Utterance, read_manifest
 from skill.encoder.checkpoint import load_encoder
 from skill.superb.phone_probe import labels_of_frames, phones_right, probe_clips
 from skill.teachers import whisper
-from skill.teachers.round_targets import centre
 from skill.utils.errors import SkillError
 from skill.utils.files import checkout_path, read_csv, write_csv
 
@@ -54,7 +53,7 @@ def source(name: str) -> tuple[str, States, int]:
         states, _ = encoder(torch.from_numpy(waveform)[None])
         return {str(layer): state[0] for layer, state in enumerate(states)}
 
-    return Path(name).stem, layers, centre(encoder)
+    return Path(name).stem, layers, encoder.config.receptive_field // 2
 
 
 def main() -> None:
