@@ -62,7 +62,8 @@ def test_cache_changes_neither_order_nor_states(encoder, pooled):
     fresh = FeatureCache(encoder, pooled, cache_bytes=0)
     partly = FeatureCache(encoder, pooled, cache_bytes=900 if pooled else 8_000)
     partly.prepare(examples, "test")
-    assert 0 < len(partly.cached) < 7
+    assert 0 < len(partly.cached) < 7 and partly.bytes_left >= 0
+    assert {x.dtype for x in partly.cached.values()} == {torch.float32 if pooled else torch.float16}
     states, lengths = fresh.batch(examples)
     for index, example in enumerate(examples):
         alone, frames = fresh.batch([example])

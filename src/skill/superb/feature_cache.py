@@ -72,16 +72,20 @@ class FeatureCache:
         began, before = time.monotonic(), self.audio_seconds
         with track(len(fitting), f"{label} features") as progress:
             for done, (example, states) in enumerate(self._compute(fitting), start=1):
-                self.bytes_left -= states.nbytes - self._bytes(
-                    example
-                )  # wider where half overflows
-                self.cached[example.id] = states.clone()
+                stored = self._stored(states)
+                self.bytes_left -= stored.nbytes - self._bytes(example)  # more in float32
+                self.cached[example.id] = stored
                 speed = (self.audio_seconds - before) / (time.monotonic() - began)
                 progress.update(done, audio_per_second=speed)
 
     def _bytes(self, example: Example) -> int:
         frames = 1 if self.pooled else max(self.upstream.frames(example.samples), 1)
         return frames * self.upstream.states * self.upstream.width * self.dtype.itemsize
+
+    def _stored(self, states: Tensor) -> Tensor:
+        """A copy in the cache's precision, or in float32 where a state is beyond its range."""
+        stored = states.to(self.dtype, copy=True)
+        return stored if torch.isfinite(stored).all() else states.float().clone()
 
     def batch(self, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
         """States of `examples` in their order, and the frames of each [B]."""
@@ -99,9 +103,3 @@ class FeatureCache:
         for number, states in enumerate(parts):
             padded[:, number, : states.shape[1]] = states
         return padded, lengths
-
-
-def _half(states: Tensor) -> Tensor:
-    """A copy in half precision, or in float32 where a state is beyond its range."""
-    half = states.to(torch.float16, copy=True)
-    return half if torch.isfinite(half).all() else states.float().clone()

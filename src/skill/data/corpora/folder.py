@@ -19,8 +19,6 @@ from skill.data.transcripts import spell_out, transcript
 from skill.utils.errors import SkillError
 from skill.utils.text import read_text
 
-_SUFFIXES = (*SUFFIXES, *(suffix.upper() for suffix in SUFFIXES))
-
 
 def root(name: str, shared: bool = False) -> Path:
     """The folder of the corpus `name` below SKILL_CORPORA; where `shared`, else all of it.
