@@ -2,30 +2,33 @@
 
     python tools/probe.py log-mel whisper-tiny.en data/teachers/*.safetensors
 
-Puts them into docs/teachers/probe.csv and draws probe.png; clips, alignment and classifier are
-those of `skill.superb.phone_probe`. Also draws curve.png from docs/teachers/curve-NAME.csv, copies
+Puts them into docs/teachers/probe.csv and draws probe.png; the classifier is that of
+`skill.superb.phone_probe`. Also draws curve.png from docs/teachers/curve-NAME.csv, copies
 of the `curve.csv` that `skill pretrain` leaves in its scratch folder.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from matplotlib import pyplot
 
+from skill.data.alignments import Alignments, phone_labels
 from skill.data.alignments import read as read_alignments
 from skill.data.audio import read_segment
 from skill.data.fbank import log_mel
 from skill.data.manifest import Utterance, read_manifest
 from skill.encoder.checkpoint import load_encoder
-from skill.superb.phone_probe import labels_of_frames, phones_right, probe_clips
+from skill.encoder.inference import hidden_states
+from skill.superb.phone_probe import PHONES, fit_probe
 from skill.teachers import whisper
 from skill.utils.errors import SkillError
 from skill.utils.files import checkout_path, read_csv, write_csv
 
 TRAIN, TEST = 420, 240  # clips
+HOP = 320  # samples per frame
 SMOOTHED = 10  # rows of a curve, each of one step
 FOLDER = Path("docs/teachers")
 States = Callable[[np.ndarray], dict[str, torch.Tensor]]
@@ -48,12 +51,50 @@ def source(name: str) -> tuple[str, States, int]:
         return name, states, 0
     encoder = load_encoder(name).eval()
 
-    @torch.no_grad()
     def layers(waveform: np.ndarray) -> dict[str, torch.Tensor]:
-        states, _ = encoder(torch.from_numpy(waveform)[None])
-        return {str(layer): state[0] for layer, state in enumerate(states)}
+        (states,) = hidden_states(encoder, [waveform])
+        return {str(layer): state for layer, state in enumerate(states)}
 
     return Path(name).stem, layers, encoder.config.receptive_field // 2
+
+
+def labels_of_frames(
+    alignments: Alignments, utterance: Utterance, frames: int, centre: int
+) -> np.ndarray:
+    """Numbers in PHONES [T] of an utterance's frames; -1 where there is silence or nothing.
+
+    Args:
+        centre: the sample that the first frame is centred on.
+    """
+    numbers = {name: index for index, name in enumerate(PHONES)}
+    samples = centre + HOP * np.arange(frames)
+    return phone_labels(alignments[utterance.id], numbers, samples)
+
+
+def probe_clips(
+    utterances: Sequence[Utterance], alignments: Alignments, train: int, test: int, seed: int
+) -> tuple[list[Utterance], list[Utterance]]:
+    """`train` aligned clips of the training split and `test` of the others, drawn by `seed`."""
+    draw = np.random.default_rng(seed)
+
+    def drawn(splits: tuple[str, ...], count: int) -> list[Utterance]:
+        aligned = [u for u in utterances if u.split in splits and u.id in alignments]
+        order = draw.permutation(len(aligned))[:count].tolist()
+        return [aligned[index] for index in order]
+
+    return drawn(("train",), train), drawn(("dev", "test"), test)
+
+
+def phones_right(
+    train: Mapping[str, torch.Tensor],
+    test: Mapping[str, torch.Tensor],
+    labels: tuple[torch.Tensor, torch.Tensor],
+) -> dict[str, float]:
+    """Per cent of frames right for each state's features [N, D]; `labels` of train and test."""
+    return {
+        state: fit_probe(features, labels[0]).accuracy(test[state], labels[1])
+        for state, features in train.items()
+    }
 
 
 def main() -> None:
@@ -84,15 +125,15 @@ def main() -> None:
 
 
 def _frames(
-    part: list[Utterance], states: States, first: int, alignments: dict[str, object]
+    part: list[Utterance], states: States, first: int, alignments: Alignments
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     collected: dict[str, list[torch.Tensor]] = {}
     labels = []
     for utterance in part:
-        found = states(read_segment(utterance))
-        frames = len(next(iter(found.values())))
-        y = torch.from_numpy(labels_of_frames(alignments, utterance, frames, first))  # type: ignore[arg-type]
-        for state, x in found.items():
+        layers = states(read_segment(utterance))
+        frames = len(next(iter(layers.values())))
+        y = torch.from_numpy(labels_of_frames(alignments, utterance, frames, first))
+        for state, x in layers.items():
             collected.setdefault(state, []).append(x[y >= 0].float())
         labels.append(y[y >= 0])
     return {state: torch.cat(x) for state, x in collected.items()}, torch.cat(labels)
