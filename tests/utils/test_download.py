@@ -4,6 +4,8 @@ import hashlib
 import multiprocessing
 import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +19,7 @@ from skill.utils import disk
 from skill.utils.download import Remote, RetryPolicy, checked_address, fetch
 from skill.utils.errors import SkillError
 
+ROOT = Path(__file__).parents[2]
 QUICK = RetryPolicy(stall=0.3, slowest=1.0, tries=4, first_wait=0.01, longest_wait=0.1)
 
 
@@ -304,3 +307,36 @@ def test_redirections(server: Server, tmp_path: Path, target: str) -> None:
         refused(server, tmp_path, "only https")
     else:
         assert fetch(server.remote, tmp_path, QUICK).read_bytes() == CONTENT
+
+
+READ_ONLY = """
+mount -t tmpfs none "$1" && printf right > "$1/a.tar.gz" && mount -o remount,ro "$1" || exit
+"$2" - "$1" <<'END'
+import hashlib, sys
+from pathlib import Path
+from skill.utils.download import Remote, fetch
+from skill.utils.errors import SkillError
+
+for name in ("a.tar.gz", "b.tar.gz"):
+    checksum = "sha256:" + hashlib.sha256(b"right").hexdigest()
+    try:
+        print(fetch(Remote(f"https://localhost:9/{name}", 5, checksum), Path(sys.argv[1])).name)
+    except SkillError as error:
+        print(error)
+END
+"""
+
+
+def test_a_read_only_cache_serves_what_it_has(tmp_path: Path) -> None:
+    """On a file system that is mounted so; what is missing is one sentence."""
+    alone = ["unshare", "--user", "--map-root-user", "--mount"]
+    if shutil.which("unshare") is None or subprocess.run([*alone, "true"], check=False).returncode:
+        pytest.skip("no mounts of one's own here")
+    done = subprocess.run(
+        [*alone, "sh", "-c", READ_ONLY, "sh", str(tmp_path), sys.executable],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    first, second = done.stdout.splitlines()
+    assert first == "a.tar.gz", done.stderr
+    assert second.endswith(".b.tar.gz.lock: cannot be locked: Read-only file system")

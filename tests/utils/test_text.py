@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from skill.superb.vocabulary import read_lexicon
 from skill.utils.errors import SkillError
-from skill.utils.text import read_csv, read_fields, read_lines, read_text
+from skill.utils.text import masked, read_csv, read_fields, read_lines, read_text
 
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=9)
 
@@ -60,3 +60,16 @@ def test_a_missing_column_and_a_short_row_are_named(tmp_path):
         read_csv(path, ("a", "c"))
     with pytest.raises(SkillError, match=r"a\.csv, row 3: no b"):
         read_csv(path, ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://user:p@ss@host/a is wrong", "https://***@host/a is wrong"),
+        ("see https://h/a?key=s3cret&x=1, then 'http://u@h?s3cret'", "see https://h/a?*** then "
+         "'http://***@h?***'"),
+        ("nothing@here: a?b=c", "nothing@here: a?b=c"),
+    ],
+)  # fmt: skip
+def test_addresses_keep_their_secrets(text: str, shown: str) -> None:
+    assert masked(text) == shown
