@@ -164,6 +164,13 @@ def test_asterisk_reads_prompts_and_transcripts(tmp_path: Path):
     assert rate == RATE and len(signal) == RATE // 2 and 0.2 < np.abs(signal).max() < 0.35
     with pytest.raises(SkillError, match=r"none\.g722"):
         asterisk.decoded(tmp_path / "none.g722")
+    with (tmp_path / "long.g722").open("wb") as file:
+        file.truncate(8000 * 3 * 3600 + 1)
+    with pytest.raises(SkillError, match=r"long\.g722: longer than 3 hours"):
+        asterisk.decoded(tmp_path / "long.g722")
+    (tmp_path / "latin.txt").write_bytes(b"name: caf\xe9")
+    with pytest.raises(SkillError, match=r"latin\.txt: not UTF-8"):
+        asterisk.transcripts(tmp_path / "latin.txt")
 
 
 def test_hedgewars_keeps_voices_apart(tmp_path: Path):
@@ -407,6 +414,19 @@ def test_a_damaged_package_is_named(package, monkeypatch, tmp_path):
 
     monkeypatch.setattr(debian, "_download", damaged)
     with pytest.raises(SkillError, match=r"tiny_1-1_all\.deb"):
+        debian.files_of(["tiny"])
+
+
+@pytest.mark.parametrize("bomb", [True, False])
+def test_packed_files_of_other_content_are_named(package, monkeypatch, tmp_path, bomb):
+    """A gzip of 2 GB, and one that is damaged inside."""
+    packed = gzip.compress(bytes(1 << 20)) * 2000 if bomb else bytearray(gzip.compress(b"b" * 99))
+    if isinstance(packed, bytearray):
+        packed[10:14] = b"\xff" * 4
+    archive = deb(tmp_path / "bad", {"usr/b.txt.gz": bytes(packed)})
+    monkeypatch.setattr(debian, "_download", lambda names, work: {"tiny": _copied(archive, work)})
+    monkeypatch.setattr(debian, "_LARGEST_FILE", 1 << 24)
+    with pytest.raises(SkillError, match=r"b\.txt is not the file|not a readable Debian package"):
         debian.files_of(["tiny"])
 
 

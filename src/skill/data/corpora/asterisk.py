@@ -12,11 +12,14 @@ import numpy as np
 
 from skill.data import splits
 from skill.data.corpora.clips import Clip, Signal
+from skill.data.manifest import LONGEST_SECONDS
 from skill.data.transcripts import transcript
 from skill.utils.errors import SkillError
+from skill.utils.text import read_lines
 
 LANGUAGES = ("en", "es", "fr", "it", "ru")
 PACKAGES = tuple(f"asterisk-core-sounds-{lang}{end}" for lang in LANGUAGES for end in ("-g722", ""))
+_BYTES_PER_SECOND = 8000
 
 _TONES = ("ascending-2tone", "descending-2tone", "beep", "beeperr")
 _NOISES = frozenset((*_TONES, "confbridge-join", "confbridge-leave", "tt-monkeys"))
@@ -48,15 +51,20 @@ def clips(files: Mapping[str, Mapping[str, Path]]) -> Iterator[Clip]:
 
 def transcripts(path: Path) -> dict[str, str]:
     """Texts by name from a `core-sounds-XX.txt`; `;` begins a comment."""
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
-    pairs = (line.partition(":") for line in lines if not line.startswith(";"))
+    pairs = (line.partition(":") for line in read_lines(path) if not line.startswith(";"))
     return {name.strip(): text.strip() for name, colon, text in pairs if colon}
 
 
 def decoded(path: Path) -> tuple[Signal, int]:
-    """The samples [S] of a bare G.722 file, and their rate."""
+    """The samples [S] of a bare G.722 file, and their rate.
+
+    Raises:
+        SkillError: it is too long, or no such file.
+    """
     import av
 
+    if path.is_file() and path.stat().st_size > LONGEST_SECONDS * _BYTES_PER_SECOND:
+        raise SkillError(f"{path}: longer than {LONGEST_SECONDS / 3600:g} hours")
     try:
         with av.open(str(path), format="g722") as file:
             frames = [frame.to_ndarray().ravel() for frame in file.decode(audio=0)]

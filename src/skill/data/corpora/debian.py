@@ -11,12 +11,14 @@ only when complete and right, so an interruption leaves nothing behind that look
 
 import gzip
 import hashlib
+import io
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -28,6 +30,7 @@ _TOOLS = ("apt-get", "dpkg-deb")
 _ELSE = (
     "put audio into a folder with the corpus's name and set SKILL_CORPORA to the folder around it"
 )
+_LARGEST_FILE = 1 << 30  # bytes
 _SPACE = 400 << 20  # bytes: the largest package with what is taken out of it
 
 
@@ -158,9 +161,12 @@ def _unpack(archive: Path, names: Mapping[str, str], folder: Path) -> None:
                     path = path.removesuffix(".gz")
                     if path not in left or not member.isfile():
                         continue
+                    if member.size > _LARGEST_FILE:
+                        raise tarfile.TarError(f"{path} has {member.size} bytes")
                     content = tar.extractfile(member).read()  # type: ignore[union-attr]
                     if member.name.endswith(".gz"):
-                        content = gzip.decompress(content)
+                        with gzip.open(io.BytesIO(content)) as packed:
+                            content = packed.read(_LARGEST_FILE)  # more has another checksum
                     if hashlib.sha256(content).hexdigest() != left.pop(path):
                         raise SkillError(
                             f"{archive.name}: {path} is not the file that data/checksums.csv "
@@ -169,7 +175,7 @@ def _unpack(archive: Path, names: Mapping[str, str], folder: Path) -> None:
                     target = folder / path
                     target.parent.mkdir(parents=True, exist_ok=True)
                     target.write_bytes(content)
-        except (tarfile.TarError, EOFError, gzip.BadGzipFile) as error:
+        except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise SkillError(f"{archive.name}: not a readable Debian package: {error}") from error
         except OSError as error:
             raise SkillError(f"{folder}: cannot be written: {error.strerror}") from error
