@@ -149,6 +149,28 @@ def test_too_short_a_waveform_is_an_error() -> None:
         encoder(torch.zeros(2, 800), torch.tensor([801, 500]))
 
 
+@pytest.mark.parametrize(
+    "waveforms", [torch.zeros(800), torch.zeros(1, 1, 800), torch.zeros(1, 800, dtype=torch.int16)]
+)
+def test_waveforms_of_another_kind_are_an_error(waveforms: torch.Tensor) -> None:
+    _, encoder = pair("hubert", large=False)
+    with pytest.raises(ValueError, match=r"torch\..* of the shape \[.*\], not floats \[B, S\]"):
+        encoder(waveforms)
+
+
+@torch.no_grad()
+def test_the_precision_of_waveforms_need_not_be_that_of_the_weights() -> None:
+    """As audio libraries return them: float64 and float32."""
+    _, encoder = pair("wavlm", large=True)
+    waveforms = utterances([4000], torch.float64)[0]
+    expected = encoder(waveforms.float())[0][-1]
+    assert torch.equal(encoder(waveforms)[0][-1], expected)
+    for dtype, limit in ((torch.float64, 1e-5), (torch.bfloat16, 0.03)):
+        states = encoder.to(dtype)(waveforms.float())[0]
+        assert {state.dtype for state in states} == {dtype}
+        assert error(states[-1].float(), expected) < limit
+
+
 def test_configuration_round_trip_and_mistakes() -> None:
     config = EncoderConfig.large("wavlm")
     assert EncoderConfig.from_dict(config.to_dict()) == config

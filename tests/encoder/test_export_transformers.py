@@ -179,6 +179,9 @@ def test_dtypes_and_modes_do_what_they_do_for_classes_of_transformers(
     for dtype in (torch.bfloat16, torch.float16):
         with torch.inference_mode(), torch.autocast("cpu", dtype):
             assert error(model(waves, attention_mask=mask)[0].float(), expected) < 0.01
+    # It is what the encoder computes with, though not under that name.
+    asked = auto.from_pretrained(tmp_path / "out", attn_implementation="sdpa").eval()
+    torch.testing.assert_close(asked.speech(waves)[0], model.speech(waves)[0], rtol=0, atol=0)
     compiled = torch.compile(model, backend="aot_eager")
     with torch.no_grad():
         for batch in (slice(0, 2), slice(0, 1)):

@@ -264,8 +264,8 @@ def as_pickle(name: str, wrap: Callable[[dict[str, Any]], Any]) -> Callable[[Pat
     return store
 
 
-def as_pickled_shards(folder: Path) -> Path:
-    tensors = load_file(folder / "model.safetensors")
+def as_pickled_shards(folder: Path, prefix: str = "") -> Path:
+    tensors = {prefix + n: t for n, t in load_file(folder / "model.safetensors").items()}
     (folder / "model.safetensors").unlink()
     places = {name: f"pytorch_model-{len(name) % 3}.bin" for name in tensors}
     for shard in set(places.values()):
@@ -287,9 +287,14 @@ def as_pickled_shards(folder: Path) -> Path:
         as_pickle("pytorch_model.bin", lambda t: {"state_dict": t, "epoch": 3}),
         as_pickle("best.ckpt", lambda t: {"model_state_dict": {f"module.{n}": t[n] for n in t}}),
         as_pickle("pytorch_model.bin", lambda t: {f"module.hubert.{n}": t[n] for n in t}),
+        as_pickle("pytorch_model.bin", lambda t: {f"_orig_mod.{n}": t[n] for n in t}),
+        as_pickle("w.pt", lambda t: {f"module._orig_mod.model.{n}": t[n] for n in t}),
+        as_pickle("w.pt", lambda t: {f"_orig_mod.module.hubert.{n}": t[n] for n in t}),
+        lambda folder: as_pickled_shards(folder, prefix="_orig_mod."),
     ],
-    ids=["shards", "bin shards", "index", "file", "bin", "pt", "state_dict", "module", "prefixes"],
-)
+    ids=["shards", "bin shards", "index", "file", "bin", "pt", "state_dict", "module", "prefixes",
+         "compiled", "nested", "compiled first", "compiled shards"],
+)  # fmt: skip
 def test_weights_however_they_are_stored(tmp_path: Path, store: Callable[[Path], Path]) -> None:
     reference = random_model("HubertModel", **SMALL)
     reference.save_pretrained(tmp_path)
@@ -313,7 +318,7 @@ def test_a_pointer_of_git_lfs_is_named_as_such(tmp_path: Path) -> None:
     for name in ("model.safetensors", "pytorch_model.bin", "hubert.pt"):
         (tmp_path / name).write_text(POINTER)
         with pytest.raises(SkillError, match="a pointer of Git LFS, not the file itself"):
-            load_encoder(tmp_path / name)
+            load_encoder(tmp_path)
     with pytest.raises(SkillError, match=r"model\.safetensors: a pointer of Git LFS"):
         load_encoder(folder)
 
@@ -339,6 +344,34 @@ def test_what_a_pickle_may_not_hold(tmp_path: Path, content: Any, message: str) 
     with pytest.raises(SkillError, match=message) as raised:
         load_encoder(tmp_path / "alone.bin")
     assert "\n" not in str(raised.value) and str(tmp_path / "alone.bin") in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ((), r"config.json is missing \(there: \)"),
+        (("adapter_config.json",), r"config.json is missing \(there: adapter_config.json\)"),
+        (("config.json", "model.h5"), "model.h5, which is not read$"),
+        (("config.json", "best.pt"), "best.pt, which is read where its own path is given$"),
+        (("config.json", "model.fp16.safetensors"), "model.fp16.safetensors, which is read"),
+    ],
+)
+def test_what_lies_in_a_folder_without_a_model_is_named(
+    tmp_path: Path, files: tuple[str, ...], message: str
+) -> None:
+    for file in files:
+        (tmp_path / file).write_text('{"model_type": "hubert"}')
+    if "config.json" in files:
+        random_model("HubertModel", **SMALL).config.save_pretrained(tmp_path)
+    with pytest.raises(SkillError, match=message):
+        load_encoder(tmp_path)
+
+
+def test_one_shard_alone(tmp_path: Path) -> None:
+    random_model("HubertModel", **SMALL).save_pretrained(tmp_path)
+    as_shards(tmp_path)
+    with pytest.raises(SkillError, match="one of the shards that model"):
+        load_encoder(tmp_path / "model-00001-of-00002.safetensors")
 
 
 def test_a_damaged_index_of_shards(tmp_path: Path) -> None:

@@ -109,6 +109,9 @@ def _from_skill_file(path: Path) -> SpeechEncoder:
 
 
 def _from_folder(folder: Path) -> SpeechEncoder:
+    if not (folder / "config.json").exists():
+        there = ", ".join(sorted(path.name for path in folder.iterdir())[:5])
+        raise SkillError(f"{folder}: no folder of a model: config.json is missing (there: {there})")
     settings = transformers.read_config(folder / "config.json")
     if settings.get("model_type") == "skill":
         file = weights.folder_files(folder)[0]
@@ -136,6 +139,7 @@ def _from_foreign_file(file: Path) -> SpeechEncoder:
             f"{file}: weights without an architecture: no `skill` header in it, and no config.json "
             "beside it; a folder as transformers writes it has both"
         )
+    weights.refuse_shard(file)
     return _from_parts(_folder_config(file.parent), file)
 
 

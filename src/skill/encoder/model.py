@@ -20,7 +20,7 @@ from .convolutions import (
     PositionalConv,
     inside,
 )
-from .float32 import LayerNorm, autocast_to, widened
+from .float32 import LayerNorm, autocast_to
 from .gating import GateSample
 
 
@@ -99,7 +99,8 @@ class SpeechEncoder(nn.Module):
             L = N + 1 states [B, T, D], and the number of frames of each utterance [B].
 
         Raises:
-            ValueError: a waveform is shorter than one frame, or `lengths` says more than there is.
+            ValueError: no batch, a waveform that is shorter than one frame, or `lengths` says more
+                than there is.
         """
         states = [state for name, state in self.iterate(waveforms, lengths) if name != "projection"]
         if lengths is None:
@@ -123,12 +124,18 @@ class SpeechEncoder(nn.Module):
         self, waveforms: Tensor, lengths: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """[B, S] to the feature projection's output [B, T, D] and the frame lengths [B]."""
+        if waveforms.ndim != 2 or not waveforms.is_floating_point():
+            shape = list(waveforms.shape)
+            raise ValueError(
+                f"waveforms are {waveforms.dtype} of the shape {shape}, not floats [B, S]"
+            )
         shortest = waveforms.shape[1] if lengths is None else int(lengths.min())
         if self.frames(shortest) < 1:
             raise ValueError(f"a waveform of {shortest} samples is shorter than one frame")
         if lengths is not None and (longest := int(lengths.max())) > waveforms.shape[1]:
             raise ValueError(f"lengths say {longest} samples; there are {waveforms.shape[1]}")
-        waveforms = widened(waveforms)
+        dtype = self.convolutions[0].conv.weight.dtype
+        waveforms = waveforms.to(torch.promote_types(dtype, torch.float32))
         if self.config.normalize_waveform:
             waveforms = _normalized(waveforms, lengths)
         x, gates = waveforms[:, None], GateSample()

@@ -23,9 +23,9 @@ def report_unreadable(corpus: str, problems: Sequence[str], total: int) -> None:
     Raises:
         SkillError: they are more than one and more than 1 %, or all.
     """
+    report(corpus, "unreadable", problems)
     if problems and (len(problems) > max(1, _SHARE * total) or len(problems) == total):
         raise SkillError(
             f"corpus {corpus}: {len(problems)} of {total} recordings cannot be read "
             f"(first: {problems[0]})"
         )
-    report(corpus, "unreadable", problems)

@@ -63,6 +63,7 @@ class SkillPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
     main_input_name = "input_values"
     supports_gradient_checkpointing = True
     gradient_checkpointing = False
+    _supports_sdpa = True
     _no_split_modules = ["Block"]  # noqa: RUF012
 
     def __init__(self, config: SkillConfig) -> None:
@@ -116,7 +117,6 @@ class SkillPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
             if mask is not None and (mask.long().diff(dim=1) > 0).any():
                 raise ValueError("attention_mask: padding has to stand at the end")
         lengths = None if mask is None else mask.long().sum(1)
-        waveforms = waveforms.to(torch.promote_types(self.dtype, torch.float32))
         return self.speech(waveforms, lengths)  # type: ignore[no-any-return]
 
     def _setting(self, name: str, argument: bool | None) -> bool:

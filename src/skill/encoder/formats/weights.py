@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 from pickle import UnpicklingError
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -19,6 +19,7 @@ from torch import Tensor
 from skill.utils.errors import SkillError
 from skill.utils.files import read_json, refuse_pointer
 
+Value = TypeVar("Value")
 # In a folder of `transformers`, in the order in which `transformers` looks for them.
 NAMES = (
     "model.safetensors",
@@ -28,6 +29,10 @@ NAMES = (
 )
 # Files of several states keep the model's under one of these.
 _NESTED = ("state_dict", "model_state_dict", "model")
+# Of data-parallel training, `torch.compile` and Lightning, before the names of all tensors.
+_WRAPPERS = ("module.", "_orig_mod.", "model.")
+_READ = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+_UNREAD = (".h5", ".msgpack", ".gguf", ".onnx")
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -41,15 +46,20 @@ def folder_files(folder: Path) -> list[Path]:
         path = folder / name
         if path.is_file():
             return [path, *_shard_files(path)] if path.suffix == ".json" else [path]
-    others = sorted(p.name for p in folder.iterdir() if p.suffix in (".h5", ".msgpack", ".gguf"))
-    remark = f" (there is {', '.join(others)}, which is not read)" if others else ""
+    kinds = (("which is not read", _UNREAD), ("which is read where its own path is given", _READ))
+    remark = "".join(
+        f"; there is {file.name}, {what}"
+        for what, suffixes in kinds
+        for file in sorted(folder.iterdir())[:5]
+        if file.suffix in suffixes
+    )
     raise SkillError(f"{folder}: neither model.safetensors nor pytorch_model.bin is there{remark}")
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of one model in a file, or in the shards that an index lists.
 
-    What wraps them is taken away: `{"state_dict": …}`, and `module.` of parallel training.
+    What wraps them is taken away: `{"state_dict": …}`, and what training puts before all names.
 
     Raises:
         SkillError: the file cannot be read, or holds something else than tensors.
@@ -85,6 +95,14 @@ def file_kind(path: Path) -> Literal["safetensors", "torch", "json"]:
     if start.lstrip().startswith(b"{"):
         return "json"
     raise SkillError(f"{path}: not a readable safetensors file, nor one of torch")
+
+
+def refuse_shard(file: Path) -> None:
+    """Raise `SkillError` where an index beside the file says that it is a part of the weights."""
+    for name in NAMES:
+        index = file.parent / name
+        if index.suffix == ".json" and index.is_file() and file in _shard_files(index):
+            raise SkillError(f"{file}: one of the shards that {name} lists; give the folder")
 
 
 def unpickle(path: Path) -> dict[str, Any]:
@@ -157,10 +175,11 @@ def floats(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     return converted
 
 
-def _without_wrapping(tensors: Mapping[Any, Tensor]) -> dict[str, Tensor]:
+def _without_wrapping(tensors: Mapping[Any, Value]) -> dict[str, Value]:
     named = {str(name): tensor for name, tensor in tensors.items()}
-    while named and all(name.startswith("module.") for name in named):
-        named = {name.removeprefix("module."): tensor for name, tensor in named.items()}
+    for prefix in _WRAPPERS * 2:  # they may be nested, in any order
+        if named and all(name.startswith(prefix) for name in named):
+            named = {name.removeprefix(prefix): tensor for name, tensor in named.items()}
     return named
 
 
@@ -189,6 +208,6 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
         if file_kind(shard) == "json":
             raise SkillError(f"{shard}: holds no weights")
         tensors |= read_weights(shard)
-    for name in sorted(places.keys() - {f"module.{key}" for key in tensors} - tensors.keys()):
+    for name in sorted(_without_wrapping(places).keys() - tensors.keys()):
         raise SkillError(f"{index}: the tensor {name} is in none of the shards")
     return tensors
