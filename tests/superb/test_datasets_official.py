@@ -6,13 +6,15 @@ from hashlib import sha1
 from types import SimpleNamespace
 
 import numpy as np
+import official_corpora
 import pytest
 import soundfile
 import torch
 from torch.utils.data import random_split
 
+from skill.config.params import Corpus
 from skill.config.tasks import PROTOCOL, make_task
-from skill.data.corpora import librispeech, superb_layouts
+from skill.data.corpora import librispeech, prepare, superb_layouts
 from skill.data.corpora import superb as layouts
 from skill.data.corpora.superb_files import required_files
 from skill.data.manifest import Utterance, read_manifest
@@ -296,6 +298,7 @@ def commands(root):
     for word in ("yes", "bed"):
         for number in range(12):
             wav(base / "speech_commands_v0.01" / word / f"{number:08x}_nohash_0.wav")
+    wav(base / "speech_commands_v0.01/_background_noise_/hum.wav", seconds=1.5)
     wav(base / "speech_commands_test_set_v0.01/yes/0a_nohash_0.wav")
     return base
 
@@ -408,6 +411,53 @@ def test_a_third_speaker_and_an_unknown_class_are_named(root, tmp_path):
         layouts.build("speech_commands", "ks", tmp_path / "m.csv")
     with pytest.raises(SkillError, match="u: 'maybe' is none of"):
         official.keywords(make_task("ks", {}), [Utterance("u", "c", "p", 0, 9, text="maybe")])
+
+
+def remove(place, pattern):
+    for path in sorted(place.glob(pattern)):
+        path.unlink()
+
+
+@pytest.mark.parametrize(("corpus", "change", "words"), [
+    ("librispeech", ("LibriSpeech", "dev-clean/*/*/*.flac"), "expected .*dev-clean/SPEAKER/CH"),
+    ("speech_commands", ("speech_commands", "*/_back*/*"), "_background_noise_ has no .*wav"),
+    ("speech_commands", ("speech_commands", "*test_set*/*/*"), "there: speech_commands_test_set"),
+    ("voxceleb1", ("VoxCeleb1", "test/wav/*/*/*"), r"iden_split\.txt lists 6 recordings that are"),
+    ("audio_snips", ("audio_snips", "valid/*"), "no recording of the dev part"),
+    ("iemocap", ("IEMOCAP_full_release", "Session4/dialog/*/*"), "Session4/dialog.* has no Ses"),
+    ("quesst14", ("quesst14Database", "scoring/*/*.rttm"), "rttm: no match of a document"),
+])  # fmt: skip
+def test_a_part_that_is_missing_is_named(root, tmp_path, corpus, change, words):
+    """Before a manifest is written, and not by the task that finds no examples."""
+    getattr(official_corpora, corpus)(root)
+    remove(root / change[0], change[1])
+    parts = {"parts": ("train-clean-100", "dev-clean")} if corpus == "librispeech" else {}
+    with pytest.raises(SkillError, match=words):
+        prepare.run("c", Corpus(kind=corpus, **parts), tmp_path / "m.csv")
+    assert not (tmp_path / "m.csv").exists()
+
+
+def test_an_empty_list_is_no_part(root, tmp_path):
+    (mix(root).parent / "dev/wav.scp").write_text("")
+    with pytest.raises(SkillError, match="no recording of the dev part"):
+        layouts.build("libri2mix", "sd", tmp_path / "m.csv")
+
+
+def test_floats_that_are_no_numbers_are_left_out_of_official_corpora(root, tmp_path, capsys):
+    """As of folders: the next job would refuse them."""
+    official_corpora.fluent_speech_commands(root)
+    path = sorted((root / "fluent_speech_commands_dataset/wavs").glob("**/*.wav"))[0]
+    soundfile.write(path, np.full(8000, np.nan, np.float32), 16000, subtype="FLOAT")
+    layouts.build("fluent_speech_commands", "ic", tmp_path / "m.csv")
+    assert f"{path.name}: a sample is not a number" in capsys.readouterr().err
+    assert path.name not in (tmp_path / "m.csv").read_text()
+
+
+@pytest.mark.parametrize("place", ["dev-clean", "LibriSpeech/LibriSpeech/dev-clean"])
+def test_librispeech_beside_its_place_is_not_fetched_again(root, tmp_path, place):
+    (root / place).mkdir(parents=True)
+    with pytest.raises(SkillError, match=r"dev-clean is expected in .*LibriSpeech/dev-clean$"):
+        prepare.run("c", Corpus(kind="librispeech", parts=("dev-clean",)), tmp_path / "m.csv")
 
 
 def test_librispeech_uses_the_two_lexicons(root):

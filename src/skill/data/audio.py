@@ -61,12 +61,15 @@ def locate(utterance: Utterance) -> Path:
 
 
 def recording_length(path: Path) -> int:
-    """The length [S] of a recording, from its header.
+    """The length [S] of a recording, from its header; one of floats is read, too.
 
     Raises:
-        SkillError: it is no recording that `read_recording` would take.
+        SkillError: it is no recording that `read_recording` would take, as far as a header tells:
+            floats may be no numbers.
     """
     with _opened(path, str(path)) as file:
+        if file.subtype in _EXACT_FLOATS:
+            return len(read_recording(path))
         return round(file.frames * RATE / file.samplerate)
 
 

@@ -44,14 +44,16 @@ def build(name: str, parts: Sequence[str], manifest: Path) -> None:
     if not corpora:
         raise SkillError(f"corpus {name}: SKILL_CORPORA is not set to the folder with LibriSpeech")
     root = Path(corpora)
-    chapters = []
+    chapters: list[Path] = []
     for part in parts or PARTS:
         if part not in PARTS + MINI:
             raise SkillError(f"corpus {name}: {part!r} is no part of LibriSpeech")
         place = root / "LibriSpeech" / part
         if not place.is_dir():
             raise SkillError(f"corpus {name}: {place} is missing")
-        chapters += sorted(path for path in place.glob("[!.]*/[!.]*") if path.is_dir())
+        inside = sorted(path for path in place.glob("[!.]*/[!.]*") if path.is_dir())
+        _require_audio(name, place, inside)
+        chapters += inside
     rows, bad, untold = 0, [], []
     with replacing(manifest) as temporary, Rows(temporary) as out:
         with track(len(chapters), f"corpora {name}") as progress:
@@ -63,15 +65,32 @@ def build(name: str, parts: Sequence[str], manifest: Path) -> None:
                 rows += len(utterances)
                 bad += unreadable
                 progress.update(number, utterances=rows)
-        if not rows and not bad:
-            others = [path.name for chapter in chapters for path in islice(chapter.iterdir(), 3)]
-            there = f"there: {', '.join(sorted(others)[:3])}" if others else "nothing is there"
-            raise SkillError(
-                f"corpus {name}: no audio found: expected {root}/LibriSpeech/PART/SPEAKER/CHAPTER/"
-                f"*.flac (16 kHz mono); {there}"
-            )
         omissions.report_unreadable(name, bad, rows + len(bad))
         omissions.report(name, "no transcript (the audio stays)", untold)
+
+
+def require_place(name: str, parts: Sequence[str], root: Path) -> None:
+    """See that no part lies beside its place, where it would be fetched a second time.
+
+    Raises:
+        SkillError: one does; the message says where, and where it belongs.
+    """
+    for part in parts:
+        expected = root / "LibriSpeech" / part
+        for other in (root / part, expected.parent / "LibriSpeech" / part):
+            if other.is_dir() and not expected.is_dir():
+                raise SkillError(f"corpus {name}: {other} is expected in {expected}")
+
+
+def _require_audio(name: str, place: Path, chapters: Sequence[Path]) -> None:
+    if any(next(chapter.glob("[!.]*.flac"), None) for chapter in chapters):
+        return
+    inside = [path.name for chapter in chapters or [place] for path in islice(chapter.iterdir(), 3)]
+    there = f"there: {', '.join(sorted(inside)[:3])}" if inside else "nothing is there"
+    raise SkillError(
+        f"corpus {name}: no audio found: expected {place}/SPEAKER/CHAPTER/*.flac (16 kHz mono); "
+        f"{there}"
+    )
 
 
 def _in_order(name: str, root: Path, chapters: list[Path]) -> Iterator[Found]:
@@ -91,9 +110,9 @@ def chapter_rows(name: str, root: Path, chapter: Path) -> Found:
     texts, utterances, bad = {}, [], []
     for script in sorted(chapter.glob("[!.]*.trans.txt")):
         try:
-            for line in read_lines(script):
-                key, _, text = line.partition(" ")
-                texts[key] = text.strip()
+            for words in map(str.split, read_lines(script)):
+                if words:
+                    texts[words[0]] = " ".join(words[1:])
         except SkillError as error:
             bad.append(str(error))
     for path in sorted(chapter.glob("[!.]*.flac")):

@@ -17,6 +17,11 @@ def report(corpus: str, reason: str, names: Sequence[str]) -> None:
               file=sys.stderr, flush=True)  # fmt: skip
 
 
+def too_many(count: int, total: int) -> bool:
+    """Whether `count` of `total` are more than one and more than 1 %, or all."""
+    return count > max(1, _SHARE * total) or 0 < count == total
+
+
 def report_unreadable(corpus: str, problems: Sequence[str], total: int) -> None:
     """Say which of `total` recordings cannot be read.
 
@@ -24,7 +29,7 @@ def report_unreadable(corpus: str, problems: Sequence[str], total: int) -> None:
         SkillError: they are more than one and more than 1 %, or all.
     """
     report(corpus, "unreadable", problems)
-    if problems and (len(problems) > max(1, _SHARE * total) or len(problems) == total):
+    if too_many(len(problems), total):
         raise SkillError(
             f"corpus {corpus}: {len(problems)} of {total} recordings cannot be read "
             f"(first: {problems[0]})"

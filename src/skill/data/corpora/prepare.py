@@ -80,6 +80,7 @@ def _list(name: str, job: Corpus, manifest: Path) -> None:
         return
     parts = job.parts or librispeech.PARTS
     if root:
+        librispeech.require_place(name, parts, Path(root))
         archives.ensure([a for a in archives.read_archives() if a.part in parts], Path(root))
     librispeech.build(name, parts, manifest)
 

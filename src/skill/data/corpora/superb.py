@@ -62,6 +62,12 @@ def build(kind: str, name: str, manifest: Path) -> None:
         if not recording.path.is_file():
             origin = f", which {recording.listed} names," if recording.listed else ""
             raise SkillError(f"corpus {name}: {recording.path}{origin} is missing")
+    splits = ["train"] if kind == "iemocap" else ["train", "dev", "test"]
+    for split in splits:
+        if not any(recording.split == split for recording in recordings):
+            raise SkillError(
+                f"corpus {name}: no recording of the {split} part: expected {expected}"
+            )
     utterances, unreadable = [], []
     with (
         ThreadPoolExecutor(_READERS) as pool,

@@ -71,7 +71,10 @@ def _speech_commands(root: Path) -> Iterator[Recording]:
         if split:
             label = word if word in KEYWORDS else UNKNOWN
             yield Recording(path, split, label, path.name.partition("_nohash_")[0])
-    for path in visible(training, "_background_noise_/*.wav"):
+    noises = visible(training, "_background_noise_/*.wav")
+    if not noises:
+        raise SkillError(f"{training}/_background_noise_ has no *.wav, of which silence is made")
+    for path in noises:
         try:
             long_enough = audio.recording_length(path) > RATE
         except SkillError:
@@ -83,6 +86,10 @@ def _speech_commands(root: Path) -> Iterator[Recording]:
         if label not in (*KEYWORDS, UNKNOWN, SILENCE):
             raise SkillError(f"{path.parent}: no class of the test set")
         yield Recording(path, "test", label, path.name.partition("_nohash_")[0])
+    absent = {*KEYWORDS, UNKNOWN, SILENCE} - {path.parent.name for path in test_recordings}
+    omissions.report(
+        "speech_commands", "classes without a recording in the test set", sorted(absent)
+    )
 
 
 def _voxceleb1(root: Path) -> Iterator[Recording]:
@@ -100,8 +107,10 @@ def _voxceleb1(root: Path) -> Iterator[Recording]:
         if key not in splits:
             raise SkillError(f"{listed.name} does not list {key}")
         yield Recording(path, splits[key], speaker=path.parts[-3], key=key)
-    if absent := splits.keys() - {"/".join(path.parts[-3:]) for path in paths}:
-        omissions.report("voxceleb1", f"in {listed.name}, but not there", sorted(absent))
+    absent = sorted(splits.keys() - {"/".join(path.parts[-3:]) for path in paths})
+    omissions.report("voxceleb1", f"in {listed.name}, but not there", absent)
+    if omissions.too_many(len(absent), len(splits)):
+        raise SkillError(f"{listed} lists {len(absent)} recordings that are not there")
 
 
 def verification_trials() -> list[tuple[bool, str, str]]:
@@ -151,10 +160,11 @@ def _snips(root: Path) -> Iterator[Recording]:
             continue
         pairs = list(zip(tokens[1:], labels, strict=True))[1:-1]
         texts[tokens[0]] = " ".join(f"{word}/{slot}" for word, slot in pairs)
-    unlisted = []
+    unlisted, absent = [], set(texts)
     for split, speakers in _SNIPS_SPEAKERS.items():
         place = root / _SNIPS_FOLDERS[split]  # released as MP3, often converted
         files = {path.stem: path for kind in ("mp3", "wav") for path in visible(place, f"*.{kind}")}
+        absent -= files.keys()
         for _, path in sorted(files.items()):
             speaker = path.stem.partition("-")[0]
             if path.stem not in texts:
@@ -162,6 +172,7 @@ def _snips(root: Path) -> Iterator[Recording]:
             elif speaker in speakers.split():
                 yield Recording(path, split, texts[path.stem], speaker)
     omissions.report("audio_snips", f"not in {listed.name}", unlisted)
+    omissions.report("audio_snips", f"in {listed.name}, but not there", sorted(absent))
 
 
 def slot_names(path: Path) -> list[str]:
@@ -194,7 +205,10 @@ _EVALUATION = re.compile(r"^\[[\d.]+ - [\d.]+\]\t(\S+_([FM])\S*)\t(\w+)\t", re.M
 def _iemocap(root: Path) -> Iterator[Recording]:
     for session in range(1, 6):
         place = root / f"Session{session}"
-        for listed in visible(place, "dialog/EmoEvaluation/Ses*.txt"):
+        lists = visible(place, "dialog/EmoEvaluation/Ses*.txt")
+        if not lists:
+            raise SkillError(f"{place}/dialog/EmoEvaluation has no Ses*.txt with emotions")
+        for listed in lists:
             for key, voice, emotion in _EVALUATION.findall(listed.read_text("utf-8", "replace")):
                 if emotion in EMOTIONS:
                     path = place / "sentences" / "wav" / listed.stem / f"{key}.wav"
@@ -252,13 +266,18 @@ def _quesst14(root: Path) -> Iterator[Recording]:
                     raise SkillError(f"{where}: {len(row)} words instead of 6 or more")
                 if row[0] == "LEXEME":
                     matches[row[1]].append(row[5])
+    documents = 0
     for split, part in (("train", "utterances"), ("dev", "dev"), ("test", "eval")):
         for where, (file, language) in read_fields(scoring / f"language_key_{part}.lst", 2):
             # the list begins with the corpus's folder
             path = _below(root, Path(file.partition("/")[2]), "", where)
-            text = " ".join(sorted(set(matches[path.stem]))) if split == "train" else path.stem
+            queries = sorted(set(matches.get(path.stem, ())))
+            documents += split == "train" and bool(queries)
+            text = " ".join(queries) if split == "train" else path.stem
             code = "en" if language == "nnenglish" else language
             yield Recording(path, split, text, key=path.stem, listed=where, language=code)
+    if not documents:
+        raise SkillError(f"{scoring}/groundtruth_quesst14_*/*.rttm: no match of a document")
 
 
 LAYOUTS: dict[str, tuple[Callable[[Path], Iterable[Recording]], str]] = {
