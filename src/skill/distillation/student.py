@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from skill.encoder import EncoderConfig, SpeechEncoder
-from skill.encoder.checkpoint import build
+from skill.encoder.formats.weights import build
 from skill.utils.errors import SkillError
 from skill.utils.files import read_tensors, write_tensors
 

@@ -11,11 +11,8 @@ from pathlib import Path
 from reprlib import repr as shown
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from skill.encoder.config import EncoderConfig
-from skill.encoder.formats import distilhubert, transformers, weights
+from skill.encoder.formats import distilhubert, dphubert, transformers, weights
 from skill.encoder.model import SpeechEncoder
 from skill.utils.errors import SkillError
 from skill.utils.files import read_header, read_metadata, read_tensors, write_json, write_tensors
@@ -105,7 +102,7 @@ def _from_skill_file(path: Path) -> SpeechEncoder:
     header = read_header(path)
     if header.get("kind") != "encoder":
         raise SkillError(f"{path}: holds no encoder but {shown(header.get('kind'))}")
-    return build(_config(header.get("config"), path), read_tensors(path)[0], path)
+    return weights.build(_config(header.get("config"), path), read_tensors(path)[0], path)
 
 
 def _from_folder(folder: Path) -> SpeechEncoder:
@@ -130,7 +127,7 @@ def _folder_config(folder: Path) -> EncoderConfig:
 
 
 def _from_parts(config: EncoderConfig, file: Path) -> SpeechEncoder:
-    return build(config, transformers.encoder_tensors(weights.read_weights(file)), file)
+    return weights.build(config, transformers.encoder_tensors(weights.read_weights(file)), file)
 
 
 def _from_foreign_file(file: Path) -> SpeechEncoder:
@@ -144,13 +141,11 @@ def _from_foreign_file(file: Path) -> SpeechEncoder:
 
 
 def _from_torch(path: Path) -> SpeechEncoder:
-    from skill.encoder.formats import dphubert
-
     content = weights.unpickle(path)
     if dphubert.is_dphubert(content):
         return dphubert.read_dphubert(path)
     if distilhubert.is_distilhubert(content):
-        return build(*distilhubert.read_distilhubert(content, path), path)
+        return weights.build(*distilhubert.read_distilhubert(content, path), path)
     weights.state_dict(content, path)
     return _from_foreign_file(path)
 
@@ -160,29 +155,3 @@ def _config(values: Any, path: Path) -> EncoderConfig:
         return EncoderConfig.from_dict(values)
     except ValueError as error:
         raise SkillError(f"{path}: {error}") from error
-
-
-def build(config: EncoderConfig, tensors: Mapping[str, Tensor], path: Path) -> SpeechEncoder:
-    """An encoder in evaluation mode that holds `tensors`; `path` is for the messages.
-
-    Shapes are compared before memory is taken for the encoder.
-
-    Raises:
-        SkillError: a tensor is missing, superfluous, of another shape or kind, or not finite.
-    """
-    with torch.device("meta"):
-        expected = SpeechEncoder(config).state_dict()
-    for name in sorted(expected.keys() - tensors.keys()):
-        raise SkillError(f"{path}: the tensor {name} is missing")
-    for name in sorted(tensors.keys() - expected.keys()):
-        raise SkillError(f"{path}: the tensor {name} belongs to no part of the model")
-    for name, tensor in tensors.items():
-        if tensor.shape != expected[name].shape:
-            raise SkillError(
-                f"{path}: the tensor {name} has the shape {list(tensor.shape)} "
-                f"instead of {list(expected[name].shape)}"
-            )
-    values = weights.floats(tensors, path)
-    encoder = SpeechEncoder(config)
-    encoder.load_state_dict(values)
-    return encoder.eval()

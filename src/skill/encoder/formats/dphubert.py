@@ -17,10 +17,9 @@ import torch
 from torch import Tensor
 
 from skill.encoder import EncoderConfig, SpeechEncoder
-from skill.encoder.checkpoint import build
 from skill.encoder.config import all_heads
 from skill.encoder.formats.torchaudio import OLD_WEIGHT_NORM, skill_names
-from skill.encoder.formats.weights import state_dict, unpickle
+from skill.encoder.formats.weights import build, state_dict, unpickle
 from skill.utils.errors import SkillError
 from skill.utils.files import write_state
 

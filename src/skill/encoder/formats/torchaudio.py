@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from skill.encoder import EncoderConfig, SpeechEncoder
-from skill.encoder.checkpoint import build
+from skill.encoder.formats.weights import build
 from skill.utils.errors import SkillError
 
 _JOINED = ("q_proj", "k_proj", "v_proj")

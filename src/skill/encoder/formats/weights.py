@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.utils.errors import SkillError
 from skill.utils.files import read_json, refuse_pointer
 
@@ -211,3 +212,29 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
     for name in sorted(_without_wrapping(places).keys() - tensors.keys()):
         raise SkillError(f"{index}: the tensor {name} is in none of the shards")
     return tensors
+
+
+def build(config: EncoderConfig, tensors: Mapping[str, Tensor], path: Path) -> SpeechEncoder:
+    """An encoder in evaluation mode that holds `tensors`; `path` is for the messages.
+
+    Shapes are compared before memory is taken for the encoder.
+
+    Raises:
+        SkillError: a tensor is missing, superfluous, of another shape or kind, or not finite.
+    """
+    with torch.device("meta"):
+        expected = SpeechEncoder(config).state_dict()
+    for name in sorted(expected.keys() - tensors.keys()):
+        raise SkillError(f"{path}: the tensor {name} is missing")
+    for name in sorted(tensors.keys() - expected.keys()):
+        raise SkillError(f"{path}: the tensor {name} belongs to no part of the model")
+    for name, tensor in tensors.items():
+        if tensor.shape != expected[name].shape:
+            raise SkillError(
+                f"{path}: the tensor {name} has the shape {list(tensor.shape)} "
+                f"instead of {list(expected[name].shape)}"
+            )
+    values = floats(tensors, path)
+    encoder = SpeechEncoder(config)
+    encoder.load_state_dict(values)
+    return encoder.eval()
