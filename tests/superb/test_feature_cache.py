@@ -34,15 +34,10 @@ def test_fbank_is_normalised_where_the_protocol_normalises(task):
     torch.testing.assert_close(states[0], (plain - plain.mean(0)) / (1e-10 + plain.std(0)))
     assert states[0].mean(0).abs().max() < 1e-5
     torch.testing.assert_close(states[0].std(0), torch.ones(240))
-    pooled = {name for name, task in PROTOCOL.items() if not task.fbank_cmvn}
-    assert pooled >= {"ks", "sid", "ic", "er"} and not pooled & {
-        "pr",
-        "asr",
-        "sf",
-        "asv",
-        "sd",
-        "qbe",
-    }
+    plain_tasks = {name for name, task in PROTOCOL.items() if not task.fbank_cmvn}
+    assert plain_tasks == {name for name, task in PROTOCOL.items() if task.kind == "labels"}
+    with pytest.raises(SkillError, match=r"sid\.fbank_cmvn: .* means over time, which are zero"):
+        make_task("sid", {"fbank_cmvn": True})
 
 
 def test_time_means_give_the_same_logits_as_all_frames(encoder):

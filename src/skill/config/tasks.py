@@ -266,6 +266,7 @@ PROTOCOL: dict[str, Task] = {
             corpora=(),
             metrics=("accuracy",),
             selection="accuracy",
+            fbank_cmvn=False,
             learning_rates=_LINEAR_RATES,
         ),
         Task(
@@ -369,6 +370,11 @@ def make_task(name: str, settings: Mapping[str, Any]) -> Task:
     choices = {PROTOCOL[name].selection, *task.metrics}
     if task.selection not in choices:
         raise SkillError(f"superb.tasks.{name}.selection: one of {', '.join(sorted(choices))}")
+    if task.kind == "labels" and task.fbank_cmvn:
+        raise SkillError(
+            f"superb.tasks.{name}.fbank_cmvn: {name} classifies means over time, which are zero of "
+            "features that are normalised per utterance"
+        )
     if task.kind in UNTRAINED and task.head_seeds > 1:
         raise SkillError(f"superb.tasks.{name}.head_seeds: {name} trains no head")
     if task.kind not in UNTRAINED and not (
