@@ -8,11 +8,13 @@ import importlib.util
 import re
 import sys
 import tomllib
+from graphlib import TopologicalSorter
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import grimp
 import pytest
 import typer
 
@@ -89,6 +91,12 @@ def test_schema_knows_all_keys_of_the_presets(path: Path) -> None:
                 check(inner, deeper if isinstance(deeper, dict) else {}, f"{where}{key}.")
 
     check(read_yaml(path), schema, "")
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = grimp.build_graph("skill")
+    imports = {name: graph.find_modules_directly_imported_by(name) for name in graph.modules}
+    TopologicalSorter(imports).prepare()  # CycleError names the circle
 
 
 def imported(*folders: str) -> set[str]:

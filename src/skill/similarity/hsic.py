@@ -80,7 +80,7 @@ def require_spread(variances: Tensor, squares: Tensor, names: Sequence[str] | No
     is that of the one frame.
 
     Args:
-        own: [L] HSIC_1 of each state with itself.
+        variances: [L] HSIC_1 of each state with itself.
         squares: [L] `mean_square` of each, which rounding is proportional to.
 
     Raises:

@@ -119,8 +119,8 @@ def errors(
     """For each teacher state the unexplained share, its interval, and the student's best state.
 
     Args:
-        own: the student's states, S of [N, D].
-        theirs: the teacher's states, L of [N, width].
+        student: the student's states, S of [N, D].
+        teacher: the teacher's states, L of [N, width].
         owner: [N] the utterance of each frame; even ones are fitted, odd ones tested.
     """
     fits = []
@@ -139,7 +139,7 @@ def errors(
 
 
 def unexplained(x: Array, teacher: Sequence[Array], owner: NDArray[np.int64]) -> Fit:
-    """Least squares from x [N, D] to every state of `theirs` at once, even to odd utterances."""
+    """Least squares from x [N, D] to every state of `teacher` at once, even to odd utterances."""
     fitting, testing = owner % 2 == 0, owner % 2 == 1
     y = np.concatenate(teacher, axis=1)
     edges = np.cumsum([0, *(state.shape[1] for state in teacher[:-1])])
