@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, create_model
 
-from skill.config import params
+from skill.config import params, pretraining, training
 from skill.config.methods import Distances, LayerTarget, Method
 from skill.config.tasks import FIXED, PROTOCOL, Task
 from skill.config.types import Section
@@ -29,16 +29,16 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "unlabelled": params.Unlabelled,
     "teachers.NAME": params.Teacher,
     "teachers.NAME.random": params.RandomEncoder,
-    "pretraining.NAME": params.Pretraining,
-    "pretraining.NAME.start": params.PretrainingStart,
-    "pretraining.NAME.spectrum, .rounds": params.Training,
-    "pretraining.NAME.rounds.targets": params.PretrainingTarget,
+    "pretraining.NAME": pretraining.Pretraining,
+    "pretraining.NAME.start": pretraining.PretrainingStart,
+    "pretraining.NAME.spectrum, .rounds": training.Training,
+    "pretraining.NAME.rounds.targets": pretraining.PretrainingTarget,
     "activations": params.Activations,
     "similarity": params.Similarity,
     "clustering": params.Clustering,
     "studies": params.Studies,
-    "stage1": params.Stage1,
-    "stage2": params.Stage2,
+    "stage1": training.Stage1,
+    "stage2": training.Stage2,
     "methods.NAME": Method,
     "methods.NAME.targets": LayerTarget,
     "methods.NAME.distances": Distances,

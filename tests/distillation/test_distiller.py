@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skill.config.methods import Distances, LayerTarget, Method
-from skill.config.params import Stage1
+from skill.config.training import Stage1
 from skill.data.batches import Batch, BatchPlan
 from skill.distillation import gates
 from skill.distillation.distiller import Distiller, layer_means, projection_key

@@ -15,7 +15,8 @@ import torch
 
 from skill.config.jobs import Stage1Job, Stage2Job
 from skill.config.methods import Distances, LayerTarget, Method
-from skill.config.params import Corpus, RandomEncoder, Stage1, Stage2, Teacher, Unlabelled
+from skill.config.params import Corpus, RandomEncoder, Teacher, Unlabelled
+from skill.config.training import Stage1, Stage2
 from skill.data.batches import Batches
 from skill.data.corpora import prepare
 from skill.data.manifest import usable

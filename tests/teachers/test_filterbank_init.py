@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skill.config.params import Pretraining, PretrainingRound, PretrainingTarget
+from skill.config.pretraining import Pretraining, PretrainingRound, PretrainingTarget
 from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.encoder.gating import GateSample
 from skill.teachers import filterbank_init

@@ -11,15 +11,14 @@ from hypothesis import strategies as st
 
 from skill.config.jobs import PretrainingJob
 from skill.config.load import load
-from skill.config.params import (
-    Corpus,
+from skill.config.params import Corpus, Unlabelled
+from skill.config.pretraining import (
     Pretraining,
     PretrainingRound,
     PretrainingStart,
     PretrainingTarget,
-    Training,
-    Unlabelled,
 )
+from skill.config.training import Training
 from skill.config.types import parse
 from skill.data.batches import Batch, BatchPlan
 from skill.data.corpora import prepare

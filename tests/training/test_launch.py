@@ -12,7 +12,8 @@ from conftest import trainings, wait_for
 
 from skill.config.jobs import Stage1Job
 from skill.config.methods import Distances, Method
-from skill.config.params import Corpus, RandomEncoder, Stage1, Teacher, Unlabelled
+from skill.config.params import Corpus, RandomEncoder, Teacher, Unlabelled
+from skill.config.training import Stage1
 from skill.data.corpora import prepare
 from skill.teachers.fetch import run_teacher
 from skill.utils.files import canonical_json, read_csv, read_json, write_json

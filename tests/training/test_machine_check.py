@@ -13,14 +13,8 @@ from torch import Tensor
 
 from skill.config.jobs import ActivationsJob, Stage1Job
 from skill.config.methods import Distances, Method
-from skill.config.params import (
-    Activations,
-    Corpus,
-    RandomEncoder,
-    Stage1,
-    Teacher,
-    Unlabelled,
-)
+from skill.config.params import Activations, Corpus, RandomEncoder, Teacher, Unlabelled
+from skill.config.training import Stage1
 from skill.data.corpora import prepare
 from skill.data.manifest import read_manifest
 from skill.distillation import stages

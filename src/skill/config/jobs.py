@@ -10,19 +10,11 @@ from typing import Literal
 from pydantic import Field
 
 from skill.config.methods import Method
-from skill.config.params import (
-    Activations,
-    Clustering,
-    Params,
-    Pretraining,
-    Similarity,
-    Stage1,
-    Stage2,
-    Studies,
-    Unlabelled,
-)
+from skill.config.params import Activations, Clustering, Params, Similarity, Studies, Unlabelled
+from skill.config.pretraining import Pretraining
 from skill.config.students import baselines, references, sweeps
 from skill.config.tasks import Task, make_task
+from skill.config.training import Stage1, Stage2
 from skill.config.types import Fraction, Name, NonNegativeInt, PositiveInt, Section
 from skill.utils.errors import SkillError
 

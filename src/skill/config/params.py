@@ -7,20 +7,20 @@ are exactly what its program receives (`skill.config.jobs`). Imports no torch: t
 this."""
 
 import re
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from skill.config.methods import Method
+from skill.config.pretraining import Pretraining, check_heads
+from skill.config.training import Stage1, Stage2
 from skill.config.types import (
     Blocks,
     Fraction,
     Name,
-    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    Probability,
     Seconds,
     Section,
     StrictBool,
@@ -96,7 +96,8 @@ class RandomEncoder(Section):
 
     @model_validator(mode="after")
     def _divisible(self) -> "RandomEncoder":
-        return _check_heads(self)
+        check_heads(self.width, self.heads)
+        return self
 
 
 class Teacher(Section):
@@ -128,195 +129,6 @@ class Teacher(Section):
         if self.revision is not None and not re.fullmatch("[0-9a-f]{40}", self.revision):
             raise ValueError("revision is not the 40 digits of a commit: a branch or tag can move")
         return self
-
-
-class Training(Section):
-    """One run of the training loop (`skill.training.loop`)."""
-
-    steps: NonNegativeInt
-    """Updates."""
-    warmup: NonNegativeInt
-    """Steps over which the learning rates rise linearly; they fall linearly to 0 afterwards."""
-    learning_rate: NonNegativeFloat
-    """Of the weights, at its highest."""
-    batch_seconds: Seconds = 40.0
-    """Audio of one step."""
-    micro_seconds: Seconds = 40.0
-    """Audio of one forward and backward pass, at most."""
-    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
-    """Of forward and backward passes; weights stay in float32. auto: bf16 where the processor has
-    kernels for it that compute this model right, else float32."""
-    tf32: StrictBool = False
-    """On a GPU: products of float32 numbers with mantissas of 10 bits."""
-    clip: PositiveFloat = 10.0
-    """Largest norm of a step's gradient."""
-    fixed_order: StrictBool = False
-    """The same batches in the same order in every epoch, as in DPHuBERT's code."""
-    log_every: PositiveInt = 10
-    """Steps between two rows of the curve."""
-    validate_every: PositiveInt = 250
-    """Steps between two looks at the development set."""
-    max_bad_steps: PositiveInt = 10
-    """Steps in a row without a finite loss or gradient that end the run."""
-
-    @model_validator(mode="after")
-    def _within(self) -> "Training":
-        if self.warmup > self.steps:
-            raise ValueError(f"warmup {self.warmup} is longer than steps {self.steps}")
-        if self.validate_every % self.log_every:
-            raise ValueError(
-                f"validate_every {self.validate_every} is no multiple of log_every {self.log_every}"
-            )
-        return self
-
-
-class Distilling(Training):
-    """What both stages have."""
-
-    dropout: Probability | None = None
-    """Of the student's projection, attention and blocks; none: what it starts with, which is the
-    teacher's own in stage 1 and stage 1's in stage 2."""
-    compile: StrictBool = False
-    """Compile the blocks of student and teachers (`torch.compile`): slow to start."""
-
-
-class Stage1(Distilling):
-    """Pruning and distillation at once."""
-
-    gate_learning_rate: NonNegativeFloat = 0.02
-    """Of log α."""
-    multiplier_learning_rate: NonNegativeFloat | None = None
-    """Of the λ; none: the gates'. In a short run λ as fast as the gates overshoots the target."""
-    sparsity_warmup: NonNegativeInt = 0
-    """Steps over which the target sparsity rises linearly from 0."""
-
-    @model_validator(mode="after")
-    def _target_reached(self) -> "Stage1":
-        if self.sparsity_warmup > self.steps:
-            raise ValueError(
-                f"sparsity_warmup {self.sparsity_warmup} is longer than steps {self.steps}"
-            )
-        return self
-
-
-class Stage2(Distilling):
-    """Distillation of the pruned student; 0 steps leave it as it is."""
-
-
-class PretrainingTarget(Section):
-    """What one block of a teacher in the making predicts of every frame, masked or seen.
-
-    Written as a value: `{features: mfcc, clusters: 100}`, `{features: spectrum, at: 3}`,
-    `{features: model, layer: 9, clusters: 250}`,
-    `{encoder: whisper-tiny.en, layer: 4, clusters: 500}`.
-    """
-
-    features: Literal["spectrum", "mfcc", "model"] | None = None
-    """model: the states of the model that the rounds before made."""
-    encoder: Name | None = None
-    """A name in data/encoders.csv, whose states are the features."""
-    layer: NonNegativeInt | None = None
-    """Of the model or encoder; 0 is the input of its first block."""
-    clusters: PositiveInt | None = None
-    """Of k-means, to classify; none: the features themselves, by regression."""
-    at: PositiveInt | None = None
-    """The block that predicts; none: the last."""
-    weight: PositiveFloat = 1.0
-    """Of its loss."""
-
-    @model_validator(mode="after")
-    def _one_source(self) -> "PretrainingTarget":
-        if (self.features is None) == (self.encoder is None):
-            raise ValueError("give exactly one of features and encoder")
-        layered = self.encoder is not None or self.features == "model"
-        if layered != (self.layer is not None):
-            raise ValueError("layer is needed with an encoder or the model, and only there")
-        if self.features == "mfcc" and self.clusters is None:
-            raise ValueError("mfcc need clusters")
-        if self.features == "spectrum" and self.clusters is not None:
-            raise ValueError("the spectrum has no clusters: it is predicted by regression")
-        return self
-
-
-class PretrainingRound(Training):
-    """One training by masked prediction of its targets."""
-
-    targets: tuple[PretrainingTarget, ...] = Field(min_length=1)
-    """What is predicted; several losses are added up."""
-
-
-class PretrainingStart(Section):
-    """Weights to start from: a teacher file that comes with the project."""
-
-    source: str
-    """Below the working directory, or beside the package."""
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    """Of the file; another one is refused."""
-
-
-class Pretraining(Section):
-    """How one sample teacher is made (`skill.teachers.pretraining`): spectrum, then masked
-    prediction."""
-
-    family: Literal["wav2vec2", "hubert", "wavlm"]
-    """Architecture."""
-    blocks: Blocks = 12
-    """Transformer blocks."""
-    width: Width = 160
-    """Of the states; a multiple of `heads`."""
-    heads: Width = 5
-    """Attention heads of each block."""
-    ffn: Width = 640
-    """Units of each feed-forward layer."""
-    bands: Width = 64
-    """Of the filter bank that the convolutions start as (`skill.teachers.filterbank_init`)."""
-    levels: PositiveInt = 6
-    """Of each band's amplitude."""
-    pos_conv_kernel: PositiveInt = 128
-    """Frames that the positional convolution sees."""
-    dropout: NonNegativeFloat = 0.1
-    """Of attention, blocks and features."""
-    seed: NonNegativeInt = 0
-    """Of weights, masks and batches."""
-    languages: tuple[str, ...] = ()
-    """Of the utterances to learn from; none: all."""
-    speeds: tuple[PositiveFloat, ...] = ()
-    """Copies of the training audio at other speeds; pitch and formants move along."""
-    mixing: NonNegativeFloat = 0.0
-    """Share of the utterances that another is mixed into, as in WavLM."""
-    noise: NonNegativeFloat = 0.0
-    """Share of the utterances that coloured noise is added to."""
-    mask_probability: Fraction = 0.65
-    """Share of the frames that are masked, as in HuBERT, before overlaps."""
-    start: PretrainingStart | None = None
-    """Weights to start from; none: a filter bank and random blocks."""
-    spectrum: Training | None = None
-    """Regression of the spectrum by the convolutions, before the first round."""
-    rounds: tuple[PretrainingRound, ...] = Field(min_length=1)
-    """Masked prediction, one training after the other."""
-
-    @model_validator(mode="after")
-    def _inside(self) -> "Pretraining":
-        for number, stage in enumerate(self.rounds, start=1):
-            for target in stage.targets:
-                model_layer = target.layer if target.features == "model" else None
-                for key, layer in (("layer", model_layer), ("at", target.at)):
-                    if layer is not None and layer > self.blocks:
-                        raise ValueError(
-                            f"round {number}: {key} {layer} of a model of {self.blocks} blocks"
-                        )
-                if number == 1 and target.features == "model":
-                    raise ValueError("round 1: there is no model yet to take features from")
-        return _check_heads(self)
-
-
-Sized = TypeVar("Sized", "RandomEncoder", "Pretraining")
-
-
-def _check_heads(section: Sized) -> Sized:
-    if section.width % section.heads:
-        raise ValueError(f"width {section.width} is no multiple of heads {section.heads}")
-    return section
 
 
 class Activations(Section):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from skill.config.methods import Layer, Method
-from skill.config.params import Distilling, Stage1
+from skill.config.training import Distilling, Stage1
 from skill.data.batches import Batch
 from skill.distillation.gates import is_gate
 from skill.distillation.losses import distance

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skill.config.params import PretrainingTarget
+from skill.config.pretraining import PretrainingTarget
 from skill.data.batches import Batch
 from skill.encoder import SpeechEncoder
 from skill.teachers.spectrum import Spectrum

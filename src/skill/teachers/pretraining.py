@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from skill.config.jobs import PretrainingJob
-from skill.config.params import Pretraining, PretrainingStart, Training
+from skill.config.pretraining import Pretraining, PretrainingStart
+from skill.config.training import Training
 from skill.data.audio import read_segment
 from skill.data.batches import Batch, BatchPlan
 from skill.data.manifest import Utterance, usable

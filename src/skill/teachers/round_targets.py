@@ -1,4 +1,4 @@
-"""The values of a round's targets: from parameters (`params.PretrainingTarget`) to frames.
+"""The values of a round's targets: from parameters (`PretrainingTarget`) to frames.
 
 Axes: T frames (20 ms), N frames of all utterances, D width.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from skill.config.params import PretrainingTarget
+from skill.config.pretraining import PretrainingTarget
 from skill.data.batches import BatchPlan
 from skill.data.manifest import Utterance
 from skill.encoder import SpeechEncoder

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from skill.config.params import Training
+from skill.config.training import Training
 from skill.data.batches import Batch, Batches, BatchPlan
 from skill.data.loader import Loader, first_batches
 from skill.data.manifest import Utterance

@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from skill.config.params import Training
+from skill.config.training import Training
 from skill.data.batches import Batch
 from skill.training.checkpoints import Checkpoints, restoring
 from skill.training.distributed import average_gradients, gather

@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from skill.config.params import Corpus, Params, Training
+from skill.config.params import Corpus, Params
 from skill.config.tasks import Task
+from skill.config.training import Training
 from skill.data.corpora import archives, superb_files
 from skill.data.manifest import read_manifest
 from skill.utils.errors import SkillError
