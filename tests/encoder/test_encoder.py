@@ -147,6 +147,8 @@ def test_too_short_a_waveform_is_an_error() -> None:
     assert encoder(torch.zeros(1, 400))[0][0].shape[1] == 1
     with pytest.raises(ValueError, match="lengths say 801 samples; there are 800"):
         encoder(torch.zeros(2, 800), torch.tensor([801, 500]))
+    with pytest.raises(ValueError, match=r"lengths have the shape \[1\] for 2 waveforms"):
+        encoder(torch.zeros(2, 800), torch.tensor([800]))
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,8 @@ def test_inputs_that_mean_nothing_are_refused(tmp_path: Path, file: str) -> None
         run(waves, 5001, 400)
     with pytest.raises(Exception, match="lengths_below_400_samples"):
         run(waves[:, :399], 399, 399)
+    with pytest.raises(Exception, match="lengths_of_another_number_of_waveforms"):
+        run(waves, 5000)
     for value in (np.nan, np.inf, -np.inf):
         waves[1, 77] = value
         with pytest.raises(Exception, match="waveforms_that_are_not_finite"):

@@ -126,7 +126,7 @@ def test_a_slot_of_blanks_is_none():
 def test_the_last_word_brings_the_end_symbol():
     names = ["B-n", "E-n"]
     ids = vocabulary.slot_vocabulary(names)
-    spoken, dotted = slots.slot_symbols("go/O home/n"), slots.slot_symbols("go/O home/n ./O")
+    spoken, dotted = slots.slot_symbols("GO/O HOME/n"), slots.slot_symbols("GO/O HOME/n ./O")
     assert spoken == ["G", "O", " ", "B-n", *"HOME", "E-n", vocabulary.END]
     assert dotted == [*spoken[:-1], " "]
     assert ids.encode(spoken) == [*ids.encode(spoken[:-1]), ids.end]
@@ -134,7 +134,9 @@ def test_the_last_word_brings_the_end_symbol():
     assert slots.slot_text(dotted) == slots.slot_text(spoken) + " " == "GO B-n HOME E-n "
 
 
-def test_figures_are_unknown():
-    symbols = slots.slot_symbols("4/n café/O")
+def test_figures_and_small_letters_are_unknown():
+    """As in s3prl, whose corpus has capitals only."""
+    assert slots.slot_symbols("go/O") == ["<unk>", "<unk>", vocabulary.END]
+    symbols = slots.slot_symbols("4/n CAFÉ/O")
     assert symbols == ["B-n", "<unk>", "E-n", " ", "C", "A", "F", "<unk>", vocabulary.END]
     assert vocabulary.slot_vocabulary(["B-n", "E-n"]).encode(symbols)[1] == 2

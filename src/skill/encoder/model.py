@@ -132,6 +132,9 @@ class SpeechEncoder(nn.Module):
         shortest = waveforms.shape[1] if lengths is None else int(lengths.min())
         if self.frames(shortest) < 1:
             raise ValueError(f"a waveform of {shortest} samples is shorter than one frame")
+        if lengths is not None and lengths.shape != waveforms.shape[:1]:
+            shape = list(lengths.shape)
+            raise ValueError(f"lengths have the shape {shape} for {len(waveforms)} waveforms")
         if lengths is not None and (longest := int(lengths.max())) > waveforms.shape[1]:
             raise ValueError(f"lengths say {longest} samples; there are {waveforms.shape[1]}")
         dtype = self.convolutions[0].conv.weight.dtype

@@ -24,9 +24,9 @@ Slots = list[tuple[str, str]]
 def slot_symbols(text: str) -> list[str]:
     """CTC symbols of `WORD/slot …`: letters, blanks between words, `B-slot` and `E-slot` around.
 
-    Neighbours of one slot share their marks; punctuation is not spoken. What is no letter (a
-    figure, an accent) is the unknown symbol. The end symbol takes the place of the last blank; it
-    is missing where the last word is punctuation.
+    Neighbours of one slot share their marks; punctuation is not spoken. What is no capital letter
+    (a figure, an accent) is the unknown symbol. The end symbol takes the place of the last blank;
+    it is missing where the last word is punctuation.
     """
     pairs = [token.rpartition("/")[::2] for token in text.split()]
     symbols: list[str] = []
@@ -35,7 +35,7 @@ def slot_symbols(text: str) -> list[str]:
             continue
         if slot != "O" and (index == 0 or pairs[index - 1][1] != slot):
             symbols.append(f"B-{slot}")
-        spelling = "AND" if word == "&" else word.upper()
+        spelling = "AND" if word == "&" else word
         symbols += [letter if letter in _SPELLED else UNKNOWN for letter in spelling]
         is_last = index + 1 == len(pairs)
         if slot != "O" and (is_last or pairs[index + 1][1] != slot):

@@ -157,7 +157,7 @@ def _model(
 
 
 def _checked(g: _Graph, encoder: SpeechEncoder) -> str:
-    """`lengths` [B], if each is at least a frame and at most the waveforms, which are finite.
+    """`lengths` [B], if each is at least a frame and at most the waveforms, B of them and finite.
 
     ONNX has no assertion. Where a condition does not hold, a node whose name says so looks up an
     entry that its table has not, and the runtime fails with that name.
@@ -174,6 +174,10 @@ def _checked(g: _Graph, encoder: SpeechEncoder) -> str:
     for fault, says in (
         (g("Less", least, shortest), f"lengths_below_{shortest}_samples"),
         (g("Less", g.size("waveforms", 1), most), "lengths_above_those_of_the_waveforms"),
+        (
+            g("Not", g("Equal", g.size("waveforms", 0), g.size("lengths", 0))),
+            "lengths_of_another_number_of_waveforms",
+        ),
         (g("IsNaN", products), "waveforms_that_are_not_finite"),
     ):
         g.scope = says
