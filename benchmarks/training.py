@@ -59,9 +59,9 @@ from skill.distillation.student import start_student
 from skill.distillation.targets import build_targets
 from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.encoder.checkpoint import load_encoder
+from skill.training import launch
 from skill.training.precision import computed
 from skill.utils.files import checkout_path
-from skill.workflow import launch
 
 DPHUBERT = Method(
     prune=("conv", "head", "ffn"),
@@ -383,7 +383,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.peer and not (options.peer / "wav2vec2/model.py").is_file():
         parser.error(f"{options.peer} is no checkout of DPHuBERT")
-    launch.keep_memory()
+    launch.keep_freed_memory()
     options.device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if options.peak:
         step = build(options.peak, options, CPU_BATCH)

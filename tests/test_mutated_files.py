@@ -29,7 +29,7 @@ from skill.distillation.student import read_stage1, write_stage1
 from skill.encoder import EncoderConfig, SpeechEncoder
 from skill.encoder.checkpoint import load_encoder, save_encoder
 from skill.paper import figure_data, model_card, tables, verdict
-from skill.similarity import clustering_step, regression
+from skill.similarity import regression, steps
 from skill.similarity.layer_states import read_stacks
 from skill.similarity.matrix import write_matrix
 from skill.superb import scores
@@ -106,7 +106,7 @@ def matrix(path: Path) -> None:
 def cluster(path: Path) -> None:
     out = path.parent / "out"
     section = Clustering(num_clusters=2)
-    clustering_step.run(path, section, out / "c.json", out / "c.csv", out / "k.csv")
+    steps.cluster(path, section, out / "c.json", out / "c.csv", out / "k.csv")
 
 
 def aligned(path: Path) -> None:

@@ -1,7 +1,5 @@
 """Groups against cases worked by hand and scipy; the constraint on depth."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +8,7 @@ from scipy.cluster.hierarchy import fcluster
 from scipy.cluster.hierarchy import linkage as scipy_linkage
 from scipy.spatial.distance import squareform
 
-from skill.similarity.clustering import LINKAGES, Dendrogram, shuffled
+from skill.similarity.clustering import LINKAGES, Dendrogram, group_layers, shuffled
 from skill.utils.errors import SkillError
 
 
@@ -33,11 +31,6 @@ BY_HAND = np.array(
         [0.1, 0.2, 0.6, 0.95, 1.0],
     ]
 )
-
-
-def group_layers(cka: Any, num_clusters: Any, *options: Any, **names: Any) -> list[list[int]]:
-    tree = Dendrogram(cka, *options, **names)
-    return tree.cut(tree.chosen(num_clusters))
 
 
 @pytest.mark.parametrize("linkage", LINKAGES)
@@ -109,7 +102,9 @@ def test_contiguous_groups_of_several_models_are_runs_that_do_not_cross(
 ) -> None:
     stacks = [stack for stack, depth in enumerate(depths) for _ in range(depth)]
     clusters = data.draw(st.integers(1, len(stacks)))
-    groups = group_layers(matrix(seed, len(stacks)), clusters, linkage, True, model_of_layer=stacks)
+    groups = group_layers(
+        matrix(seed, len(stacks)), clusters, linkage, contiguous=True, model_of_layer=stacks
+    )
     assert len(groups) == clusters
     runs = []
     for group in groups:

@@ -27,6 +27,20 @@ Array = NDArray[np.float64]
 Groups = list[list[int]]
 
 
+def group_layers(
+    cka: Any, num_clusters: int | Literal["auto"], linkage: str = "average", **options: Any
+) -> Groups:
+    """Group states into `num_clusters` clusters: lists of state numbers, ordered by first member.
+
+    `cka` is [L, L]; "auto" is the number with the highest silhouette. `options`: `Dendrogram`'s.
+
+    Raises:
+        SkillError: an unknown option, a matrix that is no CKA, or an impossible number of clusters.
+    """
+    tree = Dendrogram(cka, linkage, **options)
+    return tree.cut(tree.chosen(num_clusters))
+
+
 def shuffled(groups: Groups, states: Sequence[int], seed: int) -> Groups:
     """Groups of the same sizes whose members among `states` have changed places at random.
 
