@@ -1,6 +1,7 @@
 """Files: whole or not there, what was written or a sentence, and errors in words."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -171,3 +172,33 @@ def test_a_formula_is_marked_and_a_number_is_not(tmp_path, text, cell):
 
 def test_control_characters_do_not_reach_a_terminal():
     assert printable("a\x1b[2J\tb\nc") == "a\ufffd[2J\ufffdb\nc"
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link to a device"])
+def test_what_is_no_file_is_not_replaced(tmp_path: Path, kind: str) -> None:
+    """As root, `--output /dev/null` would put a file in the place of the device."""
+    path = tmp_path / "out.json"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    before = path.lstat()
+    with pytest.raises(SkillError, match="it is a folder, a pipe or"):
+        files.write_json(path, {})
+    assert path.lstat() == before and len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_command_refuses_such_an_output_before_it_works(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "out")
+    job = json.dumps({"source": "nowhere"})
+    command = [sys.executable, "-m", "skill", "teacher", "t", "--params", job, "--output"]
+    done = subprocess.run(
+        [*command, str(tmp_path / "out")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1 and "out: is a pipe or a device: give a file" in done.stderr
+    for words in ([str(tmp_path)], [__file__, "--output", "."]):
+        done = subprocess.run([sys.executable, "-m", "skill", "analyze", *words], text=True,
+                              capture_output=True, check=False)  # fmt: skip
+        assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr

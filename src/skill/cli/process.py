@@ -56,10 +56,13 @@ def run(work: Callable[[], None], call: Call) -> int:
 
 
 def _check_inputs(options: Mapping[str, Any]) -> None:
-    """Refuse paths to read where there is nothing, or what has no end."""
+    """Refuse paths to read where there is nothing, and to read or write what is no file."""
     for name, value in options.items():
         for path in value if isinstance(value, list) else [value]:
-            if not isinstance(path, Path) or name in ("output", "scratch", "folder"):
+            if not isinstance(path, Path):
+                continue
+            written = name in ("output", "scratch", "folder")
+            if not path.exists() and written:
                 continue
             if not path.exists():
                 raise SkillError(f"{path}: there is no such file: check the path")

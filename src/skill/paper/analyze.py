@@ -30,7 +30,12 @@ def analyze(
         SkillError: a file that is no stack of states, states that cannot be compared, or clusters
             that the layers do not allow.
     """
+    for file in files:
+        if not file.is_file():
+            raise SkillError(f"{file}: is no file")
     stem = output or Path("+".join(file.stem for file in files))
+    if not stem.name:
+        raise SkillError(f"{stem}: is a folder: give the start of a file's name")
     matrix, of_states = files[0], files[0].suffix != ".csv"
     if of_states:
         matrix = _beside(stem, "-similarity.csv")

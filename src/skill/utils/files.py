@@ -25,12 +25,14 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path` that replaces it on success and vanishes on error.
 
     The temporary name keeps the suffix of `path`, so that writers that look at it work.
-    Missing parent folders are made. A full disk, or a folder
-    that cannot be written to, is a `SkillError` that names `path`.
+    Missing parent folders are made. A full disk, a folder that cannot be written to, or a folder,
+    pipe or device in the place of `path`, is a `SkillError` that names it.
     """
     path = Path(path)
     temporary: Path | None = None
     try:
+        if path.exists() and not path.is_file():  # renaming would put a file in its place
+            raise OSError(errno.EINVAL, "it is a folder, a pipe or a device")
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(
             prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent
