@@ -1,6 +1,5 @@
 """SKILL: similarity-aware knowledge distillation of speech self-supervised models."""
 
-from importlib import metadata
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,6 @@ from skill.utils.errors import SkillError
 if TYPE_CHECKING:
     from skill.encoder import SpeechEncoder
 
-__version__ = metadata.version("skill")
 __all__ = ["SkillError", "SpeechEncoder", "load", "save"]
 
 
@@ -41,6 +39,10 @@ def save(encoder: "SpeechEncoder", path: str | PathLike[str]) -> None:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":  # imported late: Ctrl-C has no handler until `__main__` is read
+        from importlib import metadata
+
+        return metadata.version("skill")
     if name == "SpeechEncoder":  # torch is imported with it, which the workflow does without
         from skill.encoder import SpeechEncoder
 
