@@ -29,7 +29,7 @@ def machine_of(run: Path) -> str:
 def table(runs: list[Path]) -> str:
     """Values side by side, the deviation between runs, and that of a mean of heads."""
     tables = [pd.read_csv(run / "results/paper/results.csv").set_index(KEY) for run in runs]
-    values = pd.concat([t["value"] for t in tables], axis=1, keys=NAMES[: len(runs)])
+    values = pd.concat([t["value"] for t in tables], axis=1, keys=list(NAMES[: len(runs)]))
     heads = pd.concat([t["head_deviation"] / t["head_seeds"] ** 0.5 for t in tables], axis=1).mean(
         axis=1
     )
