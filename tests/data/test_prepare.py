@@ -24,6 +24,7 @@ from skill.data.corpora.clips import BAND_RATE, Clip, band_limit, split_at_pause
 from skill.data.manifest import RATE, Utterance, read_manifest
 from skill.data.transcripts import transcript
 from skill.superb.datasets import folds_of
+from skill.superb.datasets.aligned import ALIGNED
 from skill.utils.disk import need_space
 from skill.utils.errors import SkillError
 
@@ -506,6 +507,8 @@ def test_what_espeak_says_serves_every_task_of_the_sample_scale():
     tasks = read_yaml(ROOT / "params.yaml")["superb"]["tasks"]
     for name, settings in tasks.items():
         task = make_task(name, settings)
+        if name in ALIGNED:  # of real recordings
+            continue
         utterances = [
             Utterance(
                 id=clip.id, corpus=corpus, path="a.flac", start=0, samples=40_000,

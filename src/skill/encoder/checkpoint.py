@@ -15,7 +15,14 @@ from skill.encoder.config import EncoderConfig
 from skill.encoder.formats import distilhubert, dphubert, transformers, weights
 from skill.encoder.model import SpeechEncoder
 from skill.utils.errors import SkillError
-from skill.utils.files import read_header, read_metadata, read_tensors, write_json, write_tensors
+from skill.utils.files import (
+    read_header,
+    read_metadata,
+    read_tensors,
+    refuse_pointer,
+    write_json,
+    write_tensors,
+)
 
 
 def save_encoder(
@@ -107,6 +114,9 @@ def _from_skill_file(path: Path) -> SpeechEncoder:
 
 def _from_folder(folder: Path) -> SpeechEncoder:
     if not (folder / "config.json").exists():
+        for path in sorted(folder.iterdir()):
+            if path.suffix in (".safetensors", ".bin", ".pt"):
+                refuse_pointer(path)
         there = ", ".join(sorted(path.name for path in folder.iterdir())[:5])
         raise SkillError(f"{folder}: no folder of a model: config.json is missing (there: {there})")
     settings = transformers.read_config(folder / "config.json")

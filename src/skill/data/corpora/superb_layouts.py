@@ -159,7 +159,7 @@ def _snips(root: Path) -> Iterator[Recording]:
                 raise SkillError(f"{listed}, line {number}: words and slots do not match")
             continue
         pairs = list(zip(tokens[1:], labels, strict=True))[1:-1]
-        texts[tokens[0]] = " ".join(f"{word}/{slot}" for word, slot in pairs)
+        texts[tokens[0]] = " ".join(f"{word.upper()}/{slot}" for word, slot in pairs)
     unlisted, absent = [], set(texts)
     for split, speakers in _SNIPS_SPEAKERS.items():
         place = root / _SNIPS_FOLDERS[split]  # released as MP3, often converted
