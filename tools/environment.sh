@@ -14,12 +14,12 @@ stop() {
 python=
 for candidate in "${PYTHON:-}" python3.11 python3.12 python3.13 python3; do
     [ -n "$candidate" ] || continue
-    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11, 5))' 2>/dev/null; then
         python=$candidate
         break
     fi
 done
-[ -n "$python" ] || stop "Python 3.11 or newer is missing: apt install python3.11 python3.11-venv, or make PYTHON=/path/to/python3.11"
+[ -n "$python" ] || stop "Python 3.11.5 or newer is missing (Debian 12 has 3.11.2): apt install python3.12 python3.12-venv where there is one, or make PYTHON=/path/to/a/newer/python"
 "$python" -c 'import venv, ensurepip' 2>/dev/null ||
     stop "Python's venv module is missing: apt install python3-venv (or python3.11-venv), or make PYTHON=/path/to/another/python3.11"
 

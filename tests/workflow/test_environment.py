@@ -52,6 +52,13 @@ def test_direct_dependencies_are_locked() -> None:
     assert names - {"skill"} <= set(locked())
 
 
+def test_the_script_asks_for_the_python_that_the_project_requires() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    least = project["requires-python"].removeprefix(">=")
+    assert f"< ({least.replace('.', ', ')}))" in (ROOT / "tools/environment.sh").read_text()
+    assert f"Python {least} or newer" in (ROOT / "README.md").read_text()
+
+
 def test_nothing_names_a_registry() -> None:
     for name in [*FRONT, "tools/environment.sh"]:
         text = (ROOT / name).read_text()
@@ -66,7 +73,7 @@ def test_torchaudio_and_transformers_can_be_imported() -> None:
 
 TOOLS = ["sh", "cat", "cksum", "df", "awk", "mkdir", "tail", "rm", "chmod", "grep"]
 FAKE = {  # what is missing: scripts in front of the system's programs, and the first line they get
-    "python": ({}, "Python 3.11 or newer is missing: apt install python3.11"),
+    "python": ({}, "Python 3.11.5 or newer is missing (Debian 12 has 3.11.2): apt install"),
     "venv": (
         {"python3.11": 'case "$2" in *ensurepip*) exit 1;; esac'},
         "Python's venv module is missing: apt install python3-venv",
