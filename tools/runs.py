@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+from readme import rewrite
 
+from skill.paper.tables import machines
 from skill.superb.metrics import format_value
 from skill.utils import machine
-from skill.utils.files import read_json
 
 PAGE = Path("docs/processors.md")
 KEY = ["task", "metric", "upstream"]
@@ -22,8 +23,7 @@ NAMES = "ABCDEFGHIJ"
 def machine_of(run: Path) -> str:
     """One line on the machine of all JSON files of stages and tasks of a run."""
     files = [*run.glob("results/stage*/*.json"), *run.glob("results/superb/*/*.json")]
-    stamps = [read_json(path).get("provenance", {}).get("machine") for path in sorted(files)]
-    return machine.line(stamp for stamp in stamps if stamp).removeprefix("Computed on ")
+    return machine.line(machines(sorted(files))).removeprefix("Computed on ")
 
 
 def table(runs: list[Path]) -> str:
@@ -55,16 +55,8 @@ def main() -> None:
     runs = [Path(name) for name in sys.argv[1:]]
     if not 2 <= len(runs) <= len(NAMES):
         sys.exit(f"{sys.argv[0]} RUN RUN… (two to {len(NAMES)} folders of runs)")
-    machines = [f"* {name}: {machine_of(run)}" for name, run in zip(NAMES, runs, strict=False)]
-    text = PAGE.read_text(encoding="utf-8")
-    head, _, rest = text.partition("<!-- runs: begin -->\n")
-    _, mark, tail = rest.partition("<!-- runs: end -->\n")
-    if not mark:
-        sys.exit(f"{PAGE} has no runs: begin … end marks")
-    made = "\n".join([*machines, "", table(runs)])
-    PAGE.write_text(
-        f"{head}<!-- runs: begin -->\n{made}\n<!-- runs: end -->\n{tail}", encoding="utf-8"
-    )
+    named = [f"* {name}: {machine_of(run)}" for name, run in zip(NAMES, runs, strict=False)]
+    rewrite(PAGE, "\n".join([*named, "", table(runs)]), "runs")
 
 
 if __name__ == "__main__":

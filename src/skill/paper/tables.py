@@ -46,7 +46,7 @@ def run(name: str, job: PaperJob, inputs: Sequence[Path], output: Path) -> None:
         rows = results_table.results(read_csv(inputs[0]))
         write_csv(output, rows, list(rows[0]))
         tests = read_csv(inputs[1])
-        note = results_table.note(rows, tests, _machines(inputs[2:]))
+        note = results_table.note(rows, tests, machines(inputs[2:]))
         absent = results_table.undecided(rows, tests)
         shown = [row for row in rows if (row["task"], row["metric"]) not in absent]
         _write_beside(output, "Results", results_table.cells(shown or rows), note)
@@ -72,7 +72,7 @@ def run(name: str, job: PaperJob, inputs: Sequence[Path], output: Path) -> None:
         raise SkillError(f"paper {name}: there is no such table")
 
 
-def _machines(artefacts: Sequence[Path]) -> list[dict[str, Any]]:
+def machines(artefacts: Sequence[Path]) -> list[dict[str, Any]]:
     """The machines that the JSON files of stages and tasks were made on; older ones do not say."""
     stamps = (read_json(path).get("provenance", {}) for path in artefacts)
     return [stamp["machine"] for stamp in stamps if "machine" in stamp]

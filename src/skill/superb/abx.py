@@ -49,7 +49,7 @@ class Cell:
 def abx_errors(
     triphones: Sequence[Triphone], *, most: int = 10, speakers: int = 5, seed: int = 0
 ) -> list[tuple[Errors, Errors]]:
-    """For each of the L states the errors within and across speakers that the triphones allow.
+    """For each of the L states the errors within and across speakers that some triphones allow.
 
     Within: A, B and X are spoken by one. Across: X is spoken by another one than A and B.
 
@@ -60,7 +60,7 @@ def abx_errors(
     draw = np.random.default_rng(seed)
     cells, pairs = _cells(_groups(triphones, most, draw), speakers, draw)
     errors = []
-    for state in range(len(triphones[0].frames) if triphones else 0):
+    for state in range(len(triphones[0].frames)):
         between = _distances([triphone.frames[state] for triphone in triphones], pairs)
         errors.append((_errors(cells, between, False), _errors(cells, between, True)))
     return errors

@@ -29,6 +29,7 @@ from skill.superb.result import (
     result_header,
 )
 from skill.superb.upstream import Upstream
+from skill.utils.errors import SkillError
 
 Items = list[tuple[str, Hashable]]
 _NUMBERS = {name: number for number, name in enumerate(PHONES)}
@@ -114,10 +115,12 @@ class _Triphones:
     """ABX errors of all states, within and across speakers."""
 
     def __init__(self, features: FeatureCache, task: Task, fold: Fold, seed: int) -> None:
-        self.errors = {
-            split: abx.abx_errors(list(triphones(features, getattr(fold, split))), seed=seed)
-            for split in ("dev", "test")
-        }
+        self.errors: dict[str, list[tuple[abx.Errors, abx.Errors]]] = {}
+        for split in ("dev", "test"):
+            instances = list(triphones(features, getattr(fold, split)))
+            if not instances:
+                raise SkillError(f"{task.name}: no {split} sentence has a phone between two phones")
+            self.errors[split] = abx.abx_errors(instances, seed=seed)
 
     def value(self, split: str, state: int) -> float:
         """The error across speakers, in per cent."""
