@@ -6,29 +6,10 @@ from itertools import pairwise, product
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
 
 from skill.superb import dtw, query_by_example
 from skill.superb.examples import Example
 from skill.superb.feature_cache import FeatureCache
-
-
-def cosine_exp(query, documents):
-    """exp(1 - cos) - 1 between all frames: [Q, D] and [T, D] to [Q, T]."""
-    query, documents = (F.normalize(x, dim=-1, eps=1e-12) for x in (query, documents))
-    return torch.expm1(1 - query @ documents.mT).numpy()
-
-
-def warping_distance(distances):
-    """The definition: of one query in one document, from the distances of their frames [Q, T]."""
-    lowest, highest = distances.min(axis=1), distances.max(axis=1)
-    scaled = (distances - lowest[:, None]) / np.maximum(highest - lowest, 1e-9)[:, None]
-    total = scaled[0]  # open begin: a path may start at any document frame
-    for row in scaled[1:]:
-        one_before = np.append(np.inf, total[:-1])
-        two_before = np.append([np.inf, np.inf], total[:-2])[: len(total)]
-        total = row + np.minimum(total, np.minimum(one_before, two_before))
-    return float(total.min() / len(scaled))  # open end
 
 
 @pytest.mark.parametrize(("frames", "length"), [(1, 4), (2, 1), (3, 2), (3, 6), (4, 5)])
@@ -39,7 +20,7 @@ def test_warping_distance_is_the_best_of_all_paths(frames, length):
     paths = product(range(length), repeat=frames)
     allowed = (p for p in paths if all(0 <= b - a <= 2 for a, b in pairwise(p)))
     best = min(sum(scaled[i, j] for i, j in enumerate(path)) for path in allowed)
-    assert warping_distance(distances) == pytest.approx(best / frames, abs=1e-12)
+    assert dtw.warping_distance(distances) == pytest.approx(best / frames, abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -62,7 +43,7 @@ def test_warping_equals_the_recurrence(seed):
     for k, one in enumerate(queries):
         for n, length in enumerate(lengths):
             assert float(ours[k, n]) == pytest.approx(
-                warping_distance(one[n, :, :length]), abs=1e-15
+                dtw.warping_distance(one[n, :, :length]), abs=1e-15
             )
 
 
@@ -78,7 +59,7 @@ def test_search_scores_equal_pair_by_pair(batch_cells, monkeypatch):
     assert (scores[1] == 0).all()  # fewer than five frames
     for q in (0, 2, 3, 4, 5):
         for d, document in enumerate(documents[:-1]):
-            expected = -warping_distance(cosine_exp(queries[q], document))
+            expected = -dtw.warping_distance(dtw.cosine_exp(queries[q], document).numpy())
             assert float(scores[q, d]) == pytest.approx(expected, abs=1e-6)
     half = dtw.search_scores([q.float() for q in queries], [d.float() for d in documents])
     assert (half[:, :-1] - scores[:, :-1]).abs().max() < 1e-5
@@ -95,7 +76,7 @@ def test_warping_equals_the_package():
     scores = dtw.search_scores(queries, documents)
     for q, query in enumerate(queries):
         for d, document in enumerate(documents):
-            distances = cosine_exp(query.double(), document.double())
+            distances = dtw.cosine_exp(query.double(), document.double()).numpy()
             low, high = distances.min(1, keepdims=True), distances.max(1, keepdims=True)
             found = package((distances - low) / (high - low), step_pattern="asymmetric",
                         open_begin=True, open_end=True)  # fmt: skip

@@ -1,5 +1,8 @@
 """Query by example: subsequence dynamic time warping of many queries in many documents at once.
 
+`warping_distance` is the definition, for one query and one document; `search_scores` gives the same
+for all pairs, many times as fast.
+
 Legend: Q query frames, T document frames, N documents, K queries, D width, R rows: one row for each
 frame of each query, those of all first frames before those of all second frames.
 
@@ -12,7 +15,9 @@ a time. One matrix product gives the distances of all rows, and takes most of th
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_sequence
@@ -25,6 +30,23 @@ SHORTEST_QUERY = 5  # frames; shorter queries score 0, as in the protocol
 
 def _unit(frames: Tensor) -> Tensor:
     return F.normalize(frames, dim=-1, eps=1e-12)
+
+
+def cosine_exp(query: Tensor, documents: Tensor) -> Tensor:
+    """exp(1 - cos) - 1 between all frames: [Q, D] and [..., T, D] to [..., Q, T]."""
+    return (_unit(query) @ _unit(documents).mT).neg_().add_(1).expm1_()
+
+
+def warping_distance(distances: NDArray[np.float64]) -> float:
+    """Distance of one query in one document from the distances of their frames [Q, T]."""
+    lowest, highest = distances.min(axis=1), distances.max(axis=1)
+    scaled = (distances - lowest[:, None]) / np.maximum(highest - lowest, 1e-9)[:, None]
+    total = scaled[0]  # open begin: a path may start at any document frame
+    for row in scaled[1:]:
+        one_before = np.append(np.inf, total[:-1])
+        two_before = np.append([np.inf, np.inf], total[:-2])[: len(total)]
+        total = row + np.minimum(total, np.minimum(one_before, two_before))
+    return float(total.min() / len(scaled))  # open end
 
 
 def scale_rows(distances: Tensor) -> None:
