@@ -13,6 +13,7 @@ from skill.config.tasks import Task
 from skill.data import alignments, audio
 from skill.data.alignments import STEP, Alignments, Word
 from skill.data.manifest import Utterance
+from skill.superb.datasets.common import split
 from skill.superb.examples import Example, Fold, hashed, limit_seconds
 from skill.utils.errors import SkillError
 from skill.utils.files import checkout_path
@@ -56,13 +57,7 @@ def _usable(task: Task, utterances: Sequence[Utterance]) -> tuple[list[Utterance
 def phones(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
     """Whole utterances, cut to the task's seconds; the target of each is its alignment."""
     usable, left_out = _usable(task, utterances)
-    train, dev, test = (
-        _sentences([u for u in usable if u.split == split], seconds)
-        for split, seconds in (
-            ("train", task.train_seconds), ("dev", task.dev_seconds), ("test", task.test_seconds),
-        )
-    )  # fmt: skip
-    return [Fold(train, dev, test, left_out=left_out)]
+    return [split(task, [(u.split, _sentence(u)) for u in usable], left_out=left_out)]
 
 
 def triphones(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
@@ -72,20 +67,14 @@ def triphones(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
     together there are three times as many comparisons within speakers as of test alone.
     """
     usable, left_out = _usable(task, utterances)
-    heard = _sentences([u for u in usable if u.split == "train"], task.dev_seconds)
-    unheard = _sentences([u for u in usable if u.split != "train"], task.test_seconds)
+    heard = limit_seconds([_sentence(u) for u in usable if u.split == "train"], task.dev_seconds)
+    unheard = limit_seconds([_sentence(u) for u in usable if u.split != "train"], task.test_seconds)
     return [Fold([], heard, unheard, left_out=left_out)]
 
 
-def _sentences(utterances: Sequence[Utterance], seconds: float) -> list[Example]:
-    examples = (
-        Example(
-            u.id, u.samples, Aligned(_table()[u.id]), u.speaker or u.id,
-            partial(audio.read_segment, u),
-        )
-        for u in utterances
-    )  # fmt: skip
-    return limit_seconds(examples, seconds)
+def _sentence(u: Utterance) -> Example:
+    read = partial(audio.read_segment, u)
+    return Example(u.id, u.samples, Aligned(_table()[u.id]), u.speaker or u.id, read)
 
 
 def words(task: Task, utterances: Sequence[Utterance]) -> list[Fold]:
